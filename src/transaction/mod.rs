@@ -1,0 +1,73 @@
+//! The business event: what a transaction is, how it is written on the wire, and who it is.
+//!
+//! Pure: knows no Kafka, no SQL, no runtime. Decoding is total: whatever bytes come, the answer is a transaction whose
+//! every field is within its documented range, or a [`DecodeError`] that says what is wrong.
+
+use std::borrow::Cow;
+
+use rust_decimal::Decimal;
+
+use crate::clock::Micros;
+
+mod currency;
+mod decode;
+mod encode;
+mod identity;
+
+pub use currency::{Currency, UnknownCurrency};
+pub use decode::DecodeError;
+pub use identity::{HEADER_RUN, HEADER_RUN_INFO, HEADER_SEQUENCE, MessageId, RunId, RunInfo, derived_transaction_id};
+
+/// Characters in a `transaction_id` or `user_id`, at most.
+pub const ID_CHARS_MAX: usize = 64;
+/// Characters in a merchant's name, at most.
+pub const MERCHANT_CHARS_MAX: usize = 128;
+/// Characters in a category, at most.
+pub const CATEGORY_CHARS_MAX: usize = 64;
+/// Characters in a symbol, at most.
+pub const SYMBOL_CHARS_MAX: usize = 32;
+/// Digits before the decimal point in an amount or price, at most; quantities obey it too.
+pub const AMOUNT_INTEGER_DIGITS_MAX: u32 = 15;
+/// Digits behind the decimal point in an amount or price, at most.
+pub const AMOUNT_SCALE_MAX: u32 = 8;
+
+/// One finance transaction, borrowed from its bytes or owned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transaction<'a> {
+    /// The business id; may repeat (a file replayed, a client that sends twice).
+    pub transaction_id: Cow<'a, str>,
+    /// Whose transaction; the message key.
+    pub user_id: Cow<'a, str>,
+    /// What moved, in `currency`; never negative. A trade's notional: price times quantity.
+    pub amount: Decimal,
+    /// ISO 4217.
+    pub currency: Currency,
+    /// When it happened in the business world.
+    pub event_time: Micros,
+    /// When the arrival process wanted it sent; absent in messages of other producers.
+    pub scheduled_at: Option<Micros>,
+    /// When it was handed to the Kafka client.
+    pub sent_at: Option<Micros>,
+    /// What kind it is.
+    pub detail: Detail<'a>,
+}
+
+/// What only one kind of transaction has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detail<'a> {
+    /// A card purchase.
+    Purchase { merchant: Cow<'a, str>, category: Cow<'a, str> },
+    /// Money back for a purchase.
+    Refund { merchant: Cow<'a, str>, category: Cow<'a, str> },
+    /// A trade of a listed instrument; never part of a user's card spend.
+    Trade { symbol: Cow<'a, str>, side: Side, quantity: i64, price: Decimal },
+}
+
+/// The side of a trade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Bought.
+    Buy,
+    /// Sold.
+    Sell,
+}
