@@ -123,7 +123,7 @@ pub struct ConsumerSettings {
 pub struct ConfigError(String);
 
 impl ConfigError {
-    fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         ConfigError(message.into())
     }
 }
@@ -214,6 +214,20 @@ pub fn database_url(argument: &str) -> Result<String, ConfigError> {
             .map(|text| text.trim().to_string())
             .map_err(|error| ConfigError::new(format!("--database-url: cannot read {file}: {error}"))),
     }
+}
+
+/// The schema of the totals: a name of its own, never `public`.
+///
+/// # Errors
+/// `public`, PostgreSQL's own names, an empty or overlong name.
+pub fn schema(name: &str) -> Result<String, ConfigError> {
+    let plain = name.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_');
+    if name == "public" || name.starts_with("pg_") || !plain || name.is_empty() || name.len() > 63 {
+        return Err(ConfigError::new(format!(
+            "--db-schema {name:?}: write lower-case letters, digits and _, at most 63, and neither public nor pg_…"
+        )));
+    }
+    Ok(name.to_string())
 }
 
 /// What `--source` names.
