@@ -86,7 +86,7 @@ fn write(data_dir: &Path, format: &Format) -> Result<(), DataDirError> {
 }
 
 /// Replaces a small file so that a reader, and a crash, see either the old or the new one.
-pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     let mut file = File::create(&temporary)?;
     file.write_all(bytes)?;

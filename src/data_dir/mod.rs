@@ -17,6 +17,7 @@ mod format;
 mod lock;
 
 pub use disk::DiskSpace;
+pub(crate) use format::write_atomically;
 pub use format::{FORMAT_VERSION, Format};
 pub use lock::{Busy, InstanceSlot, ServiceLock};
 
