@@ -50,6 +50,16 @@ pub(super) struct Item {
     pub body: Body,
 }
 
+impl Item {
+    /// The transaction, if it could be read.
+    pub fn transaction(&self) -> Option<&Stored> {
+        match &self.body {
+            Body::Transaction(stored) => Some(stored),
+            Body::DeadLetter(_) => None,
+        }
+    }
+}
+
 /// What is to be stored of it.
 #[derive(Clone, Debug)]
 pub(super) enum Body {

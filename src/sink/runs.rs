@@ -27,12 +27,12 @@ impl Runs {
 
     /// Registers the runs that are not known yet.
     pub(super) async fn register(&mut self, connection: &mut PgConnection, runs: Vec<RunId>) -> Result<(), SinkError> {
+        if self.refs.len() + runs.len() > KNOWN_RUNS_MAX {
+            self.refs.clear();
+        }
         let mut unknown: Vec<Uuid> = runs.into_iter().filter(|run| self.get(*run).is_none()).map(|run| run.0).collect();
         if unknown.is_empty() {
             return Ok(());
-        }
-        if self.refs.len() + unknown.len() > KNOWN_RUNS_MAX {
-            self.refs.clear();
         }
         // Sorted, so that two consumers that see the same runs cannot lock each other out.
         unknown.sort_unstable();

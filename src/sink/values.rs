@@ -58,6 +58,11 @@ impl From<ExactSum> for Numeric {
 }
 
 impl Numeric {
+    /// A whole number; 10^11 of the largest quantities fit.
+    pub(super) fn integer(value: i128) -> Self {
+        Numeric { units: value.saturating_mul(10i128.pow(ExactSum::UNIT_SCALE)), scale: 0 }
+    }
+
     /// Digits of PostgreSQL's base 10,000, most significant first.
     fn base_10000_digits(self) -> Vec<i16> {
         // UNIT_SCALE is a multiple of 4, so that digits line up with the decimal point.
