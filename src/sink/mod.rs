@@ -1,1 +1,30 @@
-//! (room to be filled)
+//! One PostgreSQL transaction a micro-batch: progress, latency rows, totals, dead letters, all or nothing.
+//!
+//! Owns every statement that moves progress: streams and their lives, ownership of partitions, the write path and what
+//! to do when PostgreSQL refuses a batch or goes away. Must know no Kafka client: records come in as [`Batch`]es,
+//! positions in the log as plain offsets.
+
+mod backoff;
+mod batch;
+mod copy;
+mod error;
+mod fingerprint;
+mod ownership;
+mod prepare;
+mod reset;
+mod resume;
+mod runs;
+mod streams;
+mod values;
+mod worker;
+mod write;
+
+pub use backoff::Patience;
+pub use batch::{Batch, Message};
+pub use error::{Class, SinkError, classify};
+pub use fingerprint::{Fingerprint, fingerprint};
+pub use ownership::{Backend, Claimed, Owned};
+pub use reset::{LifeStart, ResetError, open_new_life, reset_forward};
+pub use resume::{LogRange, Mismatch, Resume, resume};
+pub use streams::{PartitionProgress, Stream, check_schema_owner, current_stream, open_stream, progress};
+pub use worker::{Committed, StoredPart, Worker, WorkerSettings};

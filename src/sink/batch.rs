@@ -1,0 +1,269 @@
+//! A micro-batch in memory: fixed-size items over two arenas, so that a message costs copies, not allocations.
+
+use std::ops::Range;
+
+use rust_decimal::Decimal;
+
+use super::fingerprint::{Fingerprint, fingerprint};
+use crate::aggregate::{Event, Kind};
+use crate::clock::Micros;
+use crate::transaction::{Currency, Detail, MessageId, RunId, RunInfo, Transaction};
+
+/// Where a record came from and when, with its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    pub partition: i32,
+    pub offset: i64,
+    /// The record's timestamp, milliseconds since the epoch.
+    pub timestamp_ms: Option<i64>,
+    /// When the consumer got it.
+    pub received_at: Micros,
+    /// From its headers; none in a foreign message.
+    pub identity: Option<MessageId>,
+    pub key: Option<&'a [u8]>,
+    pub payload: Option<&'a [u8]>,
+}
+
+/// A run of bytes in an arena; the arenas of a batch stay far below 4 GiB, see `Batch::is_full`.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: u32,
+    length: u32,
+}
+
+impl Span {
+    fn range(self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.length as usize
+    }
+}
+
+/// One message of a batch.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    pub partition: i32,
+    pub offset: i64,
+    pub received_at: Micros,
+    pub identity: Option<MessageId>,
+    timestamp_ms: Option<i64>,
+    key: Option<Span>,
+    payload: Option<Span>,
+    pub body: Body,
+}
+
+impl Item {
+    /// The transaction, if it could be read.
+    pub fn transaction(&self) -> Option<&Stored> {
+        match &self.body {
+            Body::Transaction(stored) => Some(stored),
+            Body::DeadLetter(_) => None,
+        }
+    }
+}
+
+/// What is to be stored of it.
+#[derive(Clone, Debug)]
+pub(super) enum Body {
+    Transaction(Stored),
+    DeadLetter(Text),
+}
+
+/// A text in the batch's text arena.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Text(Span);
+
+/// What the row and the totals need of a transaction.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    /// None where it is derived from the identity.
+    pub transaction_id: Option<Text>,
+    user_id: Text,
+    currency: Currency,
+    amount: Decimal,
+    event_time: Micros,
+    pub scheduled_at: Option<Micros>,
+    pub sent_at: Option<Micros>,
+    kind: StoredKind,
+}
+
+#[derive(Clone, Debug)]
+enum StoredKind {
+    Purchase,
+    Refund,
+    Trade { symbol: Text, quantity: i64, price: Decimal },
+}
+
+/// Messages that are stored together, in the order in which they came; offsets rise within a partition.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    items: Vec<Item>,
+    texts: String,
+    bytes: Vec<u8>,
+    runs: Vec<(RunId, RunInfo)>,
+}
+
+/// Bytes of keys and payloads in one batch, at most.
+const BATCH_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Runs that tell about themselves in one batch, at most; what is left out is told again to other partitions.
+const RUN_INFOS_MAX: usize = 256;
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Batch::default()
+    }
+
+    /// Adds a transaction.
+    pub fn push_transaction(&mut self, message: Message<'_>, transaction: &Transaction<'_>) {
+        let derived = message.identity.is_some_and(|id| is_derived(&transaction.transaction_id, id));
+        let stored = Stored {
+            transaction_id: (!derived).then(|| self.text(&transaction.transaction_id)),
+            user_id: self.text(&transaction.user_id),
+            currency: transaction.currency,
+            amount: transaction.amount,
+            event_time: transaction.event_time,
+            scheduled_at: transaction.scheduled_at,
+            sent_at: transaction.sent_at,
+            kind: match &transaction.detail {
+                Detail::Purchase { .. } => StoredKind::Purchase,
+                Detail::Refund { .. } => StoredKind::Refund,
+                Detail::Trade { symbol, quantity, price, .. } => {
+                    StoredKind::Trade { symbol: self.text(symbol), quantity: *quantity, price: *price }
+                }
+            },
+        };
+        self.push(message, Body::Transaction(stored));
+    }
+
+    /// Adds a message that could not be read.
+    pub fn push_dead_letter(&mut self, message: Message<'_>, reason: &str) {
+        let reason = self.text(reason);
+        self.push(message, Body::DeadLetter(reason));
+    }
+
+    /// Adds what a run says about itself.
+    pub fn push_run_info(&mut self, run: RunId, info: RunInfo) {
+        if self.runs.len() < RUN_INFOS_MAX {
+            self.runs.push((run, info));
+        }
+    }
+
+    /// Number of messages.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there is nothing to store.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Whether it takes no more: `messages_max` messages, or bytes that a batch does not exceed by more than a message.
+    pub fn is_full(&self, messages_max: usize) -> bool {
+        self.items.len() >= messages_max || self.bytes.len() + self.texts.len() >= BATCH_BYTES_MAX
+    }
+
+    /// Timestamp of the first message in the log, milliseconds since the epoch.
+    pub fn oldest_timestamp_ms(&self) -> Option<i64> {
+        self.items.first().and_then(|item| item.timestamp_ms)
+    }
+
+    /// Drops the messages of partitions that are no longer owned.
+    pub fn remove_partitions(&mut self, partitions: &[i32]) {
+        self.items.retain(|item| !partitions.contains(&item.partition));
+    }
+
+    pub(super) fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    pub(super) fn runs(&self) -> &[(RunId, RunInfo)] {
+        &self.runs
+    }
+
+    pub(super) fn str(&self, text: Text) -> &str {
+        self.texts.get(text.0.range()).unwrap_or_default()
+    }
+
+    pub(super) fn key<'a>(&'a self, item: &Item) -> Option<&'a [u8]> {
+        item.key.and_then(|span| self.bytes.get(span.range()))
+    }
+
+    pub(super) fn payload<'a>(&'a self, item: &Item) -> Option<&'a [u8]> {
+        item.payload.and_then(|span| self.bytes.get(span.range()))
+    }
+
+    pub(super) fn fingerprint(&self, item: &Item) -> Fingerprint {
+        fingerprint(self.key(item), self.payload(item), item.identity, item.timestamp_ms)
+    }
+
+    /// What the totals need of a transaction.
+    pub(super) fn event<'a>(&'a self, offset: i64, stored: &Stored) -> Event<'a> {
+        Event {
+            offset,
+            user_id: self.str(stored.user_id),
+            currency: stored.currency,
+            amount: stored.amount,
+            event_time: stored.event_time,
+            kind: match stored.kind {
+                StoredKind::Purchase => Kind::Purchase,
+                StoredKind::Refund => Kind::Refund,
+                StoredKind::Trade { symbol, quantity, price } => {
+                    Kind::Trade { symbol: self.str(symbol), quantity, price }
+                }
+            },
+        }
+    }
+
+    fn push(&mut self, message: Message<'_>, body: Body) {
+        let key = message.key.map(|bytes| self.keep(bytes));
+        let payload = message.payload.map(|bytes| self.keep(bytes));
+        self.items.push(Item {
+            partition: message.partition,
+            offset: message.offset,
+            received_at: message.received_at,
+            identity: message.identity,
+            timestamp_ms: message.timestamp_ms,
+            key,
+            payload,
+            body,
+        });
+    }
+
+    fn text(&mut self, text: &str) -> Text {
+        let start = self.texts.len() as u32;
+        self.texts.push_str(text);
+        Text(Span { start, length: text.len() as u32 })
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Span {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(bytes);
+        Span { start, length: bytes.len() as u32 }
+    }
+}
+
+/// Whether a transaction id is `RUN-SEQUENCE`; written without an allocation, as it is asked for each message.
+fn is_derived(transaction_id: &str, id: MessageId) -> bool {
+    let mut run = [0u8; uuid::fmt::Hyphenated::LENGTH];
+    let mut sequence = itoa::Buffer::new();
+    transaction_id
+        .strip_prefix(&*id.run.0.hyphenated().encode_lower(&mut run))
+        .and_then(|rest| rest.strip_prefix('-'))
+        .is_some_and(|rest| rest == sequence.format(id.sequence))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transaction::derived_transaction_id;
+
+    #[test]
+    fn an_id_is_derived_only_when_the_views_would_derive_the_same() {
+        let id = MessageId { run: RunId(uuid::Uuid::from_u128(0xABCDEF)), sequence: 42 };
+        let derived = derived_transaction_id(id);
+        assert!(is_derived(&derived, id));
+        assert!(!is_derived(&derived, MessageId { sequence: 4, ..id }));
+        assert!(!is_derived(&derived.to_uppercase(), id));
+        assert!(!is_derived(&format!("{derived}0"), id));
+    }
+}

@@ -1,0 +1,145 @@
+//! Values in PostgreSQL's binary form: exact sums as numeric, microseconds as timestamptz, text arrays as literals.
+
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo};
+use sqlx::{Encode, Postgres, Type};
+
+use crate::aggregate::ExactSum;
+use crate::clock::Micros;
+
+/// 2000-01-01T00:00:00Z, from which PostgreSQL counts.
+const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
+/// Microseconds that PostgreSQL reads as infinity; a message cannot carry them.
+const INFINITIES: [i64; 2] = [i64::MIN, i64::MAX];
+
+/// A point in time as timestamptz.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Time(pub Micros);
+
+impl Time {
+    /// Microseconds since PostgreSQL's epoch; times outside PostgreSQL's range stay outside, so that it refuses them.
+    pub(super) fn postgres_micros(self) -> i64 {
+        let micros = self.0.0.saturating_sub(POSTGRES_EPOCH_US);
+        if INFINITIES.contains(&micros) { i64::MAX - 1 } else { micros }
+    }
+}
+
+impl Type<Postgres> for Time {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_name("timestamptz")
+    }
+}
+
+impl PgHasArrayType for Time {
+    fn array_type_info() -> PgTypeInfo {
+        <chrono::DateTime<chrono::Utc> as PgHasArrayType>::array_type_info()
+    }
+}
+
+impl Encode<'_, Postgres> for Time {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        buffer.extend(self.postgres_micros().to_be_bytes());
+        Ok(IsNull::No)
+    }
+}
+
+/// A numeric: an integer of 10^-`ExactSum::UNIT_SCALE` units, with the decimals to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Numeric {
+    units: i128,
+    scale: u32,
+}
+
+impl From<ExactSum> for Numeric {
+    fn from(sum: ExactSum) -> Self {
+        Numeric { units: sum.units(), scale: sum.scale() }
+    }
+}
+
+impl Numeric {
+    /// A whole number; 10^11 of the largest quantities fit.
+    pub(super) fn integer(value: i128) -> Self {
+        Numeric { units: value.saturating_mul(10i128.pow(ExactSum::UNIT_SCALE)), scale: 0 }
+    }
+
+    /// Digits of PostgreSQL's base 10,000, most significant first.
+    fn base_10000_digits(self) -> Vec<i16> {
+        // UNIT_SCALE is a multiple of 4, so that digits line up with the decimal point.
+        const { assert!(ExactSum::UNIT_SCALE.is_multiple_of(4)) };
+        let mut rest = self.units.unsigned_abs();
+        let mut digits = Vec::with_capacity(10);
+        while rest != 0 {
+            digits.push((rest % 10_000) as i16);
+            rest /= 10_000;
+        }
+        digits.reverse();
+        digits
+    }
+}
+
+impl Type<Postgres> for Numeric {
+    fn type_info() -> PgTypeInfo {
+        <rust_decimal::Decimal as Type<Postgres>>::type_info()
+    }
+}
+
+impl PgHasArrayType for Numeric {
+    fn array_type_info() -> PgTypeInfo {
+        <rust_decimal::Decimal as PgHasArrayType>::array_type_info()
+    }
+}
+
+impl Encode<'_, Postgres> for Numeric {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        let digits = self.base_10000_digits();
+        let digits_behind_point = (ExactSum::UNIT_SCALE / 4) as i16;
+        let weight = digits.len() as i16 - digits_behind_point - 1;
+        let sign: u16 = if self.units < 0 { 0x4000 } else { 0 };
+        buffer.extend((digits.len() as i16).to_be_bytes());
+        buffer.extend(weight.to_be_bytes());
+        buffer.extend(sign.to_be_bytes());
+        buffer.extend((self.scale as i16).to_be_bytes());
+        for digit in digits {
+            buffer.extend(digit.to_be_bytes());
+        }
+        Ok(IsNull::No)
+    }
+}
+
+/// A text array as PostgreSQL's literal: arrays of different lengths cannot travel in one array parameter.
+pub(super) fn text_array_literal<'a>(elements: impl IntoIterator<Item = &'a str>) -> String {
+    let mut literal = String::from("{");
+    for element in elements {
+        if literal.len() > 1 {
+            literal.push(',');
+        }
+        literal.push('"');
+        for character in element.chars() {
+            if matches!(character, '"' | '\\') {
+                literal.push('\\');
+            }
+            literal.push(character);
+        }
+        literal.push('"');
+    }
+    literal.push('}');
+    literal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_of_a_text_array_are_quoted() {
+        assert_eq!(text_array_literal([]), "{}");
+        assert_eq!(text_array_literal(["a,b", r#"c"\"#, ""]), r#"{"a,b","c\"\\",""}"#);
+    }
+
+    #[test]
+    fn times_count_from_the_year_2000() {
+        assert_eq!(Time(Micros(POSTGRES_EPOCH_US)).postgres_micros(), 0);
+        assert_eq!(Time(Micros(i64::MIN)).postgres_micros(), i64::MAX - 1);
+    }
+}

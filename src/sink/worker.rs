@@ -1,0 +1,424 @@
+//! The writer of one consumer: its connection, what it owns, and what it does when PostgreSQL refuses or is away.
+
+use std::collections::BTreeMap;
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection};
+
+use super::backoff::Patience;
+use super::batch::{Batch, Item};
+use super::error::{Class, SinkError, classify};
+use super::ownership::{Backend, Claimed, Owned, claim, renew};
+use super::prepare::{Move, Part, prepare};
+use super::runs::{Runs, describe};
+use super::values::Time;
+use super::write::{Context, Failure, SeenCommit, read_progress, write, write_seen_commits};
+use crate::clock::{Micros, SharedClock};
+use crate::metrics::SINK_RETRIES_TOTAL;
+
+/// Commits that wait to be written down, at most; a busy worker writes them with its next transaction.
+const SEEN_COMMITS_MAX: usize = 10_000;
+
+/// What a worker is made of.
+#[derive(Clone)]
+pub struct WorkerSettings {
+    /// Where PostgreSQL is; the schema is chosen by the search path.
+    pub database: PgConnectOptions,
+    /// The stream whose partitions it writes.
+    pub topic_ref: i32,
+    /// `group.instance.id`: who owns a partition, for people.
+    pub instance: String,
+    /// Whether changed totals are recorded for the publisher.
+    pub record_changes: bool,
+    pub clock: SharedClock,
+}
+
+/// One transaction's worth of a batch, committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredPart {
+    /// Transactions stored.
+    pub messages: u64,
+    pub dead_letters: u64,
+    /// Before BEGIN, after decoding and summing.
+    pub processed_at: Micros,
+    /// After COMMIT returned; none when the commit was found done after a lost connection.
+    pub committed_at: Option<Micros>,
+    /// (scheduled, sent, received) of each transaction.
+    pub times: Vec<(Option<Micros>, Option<Micros>, Micros)>,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// In the order of the log.
+    pub parts: Vec<StoredPart>,
+    /// Last applied + 1, of the batch's partitions that are still owned.
+    pub next_offsets: Vec<(i32, i64)>,
+    /// Partitions that someone else has claimed: nothing more of them may be written here.
+    pub fenced: Vec<i32>,
+}
+
+/// Writes batches over one connection, which it renews when it breaks.
+pub struct Worker {
+    settings: WorkerSettings,
+    connection: Option<PgConnection>,
+    backend: Backend,
+    owned: BTreeMap<i32, Owned>,
+    runs: Runs,
+    seen: Vec<SeenCommit>,
+}
+
+impl Worker {
+    /// Connects.
+    pub async fn connect(settings: WorkerSettings) -> Result<Self, SinkError> {
+        let mut connection = PgConnection::connect_with(&settings.database).await?;
+        let backend = Backend::of(&mut connection).await?;
+        Ok(Worker {
+            settings,
+            connection: Some(connection),
+            backend,
+            owned: BTreeMap::new(),
+            runs: Runs::default(),
+            seen: Vec::new(),
+        })
+    }
+
+    /// The backend that holds this worker's locks.
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// Claims partitions for this worker; whoever owned them is fenced from now on.
+    ///
+    /// # Errors
+    /// [`SinkError::GaveUp`] when PostgreSQL stayed away, [`SinkError::Locked`] when a lock could not be had.
+    pub async fn claim(&mut self, partitions: &[i32], patience: &mut Patience) -> Result<Vec<Claimed>, SinkError> {
+        let mut claims = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            let claimed = loop {
+                match self.try_claim(*partition).await {
+                    Err(error @ SinkError::Database(_)) if error.class() == Class::Outage => {
+                        self.recover(error, patience, 0).await?;
+                    }
+                    claimed => break claimed?,
+                }
+            };
+            self.owned.insert(claimed.partition, Owned { epoch: claimed.epoch, next_offset: claimed.next_offset });
+            claims.push(claimed);
+        }
+        patience.reset();
+        Ok(claims)
+    }
+
+    /// Forgets partitions: they were revoked or lost.
+    pub fn release(&mut self, partitions: &[i32]) {
+        self.owned.retain(|partition, _| !partitions.contains(partition));
+    }
+
+    /// Stores a batch: all of it, in order, except messages of partitions that turn out to be fenced.
+    ///
+    /// A message that PostgreSQL refuses for its data becomes a dead letter; while PostgreSQL is away, this waits.
+    ///
+    /// # Errors
+    /// [`SinkError::Broken`] when the books are not what this worker wrote, [`SinkError::GaveUp`] when PostgreSQL stayed
+    /// away until it was time to stop. Parts that were committed before the error stay committed.
+    pub async fn store(&mut self, batch: &Batch, patience: &mut Patience) -> Result<Committed, SinkError> {
+        self.register_runs(batch, patience).await?;
+        let mut committed = Committed::default();
+        let mut pending = vec![Part { batch, items: batch.items().iter().collect(), refused: None }];
+        // The part on top is the next one in the log: halves are pushed second half first.
+        while let Some(mut part) = pending.pop() {
+            part.items.retain(|item| self.owned.contains_key(&item.partition));
+            if part.items.is_empty() {
+                continue;
+            }
+            match self.store_part(&part, patience, &mut committed).await? {
+                None => {}
+                Some(reason) => split(part, &reason, &mut pending)?,
+            }
+        }
+        committed.next_offsets = self.owned.iter().map(|(partition, owned)| (*partition, owned.next_offset)).collect();
+        Ok(committed)
+    }
+
+    /// Writes down the commits seen since the last transaction. Losing them costs latency values, not messages: an
+    /// error is for the log.
+    pub async fn write_seen_commits(&mut self) -> Result<(), SinkError> {
+        if self.seen.is_empty() {
+            return Ok(());
+        }
+        let Some(mut connection) = self.connection.take() else { return Ok(()) };
+        write_seen_commits(&mut connection, self.settings.topic_ref, &self.seen).await?;
+        self.connection = Some(connection);
+        self.seen.clear();
+        Ok(())
+    }
+
+    /// Stops cleanly: the last commits are written down, the connection is closed.
+    pub async fn close(mut self) -> Result<(), SinkError> {
+        self.write_seen_commits().await?;
+        if let Some(connection) = self.connection.take() {
+            connection.close().await?;
+        }
+        Ok(())
+    }
+
+    /// Writes one part; the reason when PostgreSQL refuses its data.
+    async fn store_part(
+        &mut self,
+        part: &Part<'_>,
+        patience: &mut Patience,
+        committed: &mut Committed,
+    ) -> Result<Option<String>, SinkError> {
+        let topic_ref = self.settings.topic_ref;
+        let mut part = part.clone();
+        while !part.items.is_empty() {
+            let prepared = match prepare(&part, topic_ref, &self.owned, &self.runs) {
+                Ok(prepared) => prepared,
+                Err(refused) => return Ok(Some(refused.to_string())),
+            };
+            let processed_at = self.settings.clock.now();
+            let context = Context {
+                topic_ref,
+                processed_at: Time(processed_at),
+                seen: &self.seen,
+                record_changes: self.settings.record_changes,
+            };
+            // Taken, so that a broken or half-used connection is never used again.
+            let written = match self.connection.take() {
+                Some(mut connection) => {
+                    let written = write(&mut connection, &prepared, context).await;
+                    self.connection = Some(connection);
+                    written
+                }
+                None => Err(Failure::Database(sqlx::Error::Io(std::io::ErrorKind::NotConnected.into()))),
+            };
+            let committed_at = self.settings.clock.now();
+            let is_committed = match written {
+                Ok(()) => Some(committed_at),
+                Err(Failure::Broken(what)) => return Err(SinkError::Broken { topic_ref, what }),
+                Err(Failure::Database(error)) => match classify(&error) {
+                    Class::Data => return Ok(Some(error.to_string())),
+                    Class::Broken => return Err(broken(topic_ref, &error)),
+                    Class::Outage => {
+                        self.recover(error.into(), patience, part.items.len()).await?;
+                        None
+                    }
+                },
+                Err(Failure::Moved) => None,
+            };
+            if is_committed.is_none() {
+                match self.compare(&prepared.moves, patience).await? {
+                    Found::Committed => {}
+                    Found::Untouched => continue,
+                    Found::Fenced(partitions) => {
+                        drop(prepared);
+                        self.release(&partitions);
+                        part.items.retain(|item| !partitions.contains(&item.partition));
+                        committed.fenced.extend(partitions);
+                        continue;
+                    }
+                }
+            }
+            patience.reset();
+            self.advance(&prepared.moves, is_committed);
+            committed.parts.push(stored_part(&part, &prepared.moves, processed_at, is_committed));
+            break;
+        }
+        Ok(None)
+    }
+
+    async fn try_claim(&mut self, partition: i32) -> Result<Claimed, SinkError> {
+        let Some(mut connection) = self.connection.take() else {
+            return Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into());
+        };
+        let settings = &self.settings;
+        let claimed = claim(&mut connection, settings.topic_ref, partition, &settings.instance, self.backend).await;
+        self.connection = Some(connection);
+        claimed
+    }
+
+    async fn register_runs(&mut self, batch: &Batch, patience: &mut Patience) -> Result<(), SinkError> {
+        loop {
+            match self.try_register_runs(batch).await {
+                Err(error @ SinkError::Database(_)) if error.class() == Class::Outage => {
+                    self.recover(error, patience, batch.len()).await?;
+                }
+                registered => return registered,
+            }
+        }
+    }
+
+    async fn try_register_runs(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let Some(connection) = self.connection.as_mut() else {
+            return Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into());
+        };
+        for (run, info) in batch.runs() {
+            describe(connection, *run, info).await?;
+        }
+        let mut runs: Vec<_> = batch.items().iter().filter_map(|item| item.identity.map(|id| id.run)).collect();
+        runs.dedup();
+        self.runs.register(connection, runs).await
+    }
+
+    /// Waits for PostgreSQL and connects again. Says so once a trouble, and once when it is over.
+    async fn recover(
+        &mut self,
+        error: SinkError,
+        patience: &mut Patience,
+        messages: usize,
+    ) -> Result<(), SinkError> {
+        self.connection = None;
+        tracing::warn!("{error}; waiting for PostgreSQL, nothing is lost: what was read stays in memory and in the log");
+        metrics::counter!(SINK_RETRIES_TOTAL).increment(1);
+        let mut last = error;
+        loop {
+            if !patience.wait().await {
+                return Err(match last {
+                    SinkError::Database(last) => SinkError::GaveUp { messages, last },
+                    other => other,
+                });
+            }
+            match self.reconnect().await {
+                Ok(()) => {
+                    tracing::info!("PostgreSQL is back");
+                    return Ok(());
+                }
+                Err(error) if error.class() == Class::Outage => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// A new connection, registered for what is still owned. What is fenced shows when the next batch is compared.
+    async fn reconnect(&mut self) -> Result<(), SinkError> {
+        let mut connection = PgConnection::connect_with(&self.settings.database).await?;
+        let backend = Backend::of(&mut connection).await?;
+        let owned: Vec<(i32, i64)> = self.owned.iter().map(|(partition, owned)| (*partition, owned.epoch)).collect();
+        if !owned.is_empty() {
+            renew(&mut connection, self.settings.topic_ref, &owned, self.backend, backend).await?;
+        }
+        self.backend = backend;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// What PostgreSQL holds of a part whose transaction did not report success.
+    async fn compare(&mut self, moves: &[Move], patience: &mut Patience) -> Result<Found, SinkError> {
+        let topic_ref = self.settings.topic_ref;
+        let partitions: Vec<i32> = moves.iter().map(|step| step.partition).collect();
+        let rows = loop {
+            let Some(connection) = self.connection.as_mut() else {
+                let gone = std::io::Error::from(std::io::ErrorKind::NotConnected);
+                self.recover(gone.into(), patience, 0).await?;
+                continue;
+            };
+            match read_progress(connection, topic_ref, &partitions).await {
+                Ok(rows) => break rows,
+                Err(error) if classify(&error) == Class::Outage => self.recover(error.into(), patience, 0).await?,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        judge(topic_ref, moves, &rows)
+    }
+
+    fn advance(&mut self, moves: &[Move], committed_at: Option<Micros>) {
+        if committed_at.is_some() {
+            // They were written with this transaction.
+            self.seen.clear();
+        }
+        for step in moves {
+            if let Some(owned) = self.owned.get_mut(&step.partition) {
+                owned.next_offset = step.next_offset();
+            }
+            if let Some(committed_at) = committed_at
+                && self.seen.len() < SEEN_COMMITS_MAX
+            {
+                self.seen.push(SeenCommit {
+                    partition: step.partition,
+                    last_offset: step.last_offset,
+                    committed_at: Time(committed_at),
+                });
+            }
+        }
+    }
+}
+
+/// What was found of a part whose transaction did not report success.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// All of it is there.
+    Committed,
+    /// Nothing of it is there; it may be written again.
+    Untouched,
+    /// Others own these partitions now.
+    Fenced(Vec<i32>),
+}
+
+/// Own epoch and the part's end mean committed; own epoch and the part's start mean untouched.
+fn judge(topic_ref: i32, moves: &[Move], rows: &[(i32, i64, i64)]) -> Result<Found, SinkError> {
+    let mut fenced = Vec::new();
+    let (mut committed, mut untouched) = (0, 0);
+    for step in moves {
+        let row = rows.iter().find(|row| row.0 == step.partition);
+        match row {
+            Some((_, epoch, next_offset)) if *epoch == step.owned.epoch => {
+                committed += usize::from(*next_offset == step.next_offset());
+                untouched += usize::from(*next_offset == step.owned.next_offset);
+            }
+            _ => fenced.push(step.partition),
+        }
+    }
+    let own = moves.len() - fenced.len();
+    if own > 0 && committed == own && fenced.is_empty() {
+        Ok(Found::Committed)
+    } else if !fenced.is_empty() && (untouched == own || committed == own) {
+        Ok(Found::Fenced(fenced))
+    } else if untouched == own {
+        Ok(Found::Untouched)
+    } else {
+        let what = format!("progress moved without a new owner: expected {moves:?}, found {rows:?}");
+        Err(SinkError::Broken { topic_ref, what })
+    }
+}
+
+/// Halves a refused part; a part of one message becomes a dead letter.
+fn split<'a>(mut part: Part<'a>, reason: &str, pending: &mut Vec<Part<'a>>) -> Result<(), SinkError> {
+    if part.items.len() > 1 {
+        let second = part.items.split_off(part.items.len() / 2);
+        pending.push(Part { batch: part.batch, items: second, refused: None });
+        pending.push(part);
+        return Ok(());
+    }
+    if part.refused.is_some() {
+        let what = format!("PostgreSQL refuses a dead letter for its data: {reason}");
+        return Err(SinkError::Broken { topic_ref: 0, what });
+    }
+    tracing::warn!("PostgreSQL refused a message for its data, it becomes a dead letter: {reason}");
+    part.refused = Some(format!("refused by PostgreSQL: {reason}"));
+    pending.push(part);
+    Ok(())
+}
+
+fn stored_part(part: &Part<'_>, moves: &[Move], processed_at: Micros, committed_at: Option<Micros>) -> StoredPart {
+    let times = if part.refused.is_some() {
+        Vec::new()
+    } else {
+        part.items.iter().filter_map(|item| times_of(item)).collect()
+    };
+    StoredPart {
+        messages: moves.iter().map(|step| step.messages as u64).sum(),
+        dead_letters: moves.iter().map(|step| step.dead_letters as u64).sum(),
+        processed_at,
+        committed_at,
+        times,
+    }
+}
+
+fn times_of(item: &Item) -> Option<(Option<Micros>, Option<Micros>, Micros)> {
+    item.transaction().map(|stored| (stored.scheduled_at, stored.sent_at, item.received_at))
+}
+
+fn broken(topic_ref: i32, error: &sqlx::Error) -> SinkError {
+    SinkError::Broken { topic_ref, what: error.to_string() }
+}
