@@ -84,7 +84,7 @@ fn write_group(core: &Core, journal: &mut Journal<'_>, entries: &[Entry]) -> Res
     if let Some(seconds) = written.sync_seconds {
         metrics::histogram!(BROKER_SYNC_SECONDS).record(seconds);
     }
-    if written.new_file {
+    if written.file_is_full {
         core.request_checkpoint();
     }
     Ok(())
