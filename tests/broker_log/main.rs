@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod append;
+mod full_disk;
 mod kill;
 mod partitions;
 mod read;

@@ -124,6 +124,14 @@ struct Files {
     preparing: bool,
     next_number: u64,
     gave_up: bool,
+    /// The last checkpoint found no room: waiting for it would be waiting for ever.
+    stuck: bool,
+}
+
+impl Files {
+    fn waits_for_checkpoint(&self) -> bool {
+        self.closed.len() >= CLOSED_FILES_MAX && !self.gave_up
+    }
 }
 
 /// The journal's files apart from the one that is written: full ones, spare ones, and one prepared ahead.
@@ -194,8 +202,11 @@ impl JournalFiles {
     fn next(&self, group_bytes: u64) -> io::Result<JournalFile> {
         {
             let mut files = lock(&self.files);
-            while files.preparing || (files.closed.len() >= CLOSED_FILES_MAX && !files.gave_up) {
+            while files.preparing || (files.waits_for_checkpoint() && !files.stuck) {
                 files = wait(&self.changed, files);
+            }
+            if files.waits_for_checkpoint() {
+                return Err(io::ErrorKind::StorageFull.into());
             }
             match files.prepared.take() {
                 Some(file) if FIRST_GROUP_AT + group_bytes <= file.length => return Ok(file),
@@ -214,6 +225,7 @@ impl JournalFiles {
     /// Gives back the files whose groups are all in a checkpoint.
     pub fn free(&self, sequence: u64) -> io::Result<()> {
         let mut files = lock(&self.files);
+        files.stuck = false;
         while let Some(done) = files.closed.pop_front_if(|file| file.last_sequence <= sequence) {
             let ordinary = std::fs::metadata(&done.path)?.len() == self.bytes_each;
             if ordinary && files.spares.len() < SPARE_FILES_MAX {
@@ -228,6 +240,12 @@ impl JournalFiles {
         self.changed.notify_all();
         drop(files);
         files::sync_directory(&self.directory)
+    }
+
+    /// A checkpoint found no room.
+    pub fn stuck(&self) {
+        lock(&self.files).stuck = true;
+        self.changed.notify_all();
     }
 
     /// No checkpoint will free anything any more: the writer shall not wait for it.
