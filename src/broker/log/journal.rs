@@ -120,8 +120,18 @@ struct Files {
     closed: VecDeque<ClosedFile>,
     spares: Vec<PathBuf>,
     prepared: Option<JournalFile>,
+    /// One is being made: files must be used in the order of their numbers.
+    preparing: bool,
     next_number: u64,
     gave_up: bool,
+    /// The last checkpoint found no room: waiting for it would be waiting for ever.
+    stuck: bool,
+}
+
+impl Files {
+    fn waits_for_checkpoint(&self) -> bool {
+        self.closed.len() >= CLOSED_FILES_MAX && !self.gave_up
+    }
 }
 
 /// The journal's files apart from the one that is written: full ones, spare ones, and one prepared ahead.
@@ -129,25 +139,33 @@ pub(super) struct JournalFiles {
     directory: PathBuf,
     bytes_each: u64,
     files: Mutex<Files>,
-    freed: Condvar,
+    changed: Condvar,
 }
 
 impl JournalFiles {
     pub fn new(directory: &Path, bytes_each: u64, next_number: u64, spares: Vec<PathBuf>) -> JournalFiles {
         let files = Mutex::new(Files { next_number, spares, ..Files::default() });
-        JournalFiles { directory: directory.to_owned(), bytes_each, files, freed: Condvar::new() }
+        JournalFiles { directory: directory.to_owned(), bytes_each, files, changed: Condvar::new() }
     }
 
     /// Makes the next file ready, so that the writer need not wait for it.
     pub fn prepare(&self) {
-        if lock(&self.files).prepared.is_some() {
-            return;
+        {
+            let mut files = lock(&self.files);
+            if files.prepared.is_some() {
+                return;
+            }
+            files.preparing = true;
         }
-        match self.make(self.bytes_each) {
-            Ok(file) => lock(&self.files).prepared = Some(file),
+        let made = self.make(self.bytes_each);
+        let mut files = lock(&self.files);
+        files.preparing = false;
+        match made {
+            Ok(file) => files.prepared = Some(file),
             // The writer will try again when it needs one, and tell the producers.
             Err(error) => tracing::warn!("cannot prepare a journal file in {}: {error}", self.directory.display()),
         }
+        self.changed.notify_all();
     }
 
     fn make(&self, bytes: u64) -> io::Result<JournalFile> {
@@ -184,12 +202,17 @@ impl JournalFiles {
     fn next(&self, group_bytes: u64) -> io::Result<JournalFile> {
         {
             let mut files = lock(&self.files);
-            while files.closed.len() >= CLOSED_FILES_MAX && !files.gave_up {
-                files = wait(&self.freed, files);
+            while files.preparing || (files.waits_for_checkpoint() && !files.stuck) {
+                files = wait(&self.changed, files);
             }
-            let fits = files.prepared.as_ref().is_some_and(|file| FIRST_GROUP_AT + group_bytes <= file.length);
-            if let (true, Some(file)) = (fits, files.prepared.take_if(|_| fits)) {
-                return Ok(file);
+            if files.waits_for_checkpoint() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            match files.prepared.take() {
+                Some(file) if FIRST_GROUP_AT + group_bytes <= file.length => return Ok(file),
+                // Too small for this group; used later, its number would be out of order.
+                Some(small) => std::fs::remove_file(&small.path)?,
+                None => {}
             }
         }
         self.make(self.bytes_each.max(FIRST_GROUP_AT + group_bytes))
@@ -202,6 +225,7 @@ impl JournalFiles {
     /// Gives back the files whose groups are all in a checkpoint.
     pub fn free(&self, sequence: u64) -> io::Result<()> {
         let mut files = lock(&self.files);
+        files.stuck = false;
         while let Some(done) = files.closed.pop_front_if(|file| file.last_sequence <= sequence) {
             let ordinary = std::fs::metadata(&done.path)?.len() == self.bytes_each;
             if ordinary && files.spares.len() < SPARE_FILES_MAX {
@@ -213,15 +237,21 @@ impl JournalFiles {
                 std::fs::remove_file(&done.path)?;
             }
         }
-        self.freed.notify_all();
+        self.changed.notify_all();
         drop(files);
         files::sync_directory(&self.directory)
+    }
+
+    /// A checkpoint found no room.
+    pub fn stuck(&self) {
+        lock(&self.files).stuck = true;
+        self.changed.notify_all();
     }
 
     /// No checkpoint will free anything any more: the writer shall not wait for it.
     pub fn give_up(&self) {
         lock(&self.files).gave_up = true;
-        self.freed.notify_all();
+        self.changed.notify_all();
     }
 
     /// The number after all that were used.
@@ -249,8 +279,8 @@ pub(super) struct Journal<'a> {
 /// What writing a group did.
 pub(super) struct Written {
     pub sequence: u64,
-    /// The group began a new file: a checkpoint is due.
-    pub new_file: bool,
+    /// A file is full: a checkpoint is due.
+    pub file_is_full: bool,
     pub sync_seconds: Option<f64>,
 }
 
@@ -260,7 +290,7 @@ impl<'a> Journal<'a> {
         Journal { files, current: None, sequence, durable_sequence: sequence }
     }
 
-    /// Makes sure that a group of this size has a place.
+    /// Makes sure that a group of this size has a place. True when a full file was left behind for it.
     pub fn make_room(&mut self, payload_bytes: u64) -> Result<bool, JournalError> {
         let group_bytes = aligned(GROUP_HEADER_BYTES as u64 + payload_bytes);
         if self.current.as_ref().is_some_and(|current| current.position + group_bytes <= current.length) {
@@ -273,21 +303,20 @@ impl<'a> Journal<'a> {
                 JournalError::Broken(self.files.directory.clone(), error)
             }
         })?;
-        if let Some(full) = self.current.replace(next) {
-            // Unsynced groups of the full file (`Durability::Os`) would otherwise stay unsynced behind synced ones.
-            if self.durable_sequence < self.sequence {
-                full.file.sync_data().map_err(|error| JournalError::Broken(full.path.clone(), error))?;
-                self.durable_sequence = self.sequence;
-            }
-            self.files.close(full.path, self.sequence);
+        let Some(full) = self.current.replace(next) else { return Ok(false) };
+        // Unsynced groups of the full file (`Durability::Os`) would otherwise stay unsynced behind synced ones.
+        if self.durable_sequence < self.sequence {
+            full.file.sync_data().map_err(|error| JournalError::Broken(full.path.clone(), error))?;
+            self.durable_sequence = self.sequence;
         }
+        self.files.close(full.path, self.sequence);
         Ok(true)
     }
 
     /// Writes one group and, if asked to, syncs it.
     pub fn write(&mut self, payload: &[&[u8]], sync: bool) -> Result<Written, JournalError> {
         let payload_bytes: u64 = payload.iter().map(|part| part.len() as u64).sum();
-        let new_file = self.make_room(payload_bytes)?;
+        let file_is_full = self.make_room(payload_bytes)?;
         let Some(current) = &mut self.current else {
             return Err(JournalError::Broken(self.files.directory.clone(), io::ErrorKind::NotFound.into()));
         };
@@ -309,7 +338,7 @@ impl<'a> Journal<'a> {
             self.durable_sequence = sequence;
         }
         current.position += aligned(GROUP_HEADER_BYTES as u64 + payload_bytes);
-        Ok(Written { sequence, new_file, sync_seconds })
+        Ok(Written { sequence, file_is_full, sync_seconds })
     }
 }
 
