@@ -10,13 +10,19 @@ use rust_decimal::Decimal;
 use crate::clock::Micros;
 
 mod currency;
+mod decimal;
 mod decode;
 mod encode;
 mod identity;
+mod schema;
+mod time;
 
 pub use currency::{Currency, UnknownCurrency};
 pub use decode::DecodeError;
+pub use encode::patch_sent_at;
 pub use identity::{HEADER_RUN, HEADER_RUN_INFO, HEADER_SEQUENCE, MessageId, RunId, RunInfo, derived_transaction_id};
+pub use schema::{WireCard, WireDetail, WireTrade, WireTransaction, schema_json};
+pub use time::{TIME_MAX, TIME_MIN};
 
 /// Characters in a `transaction_id` or `user_id`, at most.
 pub const ID_CHARS_MAX: usize = 64;
@@ -26,7 +32,9 @@ pub const MERCHANT_CHARS_MAX: usize = 128;
 pub const CATEGORY_CHARS_MAX: usize = 64;
 /// Characters in a symbol, at most.
 pub const SYMBOL_CHARS_MAX: usize = 32;
-/// Digits before the decimal point in an amount or price, at most; quantities obey it too.
+/// Units in one trade, at most.
+pub const QUANTITY_MAX: i64 = 1_000_000_000_000_000;
+/// Digits before the decimal point in an amount or price, at most.
 pub const AMOUNT_INTEGER_DIGITS_MAX: u32 = 15;
 /// Digits behind the decimal point in an amount or price, at most.
 pub const AMOUNT_SCALE_MAX: u32 = 8;
