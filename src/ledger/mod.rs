@@ -42,7 +42,8 @@ pub struct Intent<'a> {
 /// the last one holds. A message with an intent and no outcome is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Stored, as the broker promised (or as it was found in the log when the run was continued).
+    /// Stored, as the broker promised (or as it was found in the log when the run was continued). A negative offset:
+    /// the broker recognised a retry and did not say where the original is.
     Acknowledged { sequence: i64, partition: i32, offset: i64 },
     /// It may or may not be stored.
     Unknown { sequence: i64 },

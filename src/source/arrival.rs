@@ -38,6 +38,15 @@ impl Arrivals {
         self.latest = self.latest.max(Micros(due));
         self.latest
     }
+
+    /// How many arrivals have had their time by `now`, asked for or not.
+    pub fn arrived_by(&self, now: Micros) -> u64 {
+        match self.pace {
+            Pace::Rate(per_second) if now >= self.start => (now.since(self.start) as f64 * per_second / 1e6) as u64 + 1,
+            Pace::Rate(_) => 0,
+            Pace::Max | Pace::Speed(_) => self.arrived,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -51,6 +60,8 @@ mod tests {
         let mut arrivals = Arrivals::new(Pace::Rate(3.0), START);
         let due: Vec<i64> = (0..7).map(|_| arrivals.next(None, Micros(9)).0 - START.0).collect();
         assert_eq!(due, [0, 333_333, 666_666, 1_000_000, 1_333_333, 1_666_666, 2_000_000]);
+        let arrived = [-1, 0, 333_332, 333_334, 2_000_000].map(|after| arrivals.arrived_by(Micros(START.0 + after)));
+        assert_eq!(arrived, [0, 1, 1, 2, 7]);
     }
 
     #[test]
