@@ -28,7 +28,7 @@ impl Publisher<'_> {
                 // An error is the timeout, after which we look again.
                 let _ = client.flush(SETTLE_INTERVAL.min(left));
             }
-            self.complain_when_stuck();
+            self.complain();
         }
         settled?;
         self.find_places();

@@ -72,6 +72,7 @@ pub(in crate::producer) struct Publisher<'a> {
     settled_at: Instant,
     stop_seen_at: Option<Instant>,
     complained_at: Instant,
+    failed_shown: u64,
 }
 
 /// Whether to go on.
@@ -120,6 +121,7 @@ impl<'a> Publisher<'a> {
             settled_at: Instant::now(),
             stop_seen_at: None,
             complained_at: Instant::now(),
+            failed_shown: 0,
         }
     }
 
@@ -323,7 +325,7 @@ impl<'a> Publisher<'a> {
         self.settled_at = Instant::now();
         self.tally.settle(&self.deliveries, &mut self.ledger, self.context)?;
         self.show_scheduled();
-        self.complain_when_stuck();
+        self.complain();
         if self.client.as_ref().is_some_and(|client| client.client().fatal_error().is_some()) {
             self.replace_client()?;
         }
@@ -341,9 +343,19 @@ impl<'a> Publisher<'a> {
         self.scheduled = scheduled;
     }
 
-    fn complain_when_stuck(&mut self) {
+    /// Says what is wrong with the deliveries, not more often than every few seconds.
+    fn complain(&mut self) {
+        if self.complained_at.elapsed() < COMPLAINT_INTERVAL {
+            return;
+        }
+        let failed = self.tally.failed - self.failed_shown;
+        if failed > 0 {
+            self.complained_at = Instant::now();
+            self.failed_shown = self.tally.failed;
+            tracing::warn!("{failed} messages failed, their outcome is unknown: {}", self.deliveries.last_error());
+        }
         let stuck = self.tally.outstanding() > 0 && self.tally.last_report.elapsed() >= COMPLAINT_INTERVAL;
-        if stuck && self.complained_at.elapsed() >= COMPLAINT_INTERVAL {
+        if stuck {
             self.complained_at = Instant::now();
             tracing::warn!(
                 "no answer from the broker at {} for {} s; {} messages wait, none is lost ({})",
