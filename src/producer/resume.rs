@@ -170,14 +170,16 @@ impl Search<'_> {
     fn assign(&mut self, partitions: i32, first_known: &BTreeMap<i32, i64>) -> Result<bool, ProducerError> {
         let mut list = TopicPartitionList::new();
         for partition in 0..partitions {
-            let (start, _) = loop {
+            let (start, end) = loop {
                 match self.consumer.fetch_watermarks(&self.topic, partition, ANSWER_TIMEOUT) {
                     Ok(watermarks) => break watermarks,
                     Err(_) if self.context.shutdown.requested() => return Ok(false),
                     Err(error) => tracing::warn!("waiting for partition {partition} of {}: {error}", self.topic),
                 }
             };
-            if first_known.get(&partition).is_some_and(|first| *first < start) {
+            // Nothing left of a log that once held something: nobody can say what it was.
+            let emptied = start > 0 && start == end;
+            if emptied || first_known.get(&partition).is_some_and(|first| *first < start) {
                 return Err(self.cut(partition, start));
             }
             self.starts.insert(partition, start);

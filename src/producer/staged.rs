@@ -31,6 +31,10 @@ impl Staged {
         self.messages.len()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
     pub(super) fn push(&mut self, id: MessageId, draft: &Draft, due: Micros) {
         let derived = if draft.transaction_id.is_empty() { derived_transaction_id(id) } else { String::new() };
         let key_start = self.bytes.len();

@@ -9,7 +9,6 @@ use super::start::Context;
 use crate::ledger::{LedgerError, LedgerWriter};
 use crate::metrics;
 use crate::progress::{Progress, Stage as Latency};
-use crate::shutdown::Stage;
 
 /// Between two looks for space on a full disk.
 const FULL_DISK_PAUSE: Duration = Duration::from_millis(200);
@@ -133,7 +132,8 @@ fn record(progress: &Progress, stage: Latency, latencies_us: &mut Vec<i64>) {
     progress.record(stage, latencies_us.drain(..));
 }
 
-/// Waits for space when the ledger's disk is full; until then nothing is sent, and nothing is lost.
+/// Waits for space when the ledger's disk is full; until then nothing is sent, and nothing is lost. A stop ends the wait
+/// with the error: messages without an outcome are unknown, and the audit settles them from the log.
 pub(super) fn patiently(
     context: &Context,
     mut write: impl FnMut() -> Result<(), LedgerError>,
@@ -141,7 +141,7 @@ pub(super) fn patiently(
     let mut complained: Option<Instant> = None;
     loop {
         match write() {
-            Err(error) if is_disk_full(&error) && context.shutdown.stage() < Stage::Now => {
+            Err(error) if is_disk_full(&error) && !context.shutdown.requested() => {
                 if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
                     tracing::warn!("producing is paused: {error}");
                     complained = Some(Instant::now());
