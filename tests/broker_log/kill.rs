@@ -82,7 +82,9 @@ fn life(directory: &std::path::Path, mode: &str, lines: usize) -> BTreeMap<i32, 
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    output.for_each(|line| drop(note(line)));
+    for line in output {
+        note(line);
+    }
     acknowledged
 }
 

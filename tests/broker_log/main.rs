@@ -3,6 +3,7 @@
 
 mod append;
 mod full_disk;
+mod golden;
 mod kill;
 mod partitions;
 mod read;

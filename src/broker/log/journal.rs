@@ -346,3 +346,52 @@ impl<'a> Journal<'a> {
 pub(super) fn journals_batches(durability: Durability) -> bool {
     durability == Durability::Fsync
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_round_trip_and_no_cut_or_flip_of_them_is_read() {
+        let file = FileHeader { number: 7, salt: 11 };
+        let group = GroupHeader {
+            sequence: 3,
+            durable_sequence: 2,
+            salt: 11,
+            payload_bytes: 1 << 40,
+            payload_crc: 0xdead_beef,
+        };
+        let (file_bytes, group_bytes) = (file.encode(), group.encode());
+        assert_eq!(FileHeader::decode(&file_bytes), Some(file));
+        assert_eq!(GroupHeader::decode(&group_bytes), Some(group));
+        for at in 0..file_bytes.len() {
+            let mut bad = file_bytes.clone();
+            bad[at] ^= 1;
+            assert_eq!(FileHeader::decode(&bad), None);
+            assert_eq!(FileHeader::decode(&file_bytes[..at]), None);
+        }
+        for at in 0..group_bytes.len() {
+            let mut bad = group_bytes;
+            bad[at] ^= 1;
+            assert_eq!(GroupHeader::decode(&bad), None);
+            assert_eq!(GroupHeader::decode(&group_bytes[..at]), None);
+        }
+    }
+
+    #[test]
+    fn emptied_files_are_used_again_under_a_new_salt() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = JournalFiles::new(dir.path(), 8192, 1, Vec::new());
+        let mut journal = Journal::new(&files, 0);
+        let mut salts = std::collections::HashSet::new();
+        for sequence in 1..=40u64 {
+            let Ok(written) = journal.write(&[&[1; 3000]], true) else { panic!("a group was not written") };
+            assert_eq!(written.sequence, sequence);
+            salts.insert(journal.current.as_ref().unwrap().header.salt);
+            files.free(sequence).unwrap();
+            assert!(std::fs::read_dir(dir.path()).unwrap().count() <= 3);
+        }
+        assert_eq!(salts.len(), 20);
+    }
+}
