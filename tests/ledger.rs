@@ -195,7 +195,7 @@ proptest! {
                 writer.unknown(sequence).unwrap();
                 reported.push(Outcome::Unknown { sequence });
             }
-            if sequence as usize % flush_every == 0 {
+            if (sequence as usize).is_multiple_of(flush_every) {
                 writer.flush_outcomes().unwrap();
             }
         }

@@ -102,6 +102,17 @@ fn bad_rows_are_counted_and_the_first_of_each_kind_is_explained_with_its_line() 
 }
 
 #[test]
+fn a_stray_quotation_mark_spoils_its_own_row_only_and_quoted_cells_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("QQ.csv");
+    let rows = "Date,Open,High,Low,Close,Volume\r\n\"2020-01-02\",\"1\",2,1,1,4\n2020-01-03,\"1,2,1,1,4\n2020-01-06,1,2,1,1,8\n";
+    std::fs::write(&path, format!("\u{feff}{rows}")).unwrap();
+    let settings = yfinance(&[path], None);
+    assert_eq!(volumes(&all(&settings)), BTreeMap::from([("QQ", 12)]));
+    assert_eq!(source::open(&settings).unwrap().skipped().total(), 1);
+}
+
+#[test]
 fn several_tickers_and_files_come_in_time_order() {
     let files = [fixture("ZZ-15m-bad-rows.csv"), fixture("download_two_tickers.csv")];
     let drafts = all(&yfinance(&files, None));

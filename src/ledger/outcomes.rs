@@ -118,3 +118,22 @@ pub(super) fn decode(mut payload: &[u8], mut each: impl FnMut(Outcome)) -> Optio
     }
     Some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ledger::intents;
+
+    proptest! {
+        #[test]
+        fn content_that_no_writer_wrote_is_refused_or_read_but_never_panics(
+            payload in proptest::collection::vec(prop_oneof![0u8..8, any::<u8>()], 0..200),
+        ) {
+            let _ = decode(&payload, |_| {});
+            let _ = intents::decode(&payload, &mut intents::UserTable::default(), |_| {});
+            let _ = intents::range_of(&payload);
+        }
+    }
+}

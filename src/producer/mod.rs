@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::error::KafkaError;
+use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::clock::SharedClock;
@@ -31,7 +32,7 @@ mod tally;
 mod topic;
 
 /// What a producer did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ProducerReport {
     /// None if it was stopped before it began.
     pub run: Option<RunId>,

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use rust_decimal::Decimal;
+use serde::Serialize;
 
 use crate::clock::Micros;
 use crate::config::SourceSettings;
@@ -130,14 +131,14 @@ pub trait Source: Send {
 }
 
 /// What a source left out.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SkipReport {
     /// One entry a kind, in the order of first appearance.
     pub kinds: Vec<SkippedKind>,
 }
 
 /// One reason for leaving rows out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SkippedKind {
     /// Such as `bar without volume`.
     pub kind: &'static str,

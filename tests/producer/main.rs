@@ -1,6 +1,7 @@
 //! The producer against librdkafka's mock cluster: what the ledger says was stored is what the log holds.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod killed;
 mod resume;
 mod support;
 mod trouble;

@@ -48,7 +48,9 @@ impl Bars {
     pub(super) fn read(&mut self, path: &Path, symbol: Option<&str>) -> Result<(), SourceError> {
         let unreadable = |source: std::io::Error| SourceError::Unreadable { path: path.to_path_buf(), source };
         let file = File::open(path).map_err(unreadable)?;
-        let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(file);
+        // pandas quotes none of these cells. Without quoting, a stray quotation mark spoils its own row; with it, all
+        // rows up to the next one would vanish into a single cell.
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).quoting(false).from_reader(file);
         let mut bytes = csv::ByteRecord::new();
         let mut header = Vec::new();
         let mut columns: Option<Vec<(u32, Columns)>> = None;
@@ -64,7 +66,8 @@ impl Bars {
                 break;
             }
             // Bytes that are not UTF-8 become characters that no number and no header has.
-            let row: StringRecord = bytes.iter().map(|cell| String::from_utf8_lossy(cell)).collect();
+            let row: StringRecord =
+                bytes.iter().map(|cell| unquoted(&String::from_utf8_lossy(cell)).to_owned()).collect();
             match &columns {
                 None => header.push(row),
                 Some(columns) => {
@@ -117,6 +120,12 @@ impl Bars {
         }
         Ok(())
     }
+}
+
+/// A file that was saved again with every cell quoted is read all the same.
+fn unquoted(cell: &str) -> &str {
+    let inner = cell.trim().strip_prefix('"').and_then(|cell| cell.strip_suffix('"'));
+    inner.unwrap_or(cell)
 }
 
 /// One header row if the first one is that of `history`, else three.
