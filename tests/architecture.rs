@@ -189,6 +189,22 @@ fn the_rules_themselves_have_no_circle_and_keep_the_roles_apart() {
 }
 
 #[test]
+fn every_dependency_has_its_reason_on_record() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let record = fs::read_to_string(root.join("docs/decisions/0007-dependencies.md")).unwrap();
+    let section = manifest.split_once("[dependencies]\n").unwrap().1.split("\n[").next().unwrap();
+    let crates: Vec<&str> = section.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name).collect();
+    assert!(crates.len() > 20, "{crates:?}");
+    for name in crates {
+        assert!(
+            record.contains(&format!("\n| {name} | ")),
+            "docs/decisions/0007-dependencies.md has no line for {name}"
+        );
+    }
+}
+
+#[test]
 fn an_import_that_is_turned_round_is_caught() {
     let turned = [
         (
