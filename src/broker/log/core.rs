@@ -43,6 +43,17 @@ pub(super) struct Core {
     pub jobs: Mutex<Sender<Job>>,
 }
 
+/// Says what happened if a thread ends by a panic: nobody waits forever.
+pub(super) struct PoisonOnPanic<'a>(pub &'a Core, pub &'static str);
+
+impl Drop for PoisonOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poison(&format!("{} ended by a panic; restart the broker", self.1));
+        }
+    }
+}
+
 /// Where the journal's files are.
 pub(super) fn journal_directory(directory: &Path) -> PathBuf {
     directory.join("journal")

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use super::core::Core;
+use super::core::{Core, PoisonOnPanic};
 use super::{OpenError, checkpoint, files};
 
 /// What it is asked to do.
@@ -17,6 +17,7 @@ pub(super) enum Job {
 
 /// Runs until it is told to stop.
 pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<Job>) {
+    let _guard = PoisonOnPanic(core, "the housekeeper of the log");
     while let Ok(first) = jobs.recv() {
         let mut checkpoint_due = false;
         let mut prepare_due = false;

@@ -226,7 +226,8 @@ impl JournalFiles {
     pub fn free(&self, sequence: u64) -> io::Result<()> {
         let mut files = lock(&self.files);
         files.stuck = false;
-        while let Some(done) = files.closed.pop_front_if(|file| file.last_sequence <= sequence) {
+        while files.closed.front().is_some_and(|file| file.last_sequence <= sequence) {
+            let Some(done) = files.closed.pop_front() else { break };
             let ordinary = std::fs::metadata(&done.path)?.len() == self.bytes_each;
             if ordinary && files.spares.len() < SPARE_FILES_MAX {
                 // Renamed, so that recovery does not look into it.

@@ -233,3 +233,44 @@ fn take_group(waiting: &mut Waiting) -> Vec<Entry> {
     waiting.bytes = waiting.bytes.saturating_sub(bytes);
     waiting.entries.drain(..count).collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// What the queue answers at once, if it does.
+    fn push(queue: &Queue, value: &Bytes) -> Option<Result<(), AppendError>> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let change = Change::State(vec![(Bytes::from_static(b"key"), Some(value.clone()))]);
+        queue.push_change(change, Completion::Thread(sender));
+        receiver.try_recv().ok()
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_taken_in_groups() {
+        let queue = Queue::default();
+        let value = Bytes::from(vec![0; 1 << 20]);
+        let accepted = (0..1000).take_while(|_| push(&queue, &value).is_none()).count();
+        assert_eq!(accepted, (WAITING_BYTES_WITH_CHANGES_MAX >> 20) - 1);
+        assert!(matches!(push(&queue, &value), Some(Err(AppendError::Busy { .. }))));
+        let mut taken = 0;
+        while taken < accepted {
+            let Taken::Entries(entries) = queue.take() else { panic!("nothing was taken") };
+            assert!(entries.len() <= GROUP_BYTES_MAX >> 20);
+            taken += entries.len();
+            fail_quietly(entries);
+        }
+        assert_eq!(push(&queue, &value), None);
+        queue.stop(Stop::Drain);
+        assert!(matches!(push(&queue, &value), Some(Err(AppendError::Storage(_)))));
+        assert!(matches!(queue.take(), Taken::Entries(_)));
+        assert!(matches!(queue.take(), Taken::Stop));
+    }
+
+    fn fail_quietly(entries: Vec<Entry>) {
+        crate::broker::log::writer::fail_all(entries, &AppendError::Deleted);
+    }
+}

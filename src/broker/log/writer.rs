@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::core::Core;
+use super::core::{Core, PoisonOnPanic};
 use super::journal::{Journal, JournalError, journals_batches};
 use super::partition::Partition;
 use super::queue::{Completion, Entry, GROUP_BYTES_MAX, PendingBatch, Taken};
@@ -17,20 +17,9 @@ use crate::metrics::{BROKER_APPENDED_BYTES_TOTAL, BROKER_SYNC_SECONDS};
 /// Batches are refused below this: room for the largest group, indexes, and a checkpoint.
 const FREE_BYTES_MIN: u64 = 2 * GROUP_BYTES_MAX as u64;
 
-/// Says what happened if the thread ends by a panic: nobody waits forever.
-struct PoisonOnPanic<'a>(&'a Core);
-
-impl Drop for PoisonOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.poison("the writer of the log ended by a panic; restart the broker");
-        }
-    }
-}
-
 /// Runs until the queue is stopped.
 pub(super) fn run(core: &Arc<Core>, sequence: u64) {
-    let _guard = PoisonOnPanic(core);
+    let _guard = PoisonOnPanic(core, "the writer of the log");
     let mut journal = Journal::new(&core.journal_files, sequence);
     loop {
         match core.queue.take() {
