@@ -167,6 +167,14 @@ impl Batch {
         self.items.first().and_then(|item| item.timestamp_ms)
     }
 
+    /// Partition, offset and bytes of each transaction.
+    pub fn transactions(&self) -> impl Iterator<Item = (i32, i64, &[u8])> {
+        self.items
+            .iter()
+            .filter(|item| item.transaction().is_some())
+            .map(|item| (item.partition, item.offset, self.payload(item).unwrap_or_default()))
+    }
+
     /// Drops the messages of partitions that are no longer owned.
     pub fn remove_partitions(&mut self, partitions: &[i32]) {
         self.items.retain(|item| !partitions.contains(&item.partition));

@@ -25,6 +25,6 @@ pub use error::{Class, SinkError, classify};
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use ownership::{Backend, Claimed, Owned};
 pub use reset::{LifeStart, ResetError, open_new_life, reset_forward};
-pub use resume::{LogRange, Mismatch, Resume, resume};
+pub use resume::{LogRange, Mismatch, Reason, Resume, resume};
 pub use streams::{PartitionProgress, Stream, check_schema_owner, current_stream, open_stream, progress};
 pub use worker::{Committed, StoredPart, Worker, WorkerSettings};

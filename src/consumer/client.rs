@@ -1,0 +1,88 @@
+//! The properties that librdkafka is given.
+
+use rdkafka::ClientConfig;
+
+use crate::config::{ConsumerSettings, KafkaSettings};
+
+/// What every client of this role shares; the user's own properties win.
+pub(super) fn base_config(kafka: &KafkaSettings) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &kafka.brokers)
+        .set("client.id", "finstream-consumer")
+        .set("reconnect.backoff.ms", "50")
+        // With the default of 10 s no restart of a broker would be noticed in time.
+        .set("reconnect.backoff.max.ms", "500")
+        .set("retry.backoff.ms", "50")
+        .set("socket.nagle.disable", "true");
+    config
+}
+
+/// The group's consumer.
+pub(super) fn consumer_config(settings: &ConsumerSettings) -> ClientConfig {
+    let mut config = base_config(&settings.kafka);
+    config
+        .set("group.id", &settings.group)
+        // A static member that comes back within the session gets its partitions without a rebalance.
+        .set("group.instance.id", &settings.group_instance_id)
+        // Incremental: a consumer that joins does not stop those that keep their partitions.
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", "6000")
+        .set("heartbeat.interval.ms", "2000")
+        // The truth about progress is in PostgreSQL; a log that does not reach it must stop us, never skip.
+        .set("auto.offset.reset", "error")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
+        .set("allow.auto.create.topics", "false")
+        .set("check.crcs", "true")
+        .set("fetch.min.bytes", "1")
+        .set("fetch.wait.max.ms", "500")
+        // With the default of 1 s a full queue would stop fetching for that long.
+        .set("fetch.queue.backoff.ms", "10")
+        .set("fetch.error.backoff.ms", "50")
+        .set("queued.max.messages.kbytes", "16384")
+        .set("topic.metadata.refresh.interval.ms", "10000")
+        // Where the log ends, for the lag.
+        .set("statistics.interval.ms", "500");
+    with_properties(config, &settings.kafka)
+}
+
+/// A client without a group: metadata, watermarks, single records.
+pub(super) fn probe_config(kafka: &KafkaSettings) -> ClientConfig {
+    let mut config = base_config(kafka);
+    config
+        .set("allow.auto.create.topics", "false")
+        .set("enable.partition.eof", "true")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed")
+        .set("check.crcs", "true");
+    with_properties(config, kafka)
+}
+
+/// The publisher's producer.
+pub(super) fn producer_config(kafka: &KafkaSettings) -> ClientConfig {
+    let mut config = base_config(kafka);
+    config
+        .set("client.id", "finstream-publisher")
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("compression.type", "zstd")
+        .set("linger.ms", "20")
+        .set("queue.buffering.max.kbytes", "32768");
+    with_properties(config, kafka)
+}
+
+/// The admin client.
+pub(super) fn admin_config(kafka: &KafkaSettings) -> ClientConfig {
+    with_properties(base_config(kafka), kafka)
+}
+
+fn with_properties(mut config: ClientConfig, kafka: &KafkaSettings) -> ClientConfig {
+    for (name, value) in &kafka.properties {
+        config.set(name, value);
+    }
+    config
+}

@@ -1,0 +1,256 @@
+//! The polling thread: librdkafka's consumer, from joining the group to leaving it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::topic_partition_list::TopicPartitionList;
+
+use super::ConsumerError;
+use super::assignment::Verdict;
+use super::rebalance::Context;
+use super::record::Record;
+use super::shared::{Mode, Shared};
+use crate::sink::{LogRange, Mismatch, Reason};
+
+/// Longest wait in one poll: how soon a stop or a fence is noticed when nothing comes.
+const POLL_TIMEOUT: Duration = Duration::from_millis(50);
+/// A writer busy for longer than this is in trouble: fetching pauses, and the group is served meanwhile.
+const PAUSE_AFTER: Duration = Duration::from_millis(500);
+/// How often the group's offsets follow what PostgreSQL holds.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// An end of a partition counts as drained when nothing followed for this long.
+const END_IS_QUIET_AFTER: Duration = Duration::from_millis(500);
+/// Longest wait for the group to take the partitions back when leaving.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// One question about a log's range.
+const WATERMARK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The consumer's loop.
+pub(super) struct Poller {
+    shared: Arc<Shared>,
+    consumer: BaseConsumer<Context>,
+    /// Longest wait for pending messages to be stored at a stop.
+    drain_timeout: Duration,
+    is_paused: bool,
+    /// Where the partitions ended when the time was over.
+    ends: Option<BTreeMap<i32, i64>>,
+    committed: BTreeMap<i32, i64>,
+    committed_at: Instant,
+    /// The trouble that was said last, so that it is said once.
+    trouble: Option<RDKafkaErrorCode>,
+}
+
+impl Poller {
+    /// A consumer that joins the group with its first poll.
+    pub(super) fn subscribe(
+        config: &ClientConfig,
+        shared: Arc<Shared>,
+        drain_timeout: Duration,
+    ) -> Result<Self, KafkaError> {
+        let consumer: BaseConsumer<Context> = config.create_with_context(Context(shared.clone()))?;
+        consumer.subscribe(&[&shared.topic])?;
+        Ok(Poller {
+            shared,
+            consumer,
+            drain_timeout,
+            is_paused: false,
+            ends: None,
+            committed: BTreeMap::new(),
+            committed_at: Instant::now(),
+            trouble: None,
+        })
+    }
+
+    /// Runs until the mode says stop, or reading cannot go on; then leaves the group cleanly.
+    pub(super) fn run(mut self) {
+        if let Err(error) = self.read() {
+            self.shared.fail(error);
+        }
+        self.leave();
+        self.shared.handoff.close();
+    }
+
+    fn read(&mut self) -> Result<(), ConsumerError> {
+        loop {
+            match self.shared.mode() {
+                Mode::Run => {}
+                Mode::DrainToEnds if self.is_drained() => return Ok(()),
+                Mode::DrainToEnds => {}
+                Mode::Stop | Mode::Now => return Ok(()),
+            }
+            self.give_up_fenced();
+            self.press_back()?;
+            if self.committed_at.elapsed() >= COMMIT_EVERY {
+                self.commit_offsets();
+            }
+            match self.consumer.poll(POLL_TIMEOUT) {
+                Some(Ok(record)) => {
+                    self.trouble = None;
+                    take(&self.shared, &record)?;
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    self.shared.assignment().end(partition).map_err(ConsumerError::Mismatch)?;
+                }
+                Some(Err(error)) => self.judge(error)?,
+                None => {}
+            }
+        }
+    }
+
+    /// While the batch is full, waits for the writer; when that takes long, fetching is paused and the group served.
+    fn press_back(&mut self) -> Result<(), ConsumerError> {
+        let wait = if self.is_paused { Duration::ZERO } else { PAUSE_AFTER };
+        let has_room = self.shared.handoff.wait_for_room(wait);
+        if has_room == self.is_paused {
+            self.set_paused(!has_room)?;
+        }
+        Ok(())
+    }
+
+    fn set_paused(&mut self, is_paused: bool) -> Result<(), ConsumerError> {
+        let what = || "pausing while PostgreSQL is busy".to_owned();
+        let partitions = self.consumer.assignment().map_err(|error| ConsumerError::Kafka { what: what(), error })?;
+        let done =
+            if is_paused { self.consumer.pause(&partitions) } else { self.consumer.resume(&partitions) };
+        done.map_err(|error| ConsumerError::Kafka { what: what(), error })?;
+        self.is_paused = is_paused;
+        Ok(())
+    }
+
+    /// Partitions that others have claimed are read no more; the group's next rebalance takes them formally.
+    fn give_up_fenced(&self) {
+        let fenced = self.shared.take_fenced();
+        if fenced.is_empty() {
+            return;
+        }
+        self.shared.handoff.remove(&fenced);
+        self.shared.forget(&fenced);
+        let mut list = TopicPartitionList::new();
+        for partition in fenced {
+            list.add_partition(&self.shared.topic, partition);
+        }
+        if let Err(error) = self.consumer.pause(&list) {
+            tracing::debug!("pausing fenced partitions: {error}");
+        }
+    }
+
+    fn commit_offsets(&mut self) {
+        self.committed_at = Instant::now();
+        let applied = self.shared.applied();
+        if applied != self.committed {
+            let numbers: Vec<i32> = applied.keys().copied().collect();
+            self.consumer.context().commit_offsets(&self.consumer, &numbers);
+            self.committed = applied;
+        }
+    }
+
+    /// Whether every owned partition was read to where it ended when the time was over.
+    fn is_drained(&mut self) -> bool {
+        if self.ends.is_none() {
+            let numbers = self.shared.assignment().numbers();
+            let ends: Option<BTreeMap<i32, i64>> =
+                numbers.into_iter().map(|number| self.log_range(number).map(|log| (number, log.end))).collect();
+            // A broker that does not answer is asked again in the next round; the caller bounds the drain.
+            self.ends = ends;
+        }
+        let Some(ends) = &self.ends else { return false };
+        // Control records at the end have offsets but are never delivered, so the position alone may never get there.
+        self.shared.assignment().positions().all(|(number, position, ended_at)| {
+            ends.get(&number).is_none_or(|end| position >= *end)
+                || ended_at.is_some_and(|ended_at| ended_at.elapsed() >= END_IS_QUIET_AFTER)
+        })
+    }
+
+    fn log_range(&self, number: i32) -> Option<LogRange> {
+        let (start, end) = self.consumer.fetch_watermarks(&self.shared.topic, number, WATERMARK_TIMEOUT).ok()?;
+        Some(LogRange { start, end })
+    }
+
+    fn judge(&mut self, error: KafkaError) -> Result<(), ConsumerError> {
+        let code = match &error {
+            KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId) => {
+                return Err(ConsumerError::FencedInstance);
+            }
+            KafkaError::MessageConsumptionFatal(_) => {
+                return Err(ConsumerError::Kafka { what: "reading".to_owned(), error });
+            }
+            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) => return self.out_of_range(error),
+            KafkaError::MessageConsumption(code) | KafkaError::Global(code) => *code,
+            _ => return Err(ConsumerError::Kafka { what: "reading".to_owned(), error }),
+        };
+        if matches!(
+            code,
+            RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+        ) || self.trouble.is_none()
+        {
+            self.say(code);
+        }
+        Ok(())
+    }
+
+    /// Says a trouble once, until records come again.
+    fn say(&mut self, code: RDKafkaErrorCode) {
+        if self.trouble != Some(code) {
+            tracing::warn!("reading {}: {code}; trying on, nothing is skipped", self.shared.topic);
+            self.trouble = Some(code);
+        }
+    }
+
+    /// The log does not hold the offset that was asked for: retention or a recreated topic has overtaken this consumer.
+    fn out_of_range(&self, error: KafkaError) -> Result<(), ConsumerError> {
+        let positions: Vec<(i32, i64)> =
+            self.shared.assignment().positions().map(|(number, position, _)| (number, position)).collect();
+        for (partition, next_offset) in positions {
+            let Some(log) = self.log_range(partition) else { continue };
+            let reason = if log.start > next_offset {
+                Reason::Cut
+            } else if log.end < next_offset {
+                Reason::EndsBefore
+            } else {
+                continue;
+            };
+            let topic = self.shared.topic.clone();
+            return Err(ConsumerError::Mismatch(Box::new(Mismatch { topic, partition, next_offset, log, reason })));
+        }
+        Err(ConsumerError::Kafka { what: "the log does not hold the offset to go on from".to_owned(), error })
+    }
+
+    /// Stores what is pending, gives the partitions back, and waits until the group has them.
+    fn leave(&mut self) {
+        if self.shared.mode() < Mode::Now && !self.shared.handoff.flush(self.drain_timeout) {
+            tracing::warn!("{} messages that were read are not stored; the next start reads them again", self.shared.handoff.pending());
+        }
+        self.commit_offsets();
+        // A static member that only closes keeps its partitions until its session ends.
+        self.consumer.unsubscribe();
+        let deadline = Instant::now() + LEAVE_TIMEOUT;
+        while !self.shared.assignment().is_empty() && Instant::now() < deadline {
+            // What is still delivered is not stored: it is read again by the next owner.
+            drop(self.consumer.poll(POLL_TIMEOUT));
+        }
+    }
+}
+
+/// Puts a record into the batch, unless it is known.
+fn take(shared: &Shared, record: &BorrowedMessage<'_>) -> Result<(), ConsumerError> {
+    let received_at = shared.clock.now();
+    let (partition, offset) = (record.partition(), record.offset());
+    let record = Record::read(record, received_at);
+    let verdict = shared
+        .assignment()
+        .judge(partition, offset, || record.fingerprint())
+        .map_err(ConsumerError::Mismatch)?;
+    if verdict == Verdict::Apply {
+        record.decode_into(|add| shared.handoff.push(add));
+    }
+    Ok(())
+}

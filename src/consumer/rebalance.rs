@@ -1,0 +1,189 @@
+//! What happens when partitions come and go. Runs on the polling thread, inside `poll`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+
+use super::ConsumerError;
+use super::assignment::Partition;
+use super::shared::{Mode, Shared};
+use crate::sink::{Claimed, LogRange, PartitionProgress, Reason, Resume, resume};
+
+/// Longest wait for pending messages when partitions are revoked: the next owner waits for it.
+const REVOKE_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
+/// One question about a log's range.
+const WATERMARK_TIMEOUT: Duration = Duration::from_secs(2);
+/// A log that seems to end too early is asked again for this long: a new leader learns its end a moment later.
+const END_SETTLES_WITHIN: Duration = Duration::from_secs(2);
+/// Between two questions.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// librdkafka's callbacks.
+pub(super) struct Context(pub Arc<Shared>);
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(facility, "{message}");
+            }
+            // Connection trouble is said once, by the polling thread, in words for people.
+            _ => tracing::debug!(facility, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!("{error}: {reason}");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let Some(topic) = statistics.topics.get(&self.0.topic) else { return };
+        self.0.set_log_ends(topic.partitions.iter().filter_map(|(number, partition)| {
+            let end = if partition.ls_offset >= 0 { partition.ls_offset } else { partition.hi_offset };
+            (*number >= 0 && end >= 0).then_some((*number, end))
+        }));
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let numbers: Vec<i32> = partitions.elements().iter().map(|element| element.partition()).collect();
+        let is_assign = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        tracing::debug!(?numbers, is_assign, "rebalance");
+        let done = if is_assign { self.assign(consumer, numbers) } else { self.revoke(consumer, partitions, numbers) };
+        if let Err(error) = done {
+            self.0.fail(ConsumerError::Kafka { what: "taking over partitions".to_owned(), error });
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        if let Err(error) = result {
+            // Only lag tools look at these offsets; the next commit carries them too.
+            tracing::debug!("committing the group's offsets: {error}");
+        }
+    }
+}
+
+impl Context {
+    fn assign(&self, consumer: &BaseConsumer<Self>, numbers: Vec<i32>) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::new();
+        if self.0.mode() < Mode::Stop && !numbers.is_empty() {
+            for claimed in self.0.handoff.claim(numbers).unwrap_or_default() {
+                match self.begin(consumer, &claimed) {
+                    Ok(Some(from)) => {
+                        list.add_partition_offset(&self.0.topic, claimed.partition, Offset::Offset(from))?;
+                    }
+                    Ok(None) => {}
+                    Err(error) => self.0.fail(error),
+                }
+            }
+        }
+        match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_assign(&list),
+            _ => consumer.assign(&list),
+        }
+    }
+
+    /// Where to read a claimed partition from; none when it is time to stop.
+    fn begin(&self, consumer: &BaseConsumer<Self>, claimed: &Claimed) -> Result<Option<i64>, ConsumerError> {
+        let Claimed { partition, epoch, next_offset, ref fingerprint } = *claimed;
+        let progress = PartitionProgress { partition, next_offset, fingerprint: fingerprint.clone() };
+        let asked_since = Instant::now();
+        let (resume, log) = loop {
+            let Some(log) = self.log_range(consumer, partition) else { return Ok(None) };
+            match resume(&self.0.topic, &progress, log) {
+                Ok(resume) => break (resume, log),
+                Err(mismatch)
+                    if mismatch.reason == Reason::EndsBefore && asked_since.elapsed() < END_SETTLES_WITHIN =>
+                {
+                    std::thread::sleep(ASK_AGAIN_AFTER);
+                }
+                Err(mismatch) => return Err(ConsumerError::Mismatch(mismatch)),
+            }
+        };
+        let (from, unverified) = match resume {
+            Resume::At(offset) => (offset, None),
+            Resume::Verify { from, fingerprint } => (from, Some(fingerprint)),
+            Resume::Retired(offset) => {
+                tracing::info!(
+                    "{} partition {partition}: the last record that was counted ({}) has been retired since; going on at {offset}",
+                    self.0.topic,
+                    offset - 1
+                );
+                (offset, None)
+            }
+        };
+        let owned = Partition { position: next_offset, unverified, log, ended_at: None };
+        self.0.assignment().insert(partition, owned);
+        self.0.set_applied(&[(partition, next_offset)]);
+        self.0.set_log_ends([(partition, log.end)]);
+        if partition == 0 {
+            self.0.partition_zero.send_replace(Some(epoch));
+        }
+        Ok(Some(from))
+    }
+
+    /// What the log of a partition holds; asks until it is answered or it is time to stop. Heartbeats go on meanwhile.
+    fn log_range(&self, consumer: &BaseConsumer<Self>, partition: i32) -> Option<LogRange> {
+        let mut has_said_so = false;
+        while self.0.mode() < Mode::Stop {
+            match consumer.fetch_watermarks(&self.0.topic, partition, WATERMARK_TIMEOUT) {
+                Ok((start, end)) => return Some(LogRange { start, end }),
+                Err(error) => {
+                    if !has_said_so {
+                        tracing::warn!("waiting for the broker to say what partition {partition} holds: {error}");
+                        has_said_so = true;
+                    }
+                    std::thread::sleep(ASK_AGAIN_AFTER);
+                }
+            }
+        }
+        None
+    }
+
+    fn revoke(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        list: &TopicPartitionList,
+        numbers: Vec<i32>,
+    ) -> KafkaResult<()> {
+        let is_lost = consumer.assignment_lost();
+        if !is_lost && self.0.mode() < Mode::Now && !self.0.handoff.flush(REVOKE_FLUSH_TIMEOUT) {
+            tracing::warn!(?numbers, "partitions are given up before their last messages are stored; the next owner reads them again");
+        }
+        self.0.handoff.remove(&numbers);
+        if !is_lost {
+            self.commit_offsets(consumer, &numbers);
+        }
+        self.0.handoff.release(numbers.clone());
+        self.0.forget(&numbers);
+        match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
+            _ => consumer.unassign(),
+        }
+    }
+
+    /// Commits the group's offsets of these partitions, so that lag tools see them; nothing depends on it.
+    pub(super) fn commit_offsets(&self, consumer: &BaseConsumer<Self>, numbers: &[i32]) {
+        let mut list = TopicPartitionList::new();
+        for (number, next_offset) in self.0.applied() {
+            if numbers.contains(&number)
+                && list.add_partition_offset(&self.0.topic, number, Offset::Offset(next_offset)).is_err()
+            {
+                return;
+            }
+        }
+        if list.count() > 0
+            && let Err(error) = consumer.commit(&list, CommitMode::Async)
+        {
+            tracing::debug!("committing the group's offsets: {error}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What the threads of one consumer share.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
+
+use super::ConsumerError;
+use super::assignment::Assignment;
+use super::handoff::Handoff;
+use crate::clock::SharedClock;
+use crate::metrics::{CONSUMER_LAG_MESSAGES, CONSUMER_LAG_SECONDS};
+use crate::progress::Progress;
+
+/// How the polling thread is to behave; later ones are more urgent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Mode {
+    /// Read on.
+    Run = 0,
+    /// Note where the partitions end now, read up to there, then stop.
+    DrainToEnds = 1,
+    /// Take no more messages, store what was taken, leave the group.
+    Stop = 2,
+    /// Leave at once; what was taken and not stored is read again by the next start.
+    Now = 3,
+}
+
+/// What the threads of one consumer share.
+pub(super) struct Shared {
+    pub topic: String,
+    pub handoff: Handoff,
+    pub progress: Arc<Progress>,
+    pub clock: SharedClock,
+    /// The epoch under which this process owns partition 0, and so publishes the totals.
+    pub partition_zero: watch::Sender<Option<i64>>,
+    /// Rings when a thread has failed.
+    pub failed: Notify,
+    mode: AtomicU8,
+    assignment: Mutex<Assignment>,
+    applied: Mutex<BTreeMap<i32, i64>>,
+    fenced: Mutex<Vec<i32>>,
+    log_ends: Mutex<BTreeMap<i32, i64>>,
+    failure: Mutex<Option<ConsumerError>>,
+}
+
+impl Shared {
+    pub(super) fn new(topic: String, handoff: Handoff, progress: Arc<Progress>, clock: SharedClock) -> Self {
+        Shared {
+            assignment: Mutex::new(Assignment::new(topic.clone())),
+            topic,
+            handoff,
+            progress,
+            clock,
+            partition_zero: watch::channel(None).0,
+            failed: Notify::new(),
+            mode: AtomicU8::new(Mode::Run as u8),
+            applied: Mutex::default(),
+            fenced: Mutex::default(),
+            log_ends: Mutex::default(),
+            failure: Mutex::default(),
+        }
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        match self.mode.load(Ordering::Acquire) {
+            0 => Mode::Run,
+            1 => Mode::DrainToEnds,
+            2 => Mode::Stop,
+            _ => Mode::Now,
+        }
+    }
+
+    /// Raises the mode; a less urgent one is ignored.
+    pub(super) fn raise(&self, mode: Mode) {
+        self.mode.fetch_max(mode as u8, Ordering::AcqRel);
+    }
+
+    pub(super) fn assignment(&self) -> MutexGuard<'_, Assignment> {
+        lock(&self.assignment)
+    }
+
+    /// Keeps the first failure, and ends the run.
+    pub(super) fn fail(&self, error: ConsumerError) {
+        lock(&self.failure).get_or_insert(error);
+        self.raise(Mode::Stop);
+        self.failed.notify_one();
+    }
+
+    pub(super) fn take_failure(&self) -> Option<ConsumerError> {
+        lock(&self.failure).take()
+    }
+
+    /// What the writer has committed, for the group's offsets and the lag.
+    pub(super) fn set_applied(&self, next_offsets: &[(i32, i64)]) {
+        lock(&self.applied).extend(next_offsets.iter().copied());
+        self.update_lag();
+    }
+
+    pub(super) fn applied(&self) -> BTreeMap<i32, i64> {
+        lock(&self.applied).clone()
+    }
+
+    /// Partitions that the writer found fenced, for the polling thread to give up.
+    pub(super) fn push_fenced(&self, partitions: &[i32]) {
+        lock(&self.fenced).extend_from_slice(partitions);
+    }
+
+    pub(super) fn take_fenced(&self) -> Vec<i32> {
+        std::mem::take(&mut *lock(&self.fenced))
+    }
+
+    /// Forgets what is known of partitions that are not owned any more.
+    pub(super) fn forget(&self, partitions: &[i32]) {
+        self.assignment().remove(partitions);
+        lock(&self.applied).retain(|partition, _| !partitions.contains(partition));
+        lock(&self.log_ends).retain(|partition, _| !partitions.contains(partition));
+        if partitions.contains(&0) {
+            self.partition_zero.send_replace(None);
+        }
+        self.update_lag();
+    }
+
+    /// Where the log ends, as librdkafka's statistics say.
+    pub(super) fn set_log_ends(&self, ends: impl IntoIterator<Item = (i32, i64)>) {
+        lock(&self.log_ends).extend(ends);
+        self.update_lag();
+    }
+
+    fn update_lag(&self) {
+        let messages = {
+            let (applied, ends) = (lock(&self.applied), lock(&self.log_ends));
+            let known: Vec<i64> = applied
+                .iter()
+                .filter_map(|(partition, applied)| ends.get(partition).map(|end| (end - applied).max(0)))
+                .collect();
+            if known.is_empty() { -1 } else { known.iter().sum() }
+        };
+        let age_us = match (messages, self.handoff.oldest_timestamp_ms()) {
+            (_, Some(oldest_ms)) => (self.clock.now().0 - oldest_ms.saturating_mul(1_000)).max(0),
+            (0, None) => 0,
+            // Something is in the log that was not read yet: how old it is nobody here knows.
+            (_, None) => -1,
+        };
+        self.progress.lag_messages.store(messages, Ordering::Relaxed);
+        self.progress.lag_us.store(age_us, Ordering::Relaxed);
+        if messages >= 0 {
+            metrics::gauge!(CONSUMER_LAG_MESSAGES).set(messages as f64);
+        }
+        if age_us >= 0 {
+            metrics::gauge!(CONSUMER_LAG_SECONDS).set(age_us as f64 / 1e6);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing under these locks is left half changed by a panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
