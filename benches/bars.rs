@@ -89,8 +89,8 @@ fn first_total(sandbox: &Sandbox, before: u64) -> Duration {
             .command(&["sql", "--json", "select coalesce(sum(transactions), 0) as n from user_totals"])
             .output()
             .unwrap();
-        let rows: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        rows[0]["n"].as_u64().unwrap_or(0)
+        let row: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        row["n"].as_u64().unwrap_or(0)
     };
     let elapsed = loop {
         // Only a data directory that is already served may be asked, or the question itself would start PostgreSQL.
@@ -151,7 +151,8 @@ fn rate_max() -> Vec<(String, String)> {
         resident_max = resident_max.max(resident);
     }
     rates.sort_by(f64::total_cmp);
-    let text = format!("median {:.0}/s stored, {:.0} to {:.0}; RSS max {resident_max} MiB", rates[1], rates[0], rates[2]);
+    let text =
+        format!("median {:.0}/s stored, {:.0} to {:.0}; RSS max {resident_max} MiB", rates[1], rates[0], rates[2]);
     vec![("--rate max --duration 20s, three runs".into(), text)]
 }
 

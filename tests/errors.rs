@@ -82,7 +82,8 @@ fn an_unreadable_or_unknown_file_is_named_before_anything_is_sent() {
 #[test]
 fn a_file_with_a_bad_row_is_read_and_the_row_is_counted() {
     let sandbox = Sandbox::new();
-    let file = "Date,Open,High,Low,Close,Volume\n2024-01-02,1,2,1,2,400\n2024-01-03,x,2,1,2,400\n2024-01-04,1,2,1,2,400\n";
+    let file =
+        "Date,Open,High,Low,Close,Volume\n2024-01-02,1,2,1,2,400\n2024-01-03,x,2,1,2,400\n2024-01-04,1,2,1,2,400\n";
     std::fs::write(sandbox.path().join("ACME.csv"), file).unwrap();
     let text = sandbox.expect(0, &["--source", "yfinance:ACME.csv", "--rate", "max"]);
     assert!(text.contains("note") && text.contains("1 "), "{text}");

@@ -42,7 +42,9 @@ fn a_second_run_continues_the_totals_of_the_first() {
 
 #[test]
 fn three_terminals_in_any_order_find_each_other_and_a_fourth_verifies() {
-    for order in [["broker", "consumer", "producer"], ["producer", "consumer", "broker"], ["consumer", "broker", "producer"]] {
+    for order in
+        [["broker", "consumer", "producer"], ["producer", "consumer", "broker"], ["consumer", "broker", "producer"]]
+    {
         let sandbox = Sandbox::new();
         let mut running = Vec::new();
         for role in order {
@@ -115,7 +117,8 @@ fn column_sums(file: &str) -> Vec<(String, i128)> {
     let columns = rows[0].iter().zip(&rows[1]).enumerate().filter(|(_, (field, _))| **field == "Volume");
     columns
         .map(|(column, (_, ticker))| {
-            let sum = rows[3..].iter().filter_map(|row| row[column].parse::<f64>().ok()).map(|volume| volume as i128).sum();
+            let sum =
+                rows[3..].iter().filter_map(|row| row[column].parse::<f64>().ok()).map(|volume| volume as i128).sum();
             (ticker.to_string(), sum)
         })
         .collect()

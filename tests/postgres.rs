@@ -65,7 +65,8 @@ async fn a_new_data_directory_gets_a_durable_cluster_with_the_schema_and_leaves_
     let cluster = PrivateCluster::ensure(&data, PgSettings::default()).await.unwrap();
     cluster.database("finstream").unwrap().prepare().await.unwrap();
     eprintln!("start of an old one with migrations {:?}", begun.elapsed());
-    cluster.destroy().await.unwrap();
+    cluster.leave().await.unwrap();
+    PrivateCluster::destroy(&data).await.unwrap();
     assert!(!data.path().join("postgres").exists());
 }
 
@@ -167,7 +168,8 @@ async fn where_roots_server_cannot_go_the_cluster_lives_elsewhere_and_is_found_a
     assert!(cluster.leave().await.unwrap());
     let cluster = PrivateCluster::ensure(&data, PgSettings::default()).await.unwrap();
     assert_eq!(cluster.cluster_path(), path);
-    cluster.destroy().await.unwrap();
+    cluster.leave().await.unwrap();
+    PrivateCluster::destroy(&data).await.unwrap();
     assert!(!path.parent().unwrap().exists());
 }
 

@@ -9,6 +9,7 @@
 mod assignment;
 mod client;
 mod handoff;
+mod new_life;
 mod poll;
 mod rebalance;
 mod record;
@@ -34,6 +35,7 @@ use crate::progress::Progress;
 use crate::shutdown::{Shutdown, Stage};
 use crate::sink::{Class, Mismatch, Patience, SinkError, WorkerSettings, check_schema_owner, open_stream, progress};
 use handoff::{Handoff, Limits};
+pub use new_life::{PartitionInLog, TopicInLog, look_at_topic};
 use poll::Poller;
 use shared::{Mode, Shared};
 

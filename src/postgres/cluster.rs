@@ -129,24 +129,34 @@ impl PrivateCluster {
         Ok(true)
     }
 
-    /// Leaves and deletes the cluster with all totals: `--ephemeral`, and `reset`.
+    /// Stops the server if it runs, and deletes the cluster with all totals: `--ephemeral`, and `reset`. Needs no binaries.
     ///
     /// # Errors
     /// Others still use it, or its files cannot be removed.
-    pub async fn destroy(self) -> Result<(), PostgresError> {
-        let cluster = self.location.cluster.clone();
-        if !self.leave().await? {
-            return Err(PostgresError::Settings(format!(
-                "the totals in {} are in use by another process; stop it first",
-                cluster.display()
-            )));
+    pub async fn destroy(data: &DataDir) -> Result<(), PostgresError> {
+        let Some(location) = Location::read(data) else { return Ok(()) };
+        let start_lock = start_lock(data).await?;
+        let users = data.clone();
+        let alone = blocking(move || users.lock(USERS_LOCK)).await?;
+        server::stop(data, &location.cluster).await?;
+        let cluster = &location.cluster;
+        if cluster.exists() {
+            fs::remove_dir_all(cluster).map_err(PostgresError::io("remove", cluster))?;
         }
-        fs::remove_dir_all(&cluster).map_err(PostgresError::io("remove", &cluster))?;
-        if let Some(home) = cluster.parent().filter(|home| *home != self.data.path()) {
+        // Both are ours alone; left where someone put a file into them.
+        let _ = fs::remove_dir(&location.socket_dir);
+        if let Some(home) = cluster.parent().filter(|home| *home != data.path()) {
             let _ = fs::remove_dir(home);
         }
-        let record = self.data.path().join("postgres.json");
-        fs::remove_file(&record).map_err(PostgresError::io("remove", &record))
+        let record = data.path().join("postgres.json");
+        fs::remove_file(&record).map_err(PostgresError::io("remove", &record))?;
+        drop((alone, start_lock));
+        Ok(())
+    }
+
+    /// Where the cluster of a data directory is, if it has one; it need not run.
+    pub fn location(data: &DataDir) -> Option<PathBuf> {
+        Location::read(data).map(|location| location.cluster)
     }
 
     /// How the roles reach it.

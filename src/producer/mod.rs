@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rdkafka::error::KafkaError;
 use serde::Serialize;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::clock::SharedClock;
 use crate::config::ProducerSettings;
@@ -110,7 +110,8 @@ pub enum ProducerError {
 
 /// Runs a producer until its source, count or duration ends or `shutdown` asks for it, then drains.
 ///
-/// A broker that cannot be reached is waited for. The loop has a thread of its own, which only `shutdown` ends: dropping
+/// A broker that cannot be reached is waited for. While `paused` is true nothing is sent; arrivals go on, and are late.
+/// The loop has a thread of its own, which only `shutdown` ends: dropping
 /// the future does not.
 ///
 /// # Errors
@@ -119,12 +120,13 @@ pub async fn run(
     settings: ProducerSettings,
     clock: SharedClock,
     shutdown: Shutdown,
+    paused: watch::Receiver<bool>,
     progress: Arc<Progress>,
 ) -> Result<ProducerReport, ProducerError> {
     let (sender, receiver) = oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
     let work = move || {
-        let context = start::Context { settings, clock, shutdown, progress, runtime };
+        let context = start::Context { settings, clock, shutdown, paused, progress, runtime };
         // Nobody waiting any more is no reason to stop working.
         let _ = sender.send(start::run(&context));
     };

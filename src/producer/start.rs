@@ -16,12 +16,15 @@ use crate::progress::Progress;
 use crate::shutdown::Shutdown;
 use crate::source::{self, Source};
 use crate::transaction::{RunId, RunInfo};
+use tokio::sync::watch;
 
 /// What was handed in.
 pub(super) struct Context {
     pub(super) settings: ProducerSettings,
     pub(super) clock: SharedClock,
     pub(super) shutdown: Shutdown,
+    /// True while nothing may be sent, because a disk is nearly full.
+    pub(super) paused: watch::Receiver<bool>,
     pub(super) progress: Arc<Progress>,
     pub(super) runtime: tokio::runtime::Handle,
 }

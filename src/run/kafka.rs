@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::broker::Broker;
@@ -77,15 +77,12 @@ pub fn running(data_dir: &DataDir) -> Option<BrokerEndpoint> {
     data_dir.endpoint(SERVICE).and_then(|value| serde_json::from_value(value).ok())
 }
 
-/// Waits for a broker on this data directory, and says so.
-///
-/// # Errors
-/// The user stopped the wait.
-pub async fn wait_for_running(data_dir: &DataDir, shutdown: &mut Shutdown) -> anyhow::Result<BrokerEndpoint> {
+/// Waits for a broker on this data directory, and says so; none when the user stopped the wait.
+pub async fn wait_for_running(data_dir: &DataDir, shutdown: &mut Shutdown) -> Option<BrokerEndpoint> {
     let mut said = false;
     loop {
         if let Some(endpoint) = running(data_dir) {
-            return Ok(endpoint);
+            return Some(endpoint);
         }
         if !said {
             said = true;
@@ -96,7 +93,7 @@ pub async fn wait_for_running(data_dir: &DataDir, shutdown: &mut Shutdown) -> an
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
-            () = shutdown.reached(Stage::Drain) => bail!("stopped while waiting for a broker"),
+            () = shutdown.reached(Stage::Drain) => return None,
         }
     }
 }

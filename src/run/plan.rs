@@ -12,11 +12,9 @@ use crate::config::{
 use crate::transaction::RunId;
 
 /// Where the embedded broker listens without a flag.
-const KAFKA_LISTEN_DEFAULT: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9092);
+const KAFKA_LISTEN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9092);
 /// Where the page is without a flag.
-const HTTP_LISTEN_DEFAULT: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+const HTTP_LISTEN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 
 /// The validated command line of a pipeline process.
 #[derive(Clone, Debug)]
@@ -89,7 +87,9 @@ impl Plan {
         let source = config::source(pipeline)?;
         let pace = config::pace(pipeline);
         if matches!((&source, pace), (SourceSettings::Synthetic { .. }, Pace::Speed(_))) {
-            return Err(config::ConfigError::new("--speed replays a file by its own time: give a --source file, or use --rate"));
+            return Err(config::ConfigError::new(
+                "--speed replays a file by its own time: give a --source file, or use --rate",
+            ));
         }
         Ok(Plan {
             roles,
@@ -145,7 +145,8 @@ impl Plan {
             durability: self.durability,
             default_partitions: self.cli.shared.partitions,
             retention: flags.retention,
-            retention_bytes_per_partition: (flags.retention_bytes.0 / self.cli.shared.partitions.unsigned_abs() as u64).max(1),
+            retention_bytes_per_partition: (flags.retention_bytes.0 / self.cli.shared.partitions.unsigned_abs() as u64)
+                .max(1),
         }
     }
 

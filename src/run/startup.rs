@@ -57,10 +57,14 @@ fn broker_row(broker: Option<&EmbeddedBroker>, endpoint: &BrokerEndpoint) -> Str
         return format!("{}  ({whose})", endpoint.kafka);
     };
     let recovery = broker.broker.recovery();
-    let mut text = format!("{}  (embedded Kafka API, acknowledges after {})", endpoint.kafka, match endpoint.durability.as_str() {
-        "fsync" => "fdatasync",
-        _ => "the page-cache write",
-    });
+    let mut text = format!(
+        "{}  (embedded Kafka API, acknowledges after {})",
+        endpoint.kafka,
+        match endpoint.durability.as_str() {
+            "fsync" => "fdatasync",
+            _ => "the page-cache write",
+        }
+    );
     if recovery.partitions > 0 && !recovery.clean_stop {
         text += &format!(
             "; recovered from a crash: {} batches put back, {} of unacknowledged tail cut",
@@ -114,7 +118,7 @@ pub fn write_ready_file(
         "pid": std::process::id(),
         "kafka": endpoint.kafka,
         "http": format!("http://{http}"),
-        "database": database.map(|database| database.psql_url()),
+        "psql": database.map(|database| database.psql_command()),
         "data_dir": pipeline.data_dir.path(),
     });
     // Written aside and renamed, so that whoever waits for the name never reads half of it.

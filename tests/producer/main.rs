@@ -23,7 +23,7 @@ use finstream::transaction::{
 };
 use rdkafka::message::Message;
 
-use support::{PARTITIONS, assert_books_balance, cluster, from_file, header, log, produce, settings};
+use support::{PARTITIONS, assert_books_balance, cluster, from_file, header, log, produce, settings, unpaused};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_counted_run_stores_each_message_once_and_the_ledger_knows_where() {
@@ -67,7 +67,9 @@ async fn a_rate_and_a_duration_give_their_product_of_messages() {
     };
     let progress = Arc::new(Progress::new());
     let (_trigger, shutdown) = shutdown::channel();
-    let report = producer::run(settings.clone(), SystemClock::shared(), shutdown, Arc::clone(&progress)).await.unwrap();
+    let report = producer::run(settings.clone(), SystemClock::shared(), shutdown, unpaused(), Arc::clone(&progress))
+        .await
+        .unwrap();
     assert_eq!((report.scheduled, report.sent, report.acknowledged), (3_000, 3_000, 3_000));
     assert_eq!(progress.scheduled.load(Ordering::Relaxed), 3_000);
     assert_eq!(progress.acknowledged.load(Ordering::Relaxed), 3_000);
@@ -85,8 +87,13 @@ async fn a_stop_ends_an_endless_run_cleanly_and_also_the_wait_for_a_broker() {
         let settings = ProducerSettings { pace: Pace::Rate(500.0), ..settings(brokers, dir.path()) };
         let progress = Arc::new(Progress::new());
         let (trigger, shutdown) = shutdown::channel();
-        let running =
-            tokio::spawn(producer::run(settings.clone(), SystemClock::shared(), shutdown, Arc::clone(&progress)));
+        let running = tokio::spawn(producer::run(
+            settings.clone(),
+            SystemClock::shared(),
+            shutdown,
+            unpaused(),
+            Arc::clone(&progress),
+        ));
         while reachable && progress.acknowledged.load(Ordering::Relaxed) < 50 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

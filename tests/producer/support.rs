@@ -22,6 +22,11 @@ use rdkafka::{Offset, TopicPartitionList};
 pub const TOPIC: &str = "finance.transactions";
 pub const PARTITIONS: i32 = 3;
 
+/// Nobody pauses this producer.
+pub fn unpaused() -> tokio::sync::watch::Receiver<bool> {
+    tokio::sync::watch::channel(false).1
+}
+
 pub fn cluster() -> MockCluster<'static, DefaultProducerContext> {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic(TOPIC, PARTITIONS, 1).unwrap();
@@ -61,7 +66,7 @@ pub fn from_file(settings: ProducerSettings) -> ProducerSettings {
 
 pub async fn produce(settings: &ProducerSettings) -> Result<ProducerReport, ProducerError> {
     let (_trigger, shutdown) = shutdown::channel();
-    producer::run(settings.clone(), SystemClock::shared(), shutdown, Arc::new(Progress::new())).await
+    producer::run(settings.clone(), SystemClock::shared(), shutdown, unpaused(), Arc::new(Progress::new())).await
 }
 
 /// Everything in the log, partition by partition.

@@ -12,7 +12,7 @@ use finstream::progress::{Progress, Stage as Latency};
 use finstream::shutdown;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
-use crate::support::{assert_books_balance, cluster, log, produce, settings, stored};
+use crate::support::{assert_books_balance, cluster, log, produce, settings, stored, unpaused};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retried_requests_are_neither_lost_nor_stored_twice() {
@@ -40,7 +40,7 @@ async fn a_broker_that_is_away_for_a_while_costs_time_and_no_message() {
     };
     let progress = Arc::new(Progress::new());
     let (_trigger, shutdown) = shutdown::channel();
-    let running = producer::run(settings.clone(), SystemClock::shared(), shutdown, Arc::clone(&progress));
+    let running = producer::run(settings.clone(), SystemClock::shared(), shutdown, unpaused(), Arc::clone(&progress));
     let running = tokio::spawn(running);
     while progress.acknowledged.load(Ordering::Relaxed) < 200 {
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -40,7 +40,9 @@ impl Sandbox {
     /// `finstream --data-dir DATA ARGS…`, with free ports where a role listens.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_finstream"));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FINSTREAM_") && name != "FINSTREAM_PG_BIN") {
+        for (name, _) in
+            std::env::vars().filter(|(name, _)| name.starts_with("FINSTREAM_") && name != "FINSTREAM_PG_BIN")
+        {
             command.env_remove(name);
         }
         command.current_dir(self.dir.path()).arg("--data-dir").arg(self.data()).args(arguments);
@@ -69,13 +71,25 @@ impl Sandbox {
     /// The single value that a query returns.
     pub fn sql(&self, query: &str) -> String {
         let text = self.expect(0, &["sql", "--json", query]);
-        let rows: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-        let row = rows.as_array().and_then(|rows| rows.first()).cloned().unwrap_or(rows);
+        let row: Value = text.lines().next().map_or(Value::Null, |line| serde_json::from_str(line).unwrap());
         match row.as_object().and_then(|row| row.values().next()) {
             Some(Value::String(text)) => text.clone(),
             Some(value) => value.to_string(),
             None => String::new(),
         }
+    }
+
+    /// The process id of the private PostgreSQL, if one runs.
+    pub fn postmaster_pid_now(&self) -> Option<u32> {
+        let record = std::fs::read_to_string(self.data().join("postgres.json")).ok()?;
+        let record: Value = serde_json::from_str(&record).ok()?;
+        let pid_file = Path::new(record["cluster"].as_str()?).join("postmaster.pid");
+        std::fs::read_to_string(pid_file).ok()?.lines().next()?.trim().parse().ok()
+    }
+
+    /// The process id of the private PostgreSQL.
+    pub fn postmaster_pid(&self) -> u32 {
+        self.postmaster_pid_now().expect("a private PostgreSQL runs")
     }
 
     /// Starts in the background; ready when its ready file is there.
@@ -198,4 +212,10 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(started.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
         std::thread::park_timeout(Duration::from_millis(20));
     }
+}
+
+/// `kill -9`, for a process that is not our child.
+pub fn kill_process(pid: u32) {
+    let status = Command::new("kill").arg("-9").arg(pid.to_string()).status().unwrap();
+    assert!(status.success());
 }
