@@ -1,0 +1,9 @@
+//! The broker's durable log: what was acknowledged is there after any crash, and nothing else disturbs it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod append;
+mod kill;
+mod partitions;
+mod read;
+mod recovery;
+mod support;
