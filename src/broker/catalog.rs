@@ -170,7 +170,9 @@ impl Catalog {
             if validate_only {
                 return Ok(Uuid::nil());
             }
-            let topic = inner.make(name, Uuid::from_u128(rand::random()), partitions, overrides)?;
+            let topic = inner
+                .make_aside(name, uuid::Builder::from_random_bytes(rand::random()).into_uuid(), partitions, overrides)
+                .await?;
             let id = topic.id;
             inner.store(topic).await?;
             Ok(id)
@@ -225,7 +227,7 @@ impl Catalog {
             if validate_only {
                 return Ok(());
             }
-            let topic = inner.make(name, topic.id, count, topic.overrides.clone())?;
+            let topic = inner.make_aside(name, topic.id, count, topic.overrides.clone()).await?;
             inner.store(topic).await
         })
         .await
@@ -242,14 +244,7 @@ impl Catalog {
             let _alone = inner.changes.lock().await;
             change(inner.clone()).await
         });
-        match task.await {
-            Ok(result) => result,
-            Err(ended) => match ended.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // Only a runtime that shuts down cancels a task.
-                Err(_) => Err(CatalogError::State(AppendError::Storage("the broker stops".to_owned()))),
-            },
-        }
+        finished(task.await)
     }
 }
 
@@ -305,13 +300,22 @@ impl Inner {
         Ok(Topic { name, id, partitions, overrides })
     }
 
+    /// As `make`, on a thread that may wait for the disk.
+    async fn make_aside(
+        self: &Arc<Self>,
+        name: String,
+        id: Uuid,
+        partitions: i32,
+        overrides: Overrides,
+    ) -> Result<Topic, CatalogError> {
+        let inner = self.clone();
+        finished(tokio::task::spawn_blocking(move || inner.make(name, id, partitions, overrides)).await)
+    }
+
     /// Makes a topic durable, then visible.
     async fn store(&self, topic: Topic) -> Result<(), CatalogError> {
-        let stored = Stored {
-            id: topic.id,
-            partitions: topic.partitions.len() as i32,
-            configs: topic.overrides.clone(),
-        };
+        let stored =
+            Stored { id: topic.id, partitions: topic.partitions.len() as i32, configs: topic.overrides.clone() };
         let value = serde_json::to_vec(&stored)
             .map_err(|error| CatalogError::Unreadable(topic.name.clone(), error.to_string()))?;
         self.log.put_state(vec![(key(&topic.name), Some(Bytes::from(value)))]).await?;
@@ -334,6 +338,16 @@ impl Topics {
     fn remove(&mut self, topic: &Topic) {
         self.by_id.remove(&topic.id);
         self.by_name.remove(&topic.name);
+    }
+}
+
+/// The result of a task; its panic is ours.
+fn finished<T>(task: Result<Result<T, CatalogError>, tokio::task::JoinError>) -> Result<T, CatalogError> {
+    match task.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(result) => result,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // Only a runtime that shuts down cancels a task.
+        Err(Err(_)) => Err(CatalogError::State(AppendError::Storage("the broker stops".to_owned()))),
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) async fn carry_out(node: &Arc<Node>, client: &Client, frame: Bytes) -
     // The frame is held by what was decoded from it only.
     drop(body);
     match request {
-        RequestKind::Produce(request) => handlers::produce::handle(node, head, request),
+        RequestKind::Produce(request) => handlers::produce::handle(node, head, request).await,
         request => answer(node, client, &head, request).await.map(Answer::Now),
     }
 }

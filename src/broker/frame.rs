@@ -66,8 +66,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             let idle = self.limits.idle_timeout;
             match tokio::time::timeout(idle, self.read(GROWTH_BYTES_MIN)).await {
                 Err(_) => return Err(FrameError::Idle(idle)),
-                Ok(read) if read? == 0 => return Ok(None),
-                Ok(_) => {}
+                Ok(read) => {
+                    if read? == 0 {
+                        return Ok(None);
+                    }
+                }
             }
         }
         let deadline = tokio::time::Instant::now() + self.limits.request_timeout;

@@ -273,7 +273,11 @@ pub(crate) mod sample {
             }
             Kind::Array(_) | Kind::Structs(_) => {
                 lengths.push(out.len());
-                if flexible { out.push(elements as u8 + 1) } else { out.extend((elements as u32).to_be_bytes()) }
+                if flexible {
+                    out.push(elements as u8 + 1)
+                } else {
+                    out.extend((elements as u32).to_be_bytes())
+                }
                 for _ in 0..elements {
                     match kind {
                         Kind::Array(element) => value(element, version, flexible, elements, out, lengths),

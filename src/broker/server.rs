@@ -201,7 +201,7 @@ async fn accept(node: Arc<Node>, listener: TcpListener, limits: Limits, mut stop
     loop {
         gauge!(BROKER_CONNECTIONS).set(connections.len() as f64);
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = stopped(&mut stop) => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) if connections.len() >= limits.connections_max => {
@@ -225,17 +225,8 @@ async fn accept(node: Arc<Node>, listener: TcpListener, limits: Limits, mut stop
     }
 }
 
-async fn serve(
-    node: Arc<Node>,
-    socket: TcpStream,
-    peer: SocketAddr,
-    limits: Limits,
-    mut stop: watch::Receiver<bool>,
-) {
-    let stopped = async move {
-        let _ = stop.wait_for(|stop| *stop).await;
-    };
-    match connection::serve(node, socket, limits, stopped).await {
+async fn serve(node: Arc<Node>, socket: TcpStream, peer: SocketAddr, limits: Limits, mut stop: watch::Receiver<bool>) {
+    match connection::serve(node, socket, limits, async move { stopped(&mut stop).await }).await {
         Ok(()) => {}
         // Clients come and go.
         Err(error @ (FrameError::Io(_) | FrameError::Idle(_))) => tracing::debug!(%peer, "connection closed: {error}"),
@@ -243,10 +234,15 @@ async fn serve(
     }
 }
 
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that the broker was dropped, which stops it too.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
 async fn keep_house(node: Arc<Node>, mut stop: watch::Receiver<bool>) {
     loop {
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
+            () = stopped(&mut stop) => return,
             () = tokio::time::sleep(RETENTION_TICK) => {
                 let housekeeper = node.clone();
                 // Deleting files may block.

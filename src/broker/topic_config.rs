@@ -66,7 +66,13 @@ struct Definition {
     expected: &'static str,
 }
 
-const fn numbers(name: &'static str, config_type: ConfigType, min: i64, max: i64, expected: &'static str) -> Definition {
+const fn numbers(
+    name: &'static str,
+    config_type: ConfigType,
+    min: i64,
+    max: i64,
+    expected: &'static str,
+) -> Definition {
     Definition { name, config_type, allowed: Allowed::Numbers { min, max }, expected }
 }
 
@@ -141,9 +147,8 @@ impl Defaults {
     pub(crate) fn partition_config(&self, overrides: &Overrides) -> PartitionConfig {
         let text = |name: &str| overrides.get(name).cloned().unwrap_or_else(|| self.default_of(name));
         // Overrides were validated when they were stored; a number that is none falls back to the default.
-        let number = |name: &str| {
-            text(name).parse::<i64>().or_else(|_| self.default_of(name).parse()).unwrap_or(i64::MAX)
-        };
+        let number =
+            |name: &str| text(name).parse::<i64>().or_else(|_| self.default_of(name).parse()).unwrap_or(i64::MAX);
         let limit = |value: i64| (value >= 0).then_some(value);
         PartitionConfig {
             segment_bytes_max: number("segment.bytes").unsigned_abs(),
@@ -203,7 +208,8 @@ mod tests {
     fn a_topic_is_limited_unless_it_says_otherwise() {
         let config = defaults().partition_config(&Overrides::new());
         assert_eq!((config.retention_ms, config.retention_bytes), (Some(86_400_000), Some(1 << 30)));
-        let unlimited = Overrides::from([("retention.ms".into(), "-1".into()), ("retention.bytes".into(), "-1".into())]);
+        let unlimited =
+            Overrides::from([("retention.ms".into(), "-1".into()), ("retention.bytes".into(), "-1".into())]);
         let config = defaults().partition_config(&unlimited);
         assert_eq!((config.retention_ms, config.retention_bytes), (None, None));
     }

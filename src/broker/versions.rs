@@ -104,7 +104,11 @@ mod tests {
             for version in api.min..=api.max {
                 let body = sample::body(api.schema, version, 2, &mut Vec::new());
                 for length in 0..body.len() {
-                    assert!(api.schema.check(&body[..length], version).is_err(), "{} v{version} cut at {length}", api.name);
+                    assert!(
+                        api.schema.check(&body[..length], version).is_err(),
+                        "{} v{version} cut at {length}",
+                        api.name
+                    );
                 }
             }
         }

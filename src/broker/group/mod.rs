@@ -10,8 +10,8 @@ mod member;
 mod state;
 mod store;
 
-pub(crate) use coordinator::{Coordinator, GroupOverview, OffsetKey};
+pub(crate) use coordinator::{Coordinator, OffsetKey};
 pub(crate) use join::{JoinRequest, Joined};
 pub(crate) use member::Member;
-pub(crate) use state::{GroupError, SyncRequest, Synced};
-pub(crate) use store::{CommittedOffset, StateStore, StoreError};
+pub(crate) use state::{GroupError, SyncRequest};
+pub(crate) use store::{CommittedOffset, StoreError};

@@ -302,8 +302,12 @@ impl Group {
             Phase::PreparingRebalance => self.complete_join(now),
             Phase::CompletingRebalance => {
                 self.rebalance_deadline = None;
-                let late: Vec<String> =
-                    self.members.values().filter(|member| member.sync_pending).map(|member| member.id.clone()).collect();
+                let late: Vec<String> = self
+                    .members
+                    .values()
+                    .filter(|member| member.sync_pending)
+                    .map(|member| member.id.clone())
+                    .collect();
                 for id in late {
                     self.remove(&id, now);
                 }
@@ -323,11 +327,11 @@ impl Group {
         if self.phase != Phase::PreparingRebalance {
             for member in self.members.values_mut() {
                 if let Some(parked) = member.syncing.take() {
+                    // It kept silent because it waited here: its session starts anew.
+                    member.touch(now);
                     let _ = parked.send(Err(GroupError::RebalanceInProgress));
                 }
                 member.sync_pending = false;
-                // Whoever does not come back has its session from now on, at least.
-                member.deadline = member.deadline.max(now);
             }
             self.phase = Phase::PreparingRebalance;
             self.rebalance_deadline = Some(now + self.rebalance_timeout());
