@@ -58,7 +58,7 @@ architecture: setup ## do imports point one way?
 
 .PHONY: deny
 deny: ## licences, sources and duplicates of the dependencies
-	@scripts/deny.sh check licenses bans sources
+	@scripts/deny.sh check --hide-inclusion-graph licenses bans sources
 
 .PHONY: audit
 audit: ## known vulnerabilities of the dependencies (fetches the advisory database from GitHub)

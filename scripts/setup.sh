@@ -289,6 +289,7 @@ get_postgres() {
     postgres_is_here || die "PostgreSQL's initdb and postgres are still not found: see $log"
 }
 
+rm -f "$log"
 check_rust
 toolchain_works || get_toolchain
 postgres_is_here || get_postgres
