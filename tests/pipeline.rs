@@ -93,7 +93,7 @@ fn ctrl_c_drains_prints_the_summary_and_leaves_nothing_running() {
 #[test]
 fn a_yfinance_file_replayed_doubles_the_quantities_exactly_and_shows_as_repeats() {
     let sandbox = Sandbox::new();
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/download_3_tickers.csv");
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/download_two_tickers.csv");
     let source = format!("yfinance:{file}");
     for _ in 0..2 {
         sandbox.expect(0, &["--source", &source, "--rate", "max"]);

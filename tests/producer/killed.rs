@@ -18,7 +18,9 @@ const ROUNDS: usize = 6;
 #[tokio::test(flavor = "multi_thread")]
 async fn child() {
     let (Ok(brokers), Ok(ledger)) = (std::env::var(CHILD_BROKERS), std::env::var(CHILD_LEDGER)) else { return };
-    let settings = ProducerSettings { pace: Pace::Rate(5_000.0), ..settings(brokers, ledger.as_ref()) };
+    // It ends by itself should nobody be left to kill it.
+    let duration = Some(Duration::from_secs(60));
+    let settings = ProducerSettings { pace: Pace::Rate(5_000.0), duration, ..settings(brokers, ledger.as_ref()) };
     produce(&settings).await.unwrap();
 }
 

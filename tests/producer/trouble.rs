@@ -12,7 +12,7 @@ use finstream::progress::{Progress, Stage as Latency};
 use finstream::shutdown;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
-use crate::support::{assert_books_balance, cluster, log, produce, settings, stored, unpaused};
+use crate::support::{TOPIC, assert_books_balance, cluster, log, produce, settings, stored, unpaused};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retried_requests_are_neither_lost_nor_stored_twice() {
@@ -97,4 +97,36 @@ async fn an_endless_run_goes_on_with_a_new_identity_when_the_broker_refuses_the_
     assert_eq!(report.acknowledged + report.unknown, 1_000);
     let stored = stored(&log(&settings.kafka.brokers), report.run.unwrap());
     assert!(stored.len() as u64 >= report.acknowledged);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_refused_for_a_while_delays_messages_and_does_not_end_the_run() {
+    let (cluster, dir) = (cluster(), tempfile::tempdir().unwrap());
+    let settings = ProducerSettings {
+        pace: Pace::Rate(1_000.0),
+        count: Some(2_000),
+        ..settings(cluster.bootstrap_servers(), dir.path())
+    };
+    let progress = Arc::new(Progress::new());
+    let (_trigger, shutdown) = shutdown::channel();
+    let running = producer::run(settings.clone(), SystemClock::shared(), shutdown, unpaused(), Arc::clone(&progress));
+    let running = tokio::spawn(running);
+    while progress.acknowledged.load(Ordering::Relaxed) < 200 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    cluster.topic_error(TOPIC, refusal).unwrap();
+    cluster.request_errors(RDKafkaApiKey::Produce, &[refusal]);
+    // The client itself refuses messages now: the arrival clock goes on and what is sent stays behind.
+    let behind = || progress.scheduled.load(Ordering::Relaxed) - progress.sent.load(Ordering::Relaxed);
+    while behind() < 300 {
+        assert!(!running.is_finished(), "the run ended");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    cluster.topic_error(TOPIC, RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).unwrap();
+    let report = running.await.unwrap().unwrap();
+    assert_eq!((report.scheduled, report.sent), (2_000, 2_000));
+    assert_eq!(report.acknowledged + report.unknown, 2_000);
+    assert!(report.unknown < 300, "{report:?}");
+    assert_eq!(stored(&log(&settings.kafka.brokers), report.run.unwrap()).len() as u64, report.acknowledged);
 }

@@ -35,6 +35,9 @@ const SLEEP_MIN: Duration = Duration::from_micros(200);
 const SLEEP_MAX: Duration = Duration::from_millis(25);
 /// While the client's queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
+/// Trouble with the topic that lasts this long ends the run.
+const TOPIC_TROUBLE_MAX: Duration = Duration::from_secs(30);
+const TOPIC_TROUBLE_PAUSE: Duration = Duration::from_millis(100);
 /// Longest drain after somebody asked to stop, whatever the settings say.
 const DRAIN_ON_REQUEST_MAX: Duration = Duration::from_secs(8);
 /// The first so many messages carry the run's description, and then every so many-th.
@@ -218,12 +221,7 @@ impl<'a> Publisher<'a> {
     }
 
     fn send(&mut self, index: usize) -> Result<Flow, ProducerError> {
-        let deadline_passed = |asked: &mut Option<Instant>, context: &Context| {
-            let limit = context.settings.drain_timeout.min(DRAIN_ON_REQUEST_MAX);
-            let requested = context.shutdown.requested();
-            requested && asked.get_or_insert_with(Instant::now).elapsed() >= limit
-        };
-        let mut asked = None;
+        let mut trouble = None;
         loop {
             let sent_at = self.context.clock.now();
             self.staged.stamp(index, sent_at);
@@ -240,20 +238,55 @@ impl<'a> Publisher<'a> {
                     thread::sleep(QUEUE_FULL_PAUSE);
                 }
                 Err(KafkaError::MessageProduction(RDKafkaErrorCode::Fatal)) => self.replace_client()?,
-                Err(KafkaError::MessageProduction(
-                    code @ (RDKafkaErrorCode::UnknownTopic
-                    | RDKafkaErrorCode::UnknownTopicOrPartition
-                    | RDKafkaErrorCode::UnknownPartition),
-                )) => {
-                    let why = format!("{code}; was it deleted while the run was going on? Start again to recreate it");
-                    return Err(ProducerError::Topic { topic: self.topic.clone(), why });
+                // Too large today is too large tomorrow.
+                Err(error @ KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => {
+                    return Err(self.refused(index, error));
                 }
-                Err(error) => {
-                    let sequence = self.staged.sequence(index);
-                    return Err(ProducerError::Refused { run: self.run, sequence, error });
+                Err(KafkaError::MessageProduction(code)) => {
+                    if self.stop_time_left() == Some(Duration::ZERO) {
+                        return Ok(Flow::Stop);
+                    }
+                    self.wait_for_topic(code, &mut trouble)?;
                 }
+                Err(error) => return Err(self.refused(index, error)),
             }
         }
+    }
+
+    fn refused(&self, index: usize, error: KafkaError) -> ProducerError {
+        ProducerError::Refused { run: self.run, sequence: self.staged.sequence(index), error }
+    }
+
+    /// After the broker's complaint about the topic, the client itself refuses messages until it has heard better. It
+    /// never took this one, so it can be offered again without being stored twice. Only what lasts ends the run.
+    fn wait_for_topic(&mut self, code: RDKafkaErrorCode, since: &mut Option<Instant>) -> Result<(), ProducerError> {
+        let lasted = since.get_or_insert_with(Instant::now).elapsed();
+        if lasted >= TOPIC_TROUBLE_MAX {
+            let cure = match code {
+                RDKafkaErrorCode::TopicAuthorizationFailed => "ask for the right to write to it",
+                _ => "was it deleted while the run was going on? Start again to recreate it",
+            };
+            let why = format!("{code} for {} s; {cure}", lasted.as_secs());
+            return Err(ProducerError::Topic { topic: self.topic.clone(), why });
+        }
+        self.settle_sometimes()?;
+        if let Some(client) = &self.client {
+            // Makes the client look again now instead of at its next refresh; its answer shows in the next attempt.
+            let _ = client.client().fetch_metadata(None, TOPIC_TROUBLE_PAUSE);
+        }
+        thread::sleep(TOPIC_TROUBLE_PAUSE);
+        Ok(())
+    }
+
+    /// How long what is under way may still take once somebody asked to stop; None before that.
+    fn stop_time_left(&mut self) -> Option<Duration> {
+        let stage = self.context.shutdown.stage();
+        if stage == Stage::Running {
+            return None;
+        }
+        let asked = *self.stop_seen_at.get_or_insert_with(Instant::now);
+        let limit = self.context.settings.drain_timeout.min(DRAIN_ON_REQUEST_MAX);
+        Some(if stage == Stage::Now { Duration::ZERO } else { limit.saturating_sub(asked.elapsed()) })
     }
 
     fn hand_over(&self, index: usize, sent_at: Micros) -> Result<(), KafkaError> {
