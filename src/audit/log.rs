@@ -48,6 +48,8 @@ impl LogReader {
             .set("queued.min.messages", "100000")
             .set("queued.max.messages.kbytes", "32768")
             .set("fetch.queue.backoff.ms", "5")
+            // The fetch that finds one partition's end must not hold up the next partition.
+            .set("fetch.wait.max.ms", "10")
             .set("reconnect.backoff.max.ms", "500");
         for (name, value) in &kafka.properties {
             config.set(name, value);
