@@ -69,7 +69,7 @@ impl World {
         let home = tempfile::tempdir().unwrap();
         fs::set_permissions(home.path(), Permissions::from_mode(0o711)).unwrap();
         let data = DataDir::open(home.path().join("data")).unwrap();
-        let cluster = PrivateCluster::ensure(&data, PgSettings::default()).await.unwrap();
+        let cluster = PrivateCluster::ensure(&data, PgSettings::from_environment()).await.unwrap();
         let database = cluster.database("finstream").unwrap();
         database.prepare().await.unwrap();
         let mock = MockCluster::new(1).unwrap();
