@@ -40,7 +40,7 @@ async fn scalar(database: &Database, sql: &'static str) -> String {
 async fn a_new_data_directory_gets_a_durable_cluster_with_the_schema_and_leaves_nothing_behind() {
     let (_home, data) = data_dir();
     let begun = Instant::now();
-    let cluster = PrivateCluster::ensure(&data, PgSettings::default()).await.unwrap();
+    let cluster = PrivateCluster::ensure(&data, PgSettings::from_environment()).await.unwrap();
     let up = begun.elapsed();
     let database = cluster.database("finstream").unwrap();
     database.prepare().await.unwrap();
@@ -62,7 +62,7 @@ async fn a_new_data_directory_gets_a_durable_cluster_with_the_schema_and_leaves_
     assert!(!sockets.exists());
 
     let begun = Instant::now();
-    let cluster = PrivateCluster::ensure(&data, PgSettings::default()).await.unwrap();
+    let cluster = PrivateCluster::ensure(&data, PgSettings::from_environment()).await.unwrap();
     cluster.database("finstream").unwrap().prepare().await.unwrap();
     eprintln!("start of an old one with migrations {:?}", begun.elapsed());
     cluster.leave().await.unwrap();
@@ -73,7 +73,7 @@ async fn a_new_data_directory_gets_a_durable_cluster_with_the_schema_and_leaves_
 #[tokio::test]
 async fn the_server_stays_until_the_last_user_leaves() {
     let (_home, data) = data_dir();
-    let settings = PgSettings::default();
+    let settings = PgSettings::from_environment();
     let (one, two) =
         tokio::join!(PrivateCluster::ensure(&data, settings.clone()), PrivateCluster::ensure(&data, settings));
     let (one, two) = (one.unwrap(), two.unwrap());
@@ -86,11 +86,11 @@ async fn the_server_stays_until_the_last_user_leaves() {
 #[tokio::test]
 async fn a_server_left_behind_by_a_crash_is_used_again() {
     let (_home, data) = data_dir();
-    let crashed = PrivateCluster::ensure(&data, PgSettings::default()).await.unwrap();
+    let crashed = PrivateCluster::ensure(&data, PgSettings::from_environment()).await.unwrap();
     let pid = postmaster(&crashed);
     drop(crashed);
     let begun = Instant::now();
-    let next = PrivateCluster::ensure(&data, PgSettings::default()).await.unwrap();
+    let next = PrivateCluster::ensure(&data, PgSettings::from_environment()).await.unwrap();
     eprintln!("joined a running one after {:?}", begun.elapsed());
     assert_eq!(postmaster(&next), pid);
     assert!(next.leave().await.unwrap());
@@ -99,7 +99,7 @@ async fn a_server_left_behind_by_a_crash_is_used_again() {
 #[tokio::test]
 async fn a_killed_server_is_started_again_by_whoever_notices() {
     let (_home, data) = data_dir();
-    let cluster = std::sync::Arc::new(PrivateCluster::ensure(&data, PgSettings::default()).await.unwrap());
+    let cluster = std::sync::Arc::new(PrivateCluster::ensure(&data, PgSettings::from_environment()).await.unwrap());
     let database = cluster.database("finstream").unwrap();
     database.prepare().await.unwrap();
     let (trigger, shutdown) = shutdown::channel();
@@ -131,12 +131,12 @@ async fn a_stale_pid_file_and_a_half_made_cluster_are_no_obstacle() {
     let unfinished = data.path().join("postgres.new");
     fs::create_dir(&unfinished).unwrap();
     fs::write(unfinished.join("PG_VERSION"), "15\n").unwrap();
-    let cluster = PrivateCluster::ensure(&data, PgSettings::default()).await.unwrap();
+    let cluster = PrivateCluster::ensure(&data, PgSettings::from_environment()).await.unwrap();
     let path = cluster.cluster_path().to_owned();
     assert!(cluster.leave().await.unwrap());
     // As after a reboot: the pid now belongs to another process, here this very test.
     fs::write(path.join("postmaster.pid"), format!("{}\n{}\n", std::process::id(), path.display())).unwrap();
-    let cluster = PrivateCluster::ensure(&data, PgSettings::default()).await.unwrap();
+    let cluster = PrivateCluster::ensure(&data, PgSettings::from_environment()).await.unwrap();
     assert!(cluster.leave().await.unwrap());
 }
 
@@ -148,7 +148,7 @@ async fn a_path_of_two_hundred_odd_characters_works() {
     for ancestor in data.path().ancestors().take_while(|path| *path != home.path()) {
         fs::set_permissions(ancestor, Permissions::from_mode(0o711)).unwrap();
     }
-    let cluster = PrivateCluster::ensure(&data, PgSettings::default()).await.unwrap();
+    let cluster = PrivateCluster::ensure(&data, PgSettings::from_environment()).await.unwrap();
     assert!(cluster.cluster_path().starts_with(data.path()));
     cluster.database("finstream").unwrap().prepare().await.unwrap();
     assert!(cluster.leave().await.unwrap());
@@ -162,11 +162,11 @@ async fn where_roots_server_cannot_go_the_cluster_lives_elsewhere_and_is_found_a
     let home = tempfile::tempdir().unwrap();
     fs::set_permissions(home.path(), Permissions::from_mode(0o700)).unwrap();
     let data = DataDir::open(home.path().join("data")).unwrap();
-    let cluster = PrivateCluster::ensure(&data, PgSettings::default()).await.unwrap();
+    let cluster = PrivateCluster::ensure(&data, PgSettings::from_environment()).await.unwrap();
     let path = cluster.cluster_path().to_owned();
     assert!(path.starts_with("/var/lib/finstream"), "{}", path.display());
     assert!(cluster.leave().await.unwrap());
-    let cluster = PrivateCluster::ensure(&data, PgSettings::default()).await.unwrap();
+    let cluster = PrivateCluster::ensure(&data, PgSettings::from_environment()).await.unwrap();
     assert_eq!(cluster.cluster_path(), path);
     cluster.leave().await.unwrap();
     PrivateCluster::destroy(&data).await.unwrap();
@@ -176,29 +176,29 @@ async fn where_roots_server_cannot_go_the_cluster_lives_elsewhere_and_is_found_a
 #[tokio::test]
 async fn a_cluster_of_another_major_version_is_refused_with_the_cure() {
     let (_home, data) = data_dir();
-    let cluster = PrivateCluster::ensure(&data, PgSettings::default()).await.unwrap();
+    let cluster = PrivateCluster::ensure(&data, PgSettings::from_environment()).await.unwrap();
     let version = cluster.cluster_path().join("PG_VERSION");
     assert!(cluster.leave().await.unwrap());
     fs::write(version, "11\n").unwrap();
-    let error = PrivateCluster::ensure(&data, PgSettings::default()).await.unwrap_err().to_string();
+    let error = PrivateCluster::ensure(&data, PgSettings::from_environment()).await.unwrap_err().to_string();
     assert!(error.contains("made by PostgreSQL 11") && error.contains("--pg-bin"), "{error}");
 }
 
 #[tokio::test]
 async fn a_server_that_cannot_start_says_why() {
     let (_home, data) = data_dir();
-    let cluster = PrivateCluster::ensure(&data, PgSettings::default()).await.unwrap();
+    let cluster = PrivateCluster::ensure(&data, PgSettings::from_environment()).await.unwrap();
     let settings = cluster.cluster_path().join("postgresql.auto.conf");
     assert!(cluster.leave().await.unwrap());
     fs::write(settings, "no_such_setting = 1\n").unwrap();
-    let error = PrivateCluster::ensure(&data, PgSettings::default()).await.unwrap_err().to_string();
+    let error = PrivateCluster::ensure(&data, PgSettings::from_environment()).await.unwrap_err().to_string();
     assert!(error.contains("no_such_setting"), "{error}");
 }
 
 #[tokio::test]
 async fn processes_that_start_at_once_migrate_once() {
     let (_home, data) = data_dir();
-    let cluster = PrivateCluster::ensure(&data, PgSettings::default()).await.unwrap();
+    let cluster = PrivateCluster::ensure(&data, PgSettings::from_environment()).await.unwrap();
     let database = cluster.database("books").unwrap();
     let (a, b, c) = tokio::join!(database.prepare(), database.prepare(), database.prepare());
     a.and(b).and(c).unwrap();
@@ -233,7 +233,7 @@ async fn an_unreachable_database_is_named_within_the_patience() {
 #[tokio::test]
 async fn queries_are_answered_as_a_table_and_as_json_with_all_digits() {
     let (_home, data) = data_dir();
-    let cluster = PrivateCluster::ensure(&data, PgSettings::default()).await.unwrap();
+    let cluster = PrivateCluster::ensure(&data, PgSettings::from_environment()).await.unwrap();
     let database = cluster.database("finstream").unwrap();
     database.prepare().await.unwrap();
     let sql = "select 'ann' as user_id, 123456789012345678901.50::numeric as spend, null as nothing, true as yes, now() > '2020-01-01' as late
@@ -265,7 +265,7 @@ async fn queries_are_answered_as_a_table_and_as_json_with_all_digits() {
 #[tokio::test]
 async fn an_external_database_is_prepared_over_tcp_or_socket() {
     let (_home, data) = data_dir();
-    let cluster = PrivateCluster::ensure(&data, PgSettings::default()).await.unwrap();
+    let cluster = PrivateCluster::ensure(&data, PgSettings::from_environment()).await.unwrap();
     let socket: PathBuf = cluster.socket_dir().to_owned();
     let url = format!("postgres://finstream@{}:5432/postgres", socket.display().to_string().replace('/', "%2F"));
     let database = Database::external(&url, "elsewhere").unwrap();

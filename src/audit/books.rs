@@ -45,6 +45,8 @@ pub(super) struct Run {
     pub ledger: Option<PathBuf>,
     /// A producer writes it at this moment.
     pub live: bool,
+    /// The cluster that it wrote to, where that has a name.
+    wrote_to: Option<String>,
     /// It wrote to another cluster than the one that is read.
     pub elsewhere: bool,
     /// The ledger could be read in part only: absences prove nothing.
@@ -96,6 +98,7 @@ impl Books {
                 let place = self.place(record.run);
                 let run = &mut self.runs[place as usize];
                 run.ledger = Some(dir.clone());
+                run.wrote_to = record.cluster_id;
                 run.live = reader.is_being_written(record.run);
                 let read = reader.read_outcomes(record.run, |outcome| run.told(outcome));
                 run.survive(read, book)?;
@@ -108,11 +111,8 @@ impl Books {
     pub(super) fn read_intents(&mut self, cluster_id: Option<&str>, book: &mut Notebook) -> Result<(), AuditError> {
         for run in &mut self.runs {
             let Some(dir) = run.ledger.clone() else { continue };
-            let reader = LedgerReader::new(&dir);
-            let record = reader.runs()?.into_iter().find(|record| record.run == run.id);
-            let wrote_to = record.and_then(|record| record.cluster_id);
-            run.elsewhere = wrote_to.is_some() && cluster_id.is_some() && wrote_to.as_deref() != cluster_id;
-            let read = reader.read_intents(run.id, |intent| run.meant(&intent));
+            run.elsewhere = run.wrote_to.is_some() && cluster_id.is_some() && run.wrote_to.as_deref() != cluster_id;
+            let read = LedgerReader::new(&dir).read_intents(run.id, |intent| run.meant(&intent));
             run.survive(read, book)?;
             book.counts.intended += run.marks.iter().filter(|marks| **marks & INTENDED != 0).count() as u64;
             book.counts.acknowledged += run.marks.iter().filter(|marks| **marks & ACKNOWLEDGED != 0).count() as u64;
@@ -130,6 +130,7 @@ impl Books {
             id,
             ledger: None,
             live: false,
+            wrote_to: None,
             elsewhere: false,
             damaged: false,
             marks: Vec::new(),

@@ -1,137 +1,39 @@
 //! The comparison: log and rows of a partition side by side, both in the order of their offsets.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
 
 use rdkafka::Message;
 use rdkafka::message::BorrowedMessage;
 use tokio::sync::mpsc;
 
+use super::AuditError;
 use super::books::{Books, DEAD_LETTER, ROW, SKIPPED, Sighting};
 use super::log::{LogRange, LogReader, identity};
 use super::notebook::Notebook;
-use super::report::{AuditReport, DifferenceKind, PartitionRange, Verdict};
+use super::report::{DifferenceKind, PartitionRange};
 use super::settle;
-use super::stored::{self, Overview, PIECES_MAX, PartitionState, Piece, Snapshot, StoredMessage};
+use super::stored::{Overview, PartitionState, Piece, StoredMessage};
 use super::totals::{Scope, Totals};
-use super::{AuditError, AuditSettings};
 use crate::transaction::Transaction;
 
-/// A consumer that has not moved for this long is taken for absent.
-const APPLY_PATIENCE: Duration = Duration::from_secs(5);
-const APPLY_POLL: Duration = Duration::from_millis(100);
 /// Records between two reports of progress.
 const PROGRESS_RECORDS: u64 = 50_000;
 
 pub(super) type OnProgress = Box<dyn FnMut(u64, u64) + Send>;
 
-pub(super) async fn run(settings: AuditSettings, on_progress: OnProgress) -> Result<AuditReport, AuditError> {
-    let begun = Instant::now();
-    let AuditSettings { kafka, database, ledger_dirs } = settings;
-    let topic = kafka.transactions_topic();
-    let topic_of_books = topic.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        let (mut books, mut book) = (Books::default(), Notebook::default());
-        books.read_outcomes(&ledger_dirs, &topic_of_books, &mut book)?;
-        let log = LogReader::open(&kafka)?;
-        let ranges = log.ranges()?;
-        let cluster_id = log.cluster_id();
-        books.read_intents(cluster_id.as_deref(), &mut book)?;
-        Ok::<_, AuditError>((books, book, log, ranges, cluster_id))
-    });
-    let (books, mut book, log, ranges, cluster_id) = joined(opened.await)?;
-    wait_until_applied(&database, &topic, &ranges).await?;
-    let snapshot = Snapshot::open(&database, &topic).await?;
-    let overview = snapshot.overview.clone();
-    if let (Some(stored), Some(found)) = (&overview.cluster_id, &cluster_id)
-        && stored != found
-    {
-        book.undecided.push(format!(
-            "the totals belong to cluster {stored}, but the log is of cluster {found}; name the right cluster with --brokers"
-        ));
-        return Ok(report(topic, books, book, Vec::new(), begun));
-    }
-    let mut partitions: Vec<i32> = ranges.iter().map(|range| range.partition).collect();
-    partitions
-        .extend(overview.partitions.keys().filter(|partition| !partitions.contains(*partition)).collect::<Vec<_>>());
-    let (sender, pieces) = mpsc::channel(PIECES_MAX);
-    let feeder = tokio::spawn(snapshot.feed(partitions.clone(), sender));
-    let total = ranges.iter().map(|range| (range.end - range.start).max(0) as u64).sum();
-    let comparison =
-        Comparison { books, book, overview, pieces, held: None, run_places: HashMap::new(), total, on_progress };
-    let compared = tokio::task::spawn_blocking(move || comparison.run(&log, &ranges, &partitions)).await;
-    // The feeder's error is the cause, the comparison's "cut short" its consequence.
-    joined(feeder.await)?;
-    let (books, book, ranges) = joined(compared)?;
-    Ok(report(topic, books, book, ranges, begun))
-}
-
-fn joined<T>(result: Result<Result<T, AuditError>, tokio::task::JoinError>) -> Result<T, AuditError> {
-    match result {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(cancelled) => Err(AuditError::CutShort(cancelled.to_string())),
-        },
-    }
-}
-
-/// Waits while PostgreSQL catches up with the log's end; returns when it has, or does not move any more.
-async fn wait_until_applied(
-    database: &crate::postgres::Database,
-    topic: &str,
-    ranges: &[LogRange],
-) -> Result<(), AuditError> {
-    let mut moved = Instant::now();
-    let mut last = HashMap::new();
-    loop {
-        let applied = stored::applied(database, topic).await?;
-        let behind = ranges
-            .iter()
-            .any(|range| applied.get(&range.partition).copied().unwrap_or(0) < range.end && range.end > range.start);
-        if !behind || (applied == last && moved.elapsed() > APPLY_PATIENCE) {
-            return Ok(());
-        }
-        if applied != last {
-            moved = Instant::now();
-            last = applied;
-        }
-        tokio::time::sleep(APPLY_POLL).await;
-    }
-}
-
-fn report(topic: String, books: Books, book: Notebook, partitions: Vec<PartitionRange>, begun: Instant) -> AuditReport {
-    let verdict = match (book.difference_counts.is_empty(), book.undecided.is_empty()) {
-        (false, _) => Verdict::Differences,
-        (true, false) => Verdict::Undecided,
-        (true, true) => Verdict::Balanced,
-    };
-    AuditReport {
-        verdict,
-        topic,
-        runs: books.runs.iter().filter(|run| run.ledger.is_some()).count() as u64,
-        counts: book.counts,
-        difference_counts: book.difference_counts,
-        differences: book.differences,
-        undecided: book.undecided,
-        notes: book.notes,
-        partitions,
-        elapsed_ms: begun.elapsed().as_millis() as u64,
-    }
-}
-
 /// Runs on a thread of its own: decoding is the work, and the log's reader blocks.
-struct Comparison {
-    books: Books,
-    book: Notebook,
-    overview: Overview,
-    pieces: mpsc::Receiver<Piece>,
+pub(super) struct Comparison {
+    pub books: Books,
+    pub book: Notebook,
+    pub overview: Overview,
+    pub pieces: mpsc::Receiver<Piece>,
     /// A piece that was looked at too early.
-    held: Option<Piece>,
+    pub held: Option<Piece>,
     /// run_ref -> place in the books
-    run_places: HashMap<i32, u32>,
-    total: u64,
-    on_progress: OnProgress,
+    pub run_places: HashMap<i32, u32>,
+    /// Records that are expected.
+    pub total: u64,
+    pub on_progress: OnProgress,
 }
 
 /// One partition's comparison.
@@ -148,7 +50,7 @@ struct Partition {
 }
 
 impl Comparison {
-    fn run(
+    pub(super) fn run(
         mut self,
         log: &LogReader,
         ranges: &[LogRange],
@@ -258,7 +160,13 @@ impl Comparison {
         }
         let id = identity(message).map(|id| (self.books.place(id.run), id.sequence));
         let transaction = message.payload().and_then(|payload| Transaction::decode(payload).ok());
-        self.against_ledger(id, at, offset, transaction.as_ref());
+        // What came after the noted end may have been meant only after the ledgers were read.
+        let known_to_ledgers = offset < partition.range.end;
+        if known_to_ledgers {
+            self.against_ledger(id, at, offset, transaction.as_ref());
+        } else if let Some((place, sequence)) = id {
+            self.books.see_in_log(place, sequence, &mut self.book);
+        }
         let row = self.next_row(partition, offset)?;
         let letter = partition.dead_letters.next_if(|letter| letter.offset == offset);
         for stored in row.iter().chain(&letter) {

@@ -13,8 +13,9 @@ use super::AuditError;
 use crate::config::KafkaSettings;
 use crate::transaction::{HEADER_RUN, HEADER_SEQUENCE, MessageId, RunId};
 
-/// Longest wait for metadata and watermarks, and for the next record of a range that is known to be there.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest waits: for metadata and watermarks, and for the next record of a range that is known to be there.
+const PATIENCE: Duration = Duration::from_secs(10);
+const RECORD_PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(100);
 
 /// Offsets of a partition that the log held when it was asked.
@@ -48,6 +49,8 @@ impl LogReader {
             .set("queued.min.messages", "100000")
             .set("queued.max.messages.kbytes", "32768")
             .set("fetch.queue.backoff.ms", "5")
+            // The fetch that finds one partition's end must not hold up the next partition.
+            .set("fetch.wait.max.ms", "10")
             .set("reconnect.backoff.max.ms", "500");
         for (name, value) in &kafka.properties {
             config.set(name, value);
@@ -108,7 +111,7 @@ impl LogReader {
                 Some(Err(error)) => last_error = Some(error),
                 None => {}
             }
-            if heard.elapsed() > PATIENCE {
+            if heard.elapsed() > RECORD_PATIENCE {
                 let reason = last_error.map_or_else(|| "no answer".to_owned(), |error| error.to_string());
                 return Err(AuditError::Kafka(format!("partition {} of {}: {reason}", range.partition, self.topic)));
             }

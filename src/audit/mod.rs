@@ -18,6 +18,7 @@ mod books;
 mod compare;
 mod log;
 mod notebook;
+mod order;
 mod report;
 mod settle;
 mod stored;
@@ -67,5 +68,5 @@ pub async fn verify(
     settings: AuditSettings,
     on_progress: impl FnMut(u64, u64) + Send + 'static,
 ) -> Result<AuditReport, AuditError> {
-    compare::run(settings, Box::new(on_progress)).await
+    order::run(settings, Box::new(on_progress)).await
 }

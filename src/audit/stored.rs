@@ -47,6 +47,8 @@ pub(super) struct StoredSymbol {
     pub trades: i64,
     /// quantity, notional, last price
     pub sums: [String; 3],
+    /// Event time in microseconds and offset of the last price.
+    pub last: (i64, i64),
 }
 
 /// What the feeder sends, in this order for each partition: dead letters (one piece), rows, `RowsEnd`, users and symbols,
@@ -248,7 +250,8 @@ const EARLIER_DEAD_LETTERS: &str = "select \"offset\", coalesce(run_ref, 0), coa
 const USERS: &str = "select user_id, currency, purchases, refunds, trades, spend::text, refunded::text, traded::text,
     (extract(epoch from first_event) * 1000000)::bigint, (extract(epoch from last_event) * 1000000)::bigint
     from user_aggregates where topic_ref = $1 and partition = $2";
-const SYMBOLS: &str = "select symbol, currency, trades, quantity::text, notional::text, last_price::text
+const SYMBOLS: &str = "select symbol, currency, trades, quantity::text, notional::text, last_price::text,
+    (extract(epoch from last_price_event) * 1000000)::bigint, last_price_offset
     from symbol_aggregates where topic_ref = $1 and partition = $2";
 
 fn message(row: &PgRow) -> Result<StoredMessage, sqlx::Error> {
@@ -271,5 +274,6 @@ fn symbol(row: &PgRow) -> Result<StoredSymbol, sqlx::Error> {
         currency: row.try_get(1)?,
         trades: row.try_get(2)?,
         sums: [row.try_get(3)?, row.try_get(4)?, row.try_get(5)?],
+        last: (row.try_get(6)?, row.try_get(7)?),
     })
 }

@@ -16,7 +16,6 @@ const UNIT_SCALE: u32 = AMOUNT_SCALE_MAX;
 const COUNT_NAMES: [&str; 3] = ["purchases", "refunds", "trades"];
 const SUM_NAMES: [&str; 3] = ["spend", "refunded", "traded"];
 const EVENT_NAMES: [&str; 2] = ["first_event", "last_event"];
-const SYMBOL_NAMES: [&str; 3] = ["quantity", "notional", "last_price"];
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct UserSums {
@@ -112,20 +111,22 @@ impl Totals {
     pub(super) fn compare_symbols(&mut self, stored: &[StoredSymbol], scope: Scope, book: &mut Notebook) {
         for row in stored {
             book.counts.symbol_totals += 1;
-            let expected = take(&mut self.symbols, &row.symbol, &row.currency);
-            let known = expected.is_some();
-            let sums = expected.map_or([0; 4], |sums| {
-                [i128::from(sums.trades), sums.quantity * 10i128.pow(UNIT_SCALE), sums.notional, sums.last_price]
-            });
             let mut check = Check { kind: "symbol", name: &row.symbol, currency: &row.currency, scope, book };
-            check.count("trades", sums[0], i128::from(row.trades));
-            for (index, field) in SYMBOL_NAMES.into_iter().enumerate() {
-                // A price is no sum: of a log that was cut, the last price is still there, unless all trades were cut.
-                if field == "last_price" && (known || scope.complete) {
-                    check.exactly(field, sums[index + 1], &row.sums[index]);
-                } else if field != "last_price" {
-                    check.sum(field, sums[index + 1], &row.sums[index]);
-                }
+            let Some(expected) = take(&mut self.symbols, &row.symbol, &row.currency) else {
+                // All of its trades may have been cut from the log.
+                check.count("trades", 0, i128::from(row.trades));
+                continue;
+            };
+            check.count("trades", i128::from(expected.trades), i128::from(row.trades));
+            check.sum("quantity", expected.quantity * 10i128.pow(UNIT_SCALE), &row.sums[0]);
+            check.sum("notional", expected.notional, &row.sums[1]);
+            // A price is no sum: of a log that was cut, a later one may have gone, else it is this one.
+            let (time, offset) = expected.last;
+            if scope.complete || row.last <= (time.0, offset) {
+                let mut check = Check { scope: Scope { complete: true, ..scope }, ..check };
+                check.sum("last_price", expected.last_price, &row.sums[2]);
+                check.time("last_price_event", time.0, row.last.0);
+                check.count("last_price_offset", i128::from(offset), i128::from(row.last.1));
             }
         }
     }
@@ -203,12 +204,6 @@ impl Check<'_> {
 
     fn sum(&mut self, field: &'static str, expected: i128, found: &str) {
         self.check(field, expected, parse_units(found), show_units, Some(found));
-    }
-
-    fn exactly(&mut self, field: &'static str, expected: i128, found: &str) {
-        let complete = std::mem::replace(&mut self.scope.complete, true);
-        self.sum(field, expected, found);
-        self.scope.complete = complete;
     }
 
     fn time(&mut self, field: &'static str, expected: i64, found: i64) {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tokio::process::Command;
 
-use super::PostgresError;
+use super::{Binaries, PostgresError};
 
 /// The user of the server's processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +61,18 @@ impl Account {
         command.args(["-c", ":"]).current_dir(folder).stdin(std::process::Stdio::null());
         self.apply(&mut command);
         command.status().await.is_ok_and(|status| status.success())
+    }
+
+    /// Why a program of the server did not even start.
+    pub(super) fn cannot_run(self, program: &str, binaries: &Binaries, error: &std::io::Error) -> String {
+        let path = binaries.program(program);
+        match self {
+            Account::Own => format!("{} cannot be run: {error}", path.display()),
+            Account::Dropped { uid, .. } => format!(
+                "{} cannot be run as user {uid} (PostgreSQL refuses root): {error}; move it to where that user can go, or run finstream as an ordinary user",
+                path.display()
+            ),
+        }
     }
 
     /// The uid of the server's processes.

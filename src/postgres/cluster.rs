@@ -33,6 +33,15 @@ pub struct PgSettings {
     pub pg_bin: Option<PathBuf>,
 }
 
+impl PgSettings {
+    /// `FINSTREAM_PG_BIN`, for programs that have no flags of ours, such as tests.
+    pub fn from_environment() -> PgSettings {
+        PgSettings {
+            pg_bin: std::env::var_os("FINSTREAM_PG_BIN").filter(|folder| !folder.is_empty()).map(PathBuf::from),
+        }
+    }
+}
+
 /// A share in the running private server. Call [`PrivateCluster::leave`] at the end: dropping it keeps the server.
 #[derive(Debug)]
 pub struct PrivateCluster {

@@ -98,12 +98,12 @@ pub(super) async fn create(
         // One syncfs below does the same in a tenth of the time.
         initdb.arg("--no-sync");
     }
-    // A fixed time zone spares initdb the search for the local one. It complains about a working directory that its
+    // A fixed time zone spares initdb the search for the local one; GMT needs no zone files. It complains about a working directory that its
     // user cannot enter.
-    initdb.env("TZ", "UTC").current_dir(&unfinished).stdin(Stdio::null());
+    initdb.env("TZ", "GMT").current_dir(&unfinished).stdin(Stdio::null());
     account.apply(&mut initdb);
     let failed = |reason: String| PostgresError::Server { action: "created", reason, log: log_path(data) };
-    let output = initdb.output().await.map_err(|error| failed(format!("initdb cannot be run: {error}")))?;
+    let output = initdb.output().await.map_err(|error| failed(account.cannot_run("initdb", binaries, &error)))?;
     if !output.status.success() {
         return Err(failed(last_lines(&String::from_utf8_lossy(&output.stderr))));
     }
@@ -135,8 +135,8 @@ unix_socket_directories = '{sockets}'
 unix_socket_permissions = 0700
 max_connections = 64
 cluster_name = 'finstream'
-timezone = 'UTC'
-log_timezone = 'UTC'
+timezone = 'GMT'
+log_timezone = 'GMT'
 log_destination = 'stderr'
 logging_collector = off
 log_line_prefix = '%m [%p] '

@@ -105,7 +105,7 @@ async fn attempt(
     pg_ctl.env("PGDATA", cluster).current_dir(cluster).stdin(Stdio::null());
     pg_ctl.stderr(log.try_clone().map_err(|error| failed(error.to_string()))?).stdout(log);
     account.apply(&mut pg_ctl);
-    let mut child = pg_ctl.spawn().map_err(|error| failed(format!("pg_ctl cannot be run: {error}")))?;
+    let mut child = pg_ctl.spawn().map_err(|error| failed(account.cannot_run("pg_ctl", binaries, &error)))?;
     let deadline = Instant::now() + START_PATIENCE;
     loop {
         // pg_ctl looks ten times a second only; looking more often saves most of that.
