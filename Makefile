@@ -35,6 +35,14 @@ build: setup ## build the binary: target/release/finstream
 test: setup ## every test; a filter or other arguments of `cargo test` in ARGS
 	@$(CARGO) test $(PROFILE) $(ARGS)
 
+.PHONY: bars
+bars: setup ## measure the bars of docs/MEASUREMENTS.md on this machine; single ones in ARGS
+	@$(CARGO) bench --quiet --bench bars -- $(ARGS)
+
+.PHONY: kill-test
+kill-test: setup ## 30 kills of the whole, of the broker and of PostgreSQL under 20,000 msg/s; the books must balance
+	@FINSTREAM_TEST_KILLS=30 $(CARGO) test $(PROFILE) --test kill -- --nocapture --test-threads 1
+
 .PHONY: check
 check: setup fmt-check lint architecture deny ## what CI checks besides the tests
 

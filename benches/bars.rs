@@ -83,7 +83,10 @@ fn cpu_seconds(pid: u32) -> f64 {
 
 fn first_total(sandbox: &Sandbox, before: u64) -> Duration {
     let started = Instant::now();
-    let mut child = sandbox.command(&["--rate", "1000"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let ready = sandbox.path().join("ready.json");
+    let _ = std::fs::remove_file(&ready);
+    let mut command = sandbox.command(&["--rate", "1000", "--ready-file", "ready.json"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let counted = || {
         let output = sandbox
             .command(&["sql", "--json", "select coalesce(sum(transactions), 0) as n from user_totals"])
@@ -94,7 +97,7 @@ fn first_total(sandbox: &Sandbox, before: u64) -> Duration {
     };
     let elapsed = loop {
         // Only a data directory that is already served may be asked, or the question itself would start PostgreSQL.
-        if sandbox.data().join("endpoints/http.json").exists() && counted() > before {
+        if ready.exists() && counted() > before {
             break started.elapsed();
         }
         assert!(started.elapsed() < support::PATIENCE, "no total came");

@@ -111,15 +111,15 @@ impl DatabaseService {
         Ok(Contents { runs: runs.max(0) as u64, transactions: transactions.max(0) as u64 })
     }
 
-    /// The users with the largest net spend.
+    /// The busiest users: amounts of different currencies have no order.
     ///
     /// # Errors
     /// The server went away.
     pub async fn top_users(&self) -> anyhow::Result<Vec<TopUser>> {
         let mut connection: PgConnection = self.database.connect().await?;
         let rows = sqlx::query(
-            "select user_id, currency, transactions, net_spend::text from user_totals where transactions > 0 \
-             order by net_spend desc, user_id limit $1",
+            "select user_id, currency, transactions, net_spend::text as net from user_totals where transactions > 0 \
+             order by transactions desc, user_id, currency limit $1",
         )
         .bind(TOP_USERS)
         .fetch_all(&mut connection)

@@ -33,7 +33,7 @@ pub struct Summary {
     pub rate_per_s: f64,
     /// Latency, stage by stage.
     pub stages: Vec<StageSummary>,
-    /// The users with the largest net spend.
+    /// The busiest users.
     pub top_users: Vec<TopUser>,
     /// What a source left out, and why.
     pub notes: Vec<String>,
@@ -161,7 +161,10 @@ impl fmt::Display for Summary {
             writeln!(out)?;
         }
         if self.roles.producer || self.roles.consumer {
-            let time = elapsed(Duration::from_secs_f64(self.elapsed_s));
+            let time = match self.elapsed_s {
+                seconds if seconds < 60.0 => format!("{seconds:.1} s"),
+                seconds => elapsed(Duration::from_secs_f64(seconds)),
+            };
             writeln!(out, "  rate       {}/s over {time}", thousands(self.rate_per_s.round() as u64))?;
         }
         for note in &self.notes {
@@ -209,7 +212,7 @@ impl Summary {
         if self.top_users.is_empty() {
             return Ok(());
         }
-        writeln!(out, "\n  {:<24}{:>12}{:>20}", "top users", "transactions", "net spend")?;
+        writeln!(out, "\n  {:<24}{:>12}{:>20}", "busiest users", "transactions", "net spend")?;
         for user in &self.top_users {
             let count = thousands(user.transactions.max(0) as u64);
             writeln!(out, "  {:<24}{:>12}{:>16} {}", user.user_id, count, user.net_spend, user.currency)?;
