@@ -118,7 +118,10 @@ async fn a_topic_that_is_refused_for_a_while_delays_messages_and_does_not_end_th
     cluster.topic_error(TOPIC, refusal).unwrap();
     cluster.request_errors(RDKafkaApiKey::Produce, &[refusal]);
     // The client itself refuses messages now: the arrival clock goes on and what is sent stays behind.
-    let behind = || progress.scheduled.load(Ordering::Relaxed) - progress.sent.load(Ordering::Relaxed);
+    let behind = || {
+        let sent = progress.sent.load(Ordering::Relaxed);
+        progress.scheduled.load(Ordering::Relaxed).saturating_sub(sent)
+    };
     while behind() < 300 {
         assert!(!running.is_finished(), "the run ended");
         tokio::time::sleep(Duration::from_millis(5)).await;

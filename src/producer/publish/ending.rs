@@ -16,9 +16,9 @@ impl Publisher<'_> {
     pub(super) fn drain(&mut self) -> Result<(), ProducerError> {
         let started = Instant::now();
         let mut settled = Ok(());
-        while let Some(client) = &self.client {
-            settled = self.tally.settle(&self.deliveries, &mut self.ledger, self.context);
-            let fatal = client.client().fatal_error().is_some();
+        while self.client.is_some() {
+            settled = self.settle();
+            let fatal = self.client.as_ref().is_some_and(|client| client.client().fatal_error().is_some());
             let left = self.context.settings.drain_timeout.saturating_sub(started.elapsed());
             let left = self.stop_time_left().map_or(left, |stop| stop.min(left));
             if settled.is_err() || self.tally.outstanding() == 0 || left.is_zero() || fatal {
@@ -33,8 +33,7 @@ impl Publisher<'_> {
         settled?;
         self.find_places();
         self.client = None;
-        self.tally.settle(&self.deliveries, &mut self.ledger, self.context)?;
-        self.show_scheduled();
+        self.settle()?;
         Ok(())
     }
 

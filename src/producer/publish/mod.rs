@@ -9,11 +9,11 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::client::{self, Client, Deliveries};
+use super::client::{Client, Deliveries};
 use super::resume::Found;
 use super::staged::Staged;
 use super::start::Context;
-use super::tally::{COMPLAINT_INTERVAL, Tally, patiently};
+use super::tally::{Tally, patiently};
 use super::{ProducerError, ProducerReport};
 use crate::clock::Micros;
 use crate::ledger::LedgerWriter;
@@ -35,9 +35,6 @@ const SLEEP_MIN: Duration = Duration::from_micros(200);
 const SLEEP_MAX: Duration = Duration::from_millis(25);
 /// While the client's queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
-/// Trouble with the topic that lasts this long ends the run.
-const TOPIC_TROUBLE_MAX: Duration = Duration::from_secs(30);
-const TOPIC_TROUBLE_PAUSE: Duration = Duration::from_millis(100);
 /// Longest drain after somebody asked to stop, whatever the settings say.
 const DRAIN_ON_REQUEST_MAX: Duration = Duration::from_secs(8);
 /// The first so many messages carry the run's description, and then every so many-th.
@@ -45,6 +42,7 @@ const RUN_INFO_FIRST: i64 = 64;
 const RUN_INFO_EVERY: i64 = 10_000;
 
 mod ending;
+mod trouble;
 
 pub(in crate::producer) struct Publisher<'a> {
     context: &'a Context,
@@ -274,31 +272,6 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    fn refused(&self, index: usize, error: KafkaError) -> ProducerError {
-        ProducerError::Refused { run: self.run, sequence: self.staged.sequence(index), error }
-    }
-
-    /// After the broker's complaint about the topic, the client itself refuses messages until it has heard better. It
-    /// never took this one, so it can be offered again without being stored twice. Only what lasts ends the run.
-    fn wait_for_topic(&mut self, code: RDKafkaErrorCode, since: &mut Option<Instant>) -> Result<(), ProducerError> {
-        let lasted = since.get_or_insert_with(Instant::now).elapsed();
-        if lasted >= TOPIC_TROUBLE_MAX {
-            let cure = match code {
-                RDKafkaErrorCode::TopicAuthorizationFailed => "ask for the right to write to it",
-                _ => "was it deleted while the run was going on? Start again to recreate it",
-            };
-            let why = format!("{code} for {} s; {cure}", lasted.as_secs());
-            return Err(ProducerError::Topic { topic: self.topic.clone(), why });
-        }
-        self.settle_sometimes()?;
-        if let Some(client) = &self.client {
-            // Makes the client look again now instead of at its next refresh; its answer shows in the next attempt.
-            let _ = client.client().fetch_metadata(None, TOPIC_TROUBLE_PAUSE);
-        }
-        thread::sleep(TOPIC_TROUBLE_PAUSE);
-        Ok(())
-    }
-
     /// How long what is under way may still take once somebody asked to stop; None before that.
     fn stop_time_left(&mut self) -> Option<Duration> {
         let stage = self.context.shutdown.stage();
@@ -331,37 +304,23 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// The broker refused this producer's identity for good. An endless source goes on under a new one, and what is
-    /// outstanding stays unknown: it is never sent again under another identity, which could store it twice.
-    fn replace_client(&mut self) -> Result<(), ProducerError> {
-        let fatal = self.client.as_ref().and_then(|client| client.client().fatal_error());
-        let why = fatal.map_or_else(|| self.deliveries.last_error(), |(code, reason)| format!("{code}: {reason}"));
-        let finite = self.source.fingerprint().is_some();
-        if finite {
-            return Err(ProducerError::Fatal(why));
-        }
-        tracing::warn!("the broker refused the producer's identity, going on with a new one: {why}");
-        // Dropping it reports everything outstanding as failed.
-        self.client = None;
-        self.tally.settle(&self.deliveries, &mut self.ledger, self.context)?;
-        let kafka = &self.context.settings.kafka;
-        let client = client::connect(kafka, finite, &self.deliveries, &self.context.clock);
-        self.client = Some(client.map_err(ProducerError::Client)?);
-        Ok(())
-    }
-
     fn settle_sometimes(&mut self) -> Result<(), ProducerError> {
         if self.settled_at.elapsed() < SETTLE_INTERVAL {
             return Ok(());
         }
         self.settled_at = Instant::now();
-        self.tally.settle(&self.deliveries, &mut self.ledger, self.context)?;
-        self.show_scheduled();
+        self.settle()?;
         self.complain();
         if self.client.as_ref().is_some_and(|client| client.client().fatal_error().is_some()) {
             self.replace_client()?;
         }
         Ok(())
+    }
+
+    /// Arrivals are shown before what was sent of them, so that no viewer sees more sent than scheduled.
+    fn settle(&mut self) -> Result<(), ProducerError> {
+        self.show_scheduled();
+        self.tally.settle(&self.deliveries, &mut self.ledger, self.context)
     }
 
     fn show_scheduled(&mut self) {
@@ -373,29 +332,5 @@ impl<'a> Publisher<'a> {
         let scheduled = scheduled.min(limit).max(self.tally.sent).max(self.scheduled);
         Progress::add(&self.context.progress.scheduled, scheduled - self.scheduled);
         self.scheduled = scheduled;
-    }
-
-    /// Says what is wrong with the deliveries, not more often than every few seconds.
-    fn complain(&mut self) {
-        if self.complained_at.elapsed() < COMPLAINT_INTERVAL {
-            return;
-        }
-        let failed = self.tally.failed - self.failed_shown;
-        if failed > 0 {
-            self.complained_at = Instant::now();
-            self.failed_shown = self.tally.failed;
-            tracing::warn!("{failed} messages failed, their outcome is unknown: {}", self.deliveries.last_error());
-        }
-        let stuck = self.tally.outstanding() > 0 && self.tally.last_report.elapsed() >= COMPLAINT_INTERVAL;
-        if stuck {
-            self.complained_at = Instant::now();
-            tracing::warn!(
-                "no answer from the broker at {} for {} s; {} messages wait, none is lost ({})",
-                self.context.settings.kafka.brokers,
-                self.tally.last_report.elapsed().as_secs(),
-                self.tally.outstanding(),
-                self.deliveries.last_error()
-            );
-        }
     }
 }
