@@ -83,7 +83,7 @@ pub enum BrokerError {
 /// A running broker. Dropping it stops it without a clean mark; `stop` is the way to end it.
 pub struct Broker {
     address: SocketAddr,
-    node: Arc<Node>,
+    pub(super) node: Arc<Node>,
     recovery: RecoveryReport,
     dir: PathBuf,
     stop: watch::Sender<bool>,
