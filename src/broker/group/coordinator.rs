@@ -11,8 +11,9 @@ use tokio::sync::Notify;
 
 use super::codec;
 use super::join::{JoinRequest, Joined};
-use super::state::{Group, GroupError, Phase, Step, SyncRequest, Synced};
+use super::state::Group;
 use super::store::{CommittedOffset, StateStore, StoreError};
+use super::terms::{GroupError, Phase, Step, SyncRequest, Synced};
 
 const GROUPS_MAX: usize = 10_000;
 const GROUP_ID_BYTES_MAX: usize = 255;
