@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bytes::Bytes;
@@ -60,7 +61,7 @@ fn append_forever(partition: &Partition, number: i32) {
 }
 
 /// Lets a child append until `lines` acknowledgements came, kills it, and returns the last offset per partition.
-fn life(directory: &std::path::Path, mode: &str, lines: usize) -> BTreeMap<i32, i64> {
+fn life(directory: &Path, mode: &str, lines: usize) -> BTreeMap<i32, i64> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "kill::child_that_appends_until_it_is_killed", "--nocapture", "--test-threads=1"])
         .env(CHILD_DIRECTORY, directory)
@@ -82,11 +83,13 @@ fn life(directory: &std::path::Path, mode: &str, lines: usize) -> BTreeMap<i32, 
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    output.for_each(|line| drop(note(line)));
+    for line in output {
+        note(line);
+    }
     acknowledged
 }
 
-fn kill_and_compare(mode: &str, rounds: usize) {
+fn kill_and_compare(mode: &str, rounds: usize, damage: impl Fn(&Path)) {
     let dir = tempfile::tempdir().unwrap();
     let seed: u64 = rand::random();
     eprintln!("seed {seed}");
@@ -94,6 +97,7 @@ fn kill_and_compare(mode: &str, rounds: usize) {
     for round in 0..rounds {
         random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         let acknowledged = life(dir.path(), mode, 1 + (random >> 33) as usize % 600);
+        damage(dir.path());
         let (log, report) = Log::open(dir.path(), settings(durability(mode))).unwrap();
         for (number, last_offset) in acknowledged {
             let partition = log.partition(id(number)).unwrap();
@@ -115,10 +119,72 @@ fn kill_and_compare(mode: &str, rounds: usize) {
 
 #[test]
 fn after_kill_9_every_acknowledged_batch_is_there_byte_for_byte() {
-    kill_and_compare("fsync", 12);
+    kill_and_compare("fsync", 12, |_| {});
 }
 
 #[test]
 fn after_kill_9_the_page_cache_is_enough_for_durability_os() {
-    kill_and_compare("os", 12);
+    kill_and_compare("os", 12, |_| {});
+}
+
+#[test]
+fn after_a_power_cut_only_journal_and_checkpoint_are_needed() {
+    kill_and_compare("fsync", 12, lose_what_the_checkpoint_does_not_hold);
+}
+
+/// Overwrites everything in the segments that no checkpoint promised, and removes some of it.
+fn lose_what_the_checkpoint_does_not_hold(directory: &Path) {
+    let held = held_by_checkpoint(&directory.join("checkpoint"));
+    for number in 0..PARTITIONS {
+        let partition = directory.join(format!("topic-{number}"));
+        for segment in files(&partition, ".log") {
+            let name = segment.file_name().unwrap().to_string_lossy().into_owned();
+            let length = held.get(&(number, name)).copied();
+            match length {
+                None if number == 0 => std::fs::remove_file(&segment).unwrap(),
+                length => {
+                    let mut content = std::fs::read(&segment).unwrap();
+                    content[length.unwrap_or(0)..].fill(0xa5);
+                    std::fs::write(&segment, content).unwrap();
+                }
+            }
+        }
+        // Indexes are not synced at all.
+        if number == 1 {
+            files(&partition, ".index").iter().for_each(|index| std::fs::write(index, b"?").unwrap());
+        }
+    }
+}
+
+/// How much of each segment (partition, file name) the checkpoint holds.
+fn held_by_checkpoint(path: &Path) -> BTreeMap<(i32, String), usize> {
+    let content = std::fs::read(path).unwrap();
+    let mut rest = &content[20 + 2 + 3 * 8..];
+    let mut take = |count: usize| {
+        let (taken, left) = rest.split_at(count);
+        rest = left;
+        let mut number = [0; 8];
+        let known = count.min(8);
+        number[..known].copy_from_slice(&taken[..known]);
+        u64::from_le_bytes(number) as usize
+    };
+    let mut held = BTreeMap::new();
+    for _ in 0..take(4) {
+        // Number and topic id; the partition; its directory; a config without limits; log start and end.
+        take(8 + 16);
+        let number = take(4) as i32;
+        let name_bytes = take(4);
+        take(name_bytes + 8 + 8 + 1 + 1 + 4 + 2 + 16);
+        for _ in 0..take(4) {
+            let (base_offset, length) = (take(8), take(8));
+            take(32);
+            held.insert((number, format!("{base_offset:020}.log")), length);
+        }
+        for _ in 0..take(4) {
+            take(8 + 2 + 8);
+            let batches = take(1);
+            take(24 * batches);
+        }
+    }
+    held
 }

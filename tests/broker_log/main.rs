@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod append;
+mod full_disk;
+mod golden;
 mod kill;
 mod partitions;
 mod read;

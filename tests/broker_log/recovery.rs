@@ -124,12 +124,28 @@ async fn a_journal_whose_header_is_bad_stops_the_start_only_if_a_later_file_know
     for _ in 0..3 {
         put(&partition, big.bytes()).await;
     }
+    let lost = tempfile::tempdir().unwrap();
+    copy_directory(stale.path(), lost.path());
+    copy_directory(&dir.path().join("journal"), &lost.path().join("journal"));
+    let first = journal(lost.path());
+    let mut content = std::fs::read(&first).unwrap();
+    for _ in 0..6 {
+        put(&partition, big.bytes()).await;
+    }
     drop(log);
-    copy_directory(&dir.path().join("journal"), &stale.path().join("journal"));
-    let path = journal(stale.path());
-    let mut content = std::fs::read(&path).unwrap();
+    for later in files(&dir.path().join("journal"), ".journal")
+        .into_iter()
+        .skip_while(|file| file.file_name() <= first.file_name())
+    {
+        std::fs::copy(&later, lost.path().join("journal").join(later.file_name().unwrap())).unwrap();
+    }
+    std::fs::write(&first, vec![0; 1 << 20]).unwrap();
+    let error = Log::open(lost.path(), settings(Durability::Fsync)).err().expect("a later file knows better");
+    assert!(matches!(&error, OpenError::Damaged { path, position: 0, .. } if *path == first), "{error}");
     content[3] ^= 1;
-    std::fs::write(&path, content).unwrap();
+    let journal = stale.path().join("journal");
+    std::fs::create_dir_all(&journal).unwrap();
+    std::fs::write(journal.join(first.file_name().unwrap()), content).unwrap();
     // No later file: by what can be known nothing was promised.
     let (log, _) = reopened(stale.path(), Durability::Fsync);
     assert!(log.partitions().is_empty());

@@ -83,6 +83,11 @@ impl BatchHeader {
         self.attributes & COMPRESSION_MASK != 0
     }
 
+    /// The times of its records are compressed, or do not count.
+    pub fn has_hidden_times(&self) -> bool {
+        self.is_compressed() || self.is_log_append_time()
+    }
+
     pub fn is_log_append_time(&self) -> bool {
         self.attributes & LOG_APPEND_TIME_BIT != 0
     }

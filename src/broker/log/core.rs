@@ -1,7 +1,8 @@
 //! What the log's threads share: the partitions, the state, the queue, and how a change takes effect.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -40,6 +41,17 @@ pub(super) struct Core {
     /// `Durability::Os`: stored since a checkpoint was asked for.
     pub unsynced_bytes: AtomicU64,
     pub jobs: Mutex<Sender<Job>>,
+}
+
+/// Says what happened if a thread ends by a panic: nobody waits forever.
+pub(super) struct PoisonOnPanic<'a>(pub &'a Core, pub &'static str);
+
+impl Drop for PoisonOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poison(&format!("{} ended by a panic; restart the broker", self.1));
+        }
+    }
 }
 
 /// Where the journal's files are.
@@ -150,5 +162,7 @@ pub(super) fn make_directory(path: &Path, number: u64) -> io::Result<()> {
         _ => {}
     }
     std::fs::create_dir(path)?;
-    std::fs::write(identity_path(path), format!("{number}\n"))
+    let mut file = File::create(identity_path(path))?;
+    file.write_all(format!("{number}\n").as_bytes())?;
+    file.sync_all()
 }

@@ -63,6 +63,12 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
+/// What the file system still takes; none when it does not say.
+pub(super) fn free_bytes(directory: &Path) -> Option<u64> {
+    let numbers = rustix::fs::statvfs(directory).ok()?;
+    Some(numbers.f_bavail.saturating_mul(numbers.f_frsize))
+}
+
 /// Bytes on disk of everything below `path`; what vanishes meanwhile counts as nothing.
 pub(super) fn disk_bytes(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use super::checkpoint;
-use super::core::Core;
+use super::core::{Core, PoisonOnPanic};
+use super::{OpenError, checkpoint, files};
 
 /// What it is asked to do.
 pub(super) enum Job {
@@ -17,6 +17,7 @@ pub(super) enum Job {
 
 /// Runs until it is told to stop.
 pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<Job>) {
+    let _guard = PoisonOnPanic(core, "the housekeeper of the log");
     while let Ok(first) = jobs.recv() {
         let mut checkpoint_due = false;
         let mut prepare_due = false;
@@ -30,11 +31,17 @@ pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<Job>) {
             }
         }
         if checkpoint_due && core.queue.poisoned().is_none() {
-            if let Err(error) = checkpoint::take(core, false) {
+            match checkpoint::take(core, false) {
+                Ok(()) => {}
+                Err(OpenError::Io { action: "write", source, path }) if files::is_full(&source) => {
+                    // Everything is synced and the old checkpoint stands: the journal is kept until there is room.
+                    tracing::warn!("no room for {}: {source}; free space", path.display());
+                    core.journal_files.stuck();
+                }
                 // A failed sync may have lost pages for good: what the journal holds must not be given up.
-                core.poison(&format!(
+                Err(error) => core.poison(&format!(
                     "{error}; nothing is acknowledged any more; check the disk, then restart the broker"
-                ));
+                )),
             }
             prepare_due = true;
         }

@@ -124,6 +124,14 @@ struct Files {
     preparing: bool,
     next_number: u64,
     gave_up: bool,
+    /// The last checkpoint found no room: waiting for it would be waiting for ever.
+    stuck: bool,
+}
+
+impl Files {
+    fn waits_for_checkpoint(&self) -> bool {
+        self.closed.len() >= CLOSED_FILES_MAX && !self.gave_up
+    }
 }
 
 /// The journal's files apart from the one that is written: full ones, spare ones, and one prepared ahead.
@@ -194,8 +202,11 @@ impl JournalFiles {
     fn next(&self, group_bytes: u64) -> io::Result<JournalFile> {
         {
             let mut files = lock(&self.files);
-            while files.preparing || (files.closed.len() >= CLOSED_FILES_MAX && !files.gave_up) {
+            while files.preparing || (files.waits_for_checkpoint() && !files.stuck) {
                 files = wait(&self.changed, files);
+            }
+            if files.waits_for_checkpoint() {
+                return Err(io::ErrorKind::StorageFull.into());
             }
             match files.prepared.take() {
                 Some(file) if FIRST_GROUP_AT + group_bytes <= file.length => return Ok(file),
@@ -214,7 +225,9 @@ impl JournalFiles {
     /// Gives back the files whose groups are all in a checkpoint.
     pub fn free(&self, sequence: u64) -> io::Result<()> {
         let mut files = lock(&self.files);
-        while let Some(done) = files.closed.pop_front_if(|file| file.last_sequence <= sequence) {
+        files.stuck = false;
+        while files.closed.front().is_some_and(|file| file.last_sequence <= sequence) {
+            let Some(done) = files.closed.pop_front() else { break };
             let ordinary = std::fs::metadata(&done.path)?.len() == self.bytes_each;
             if ordinary && files.spares.len() < SPARE_FILES_MAX {
                 // Renamed, so that recovery does not look into it.
@@ -228,6 +241,12 @@ impl JournalFiles {
         self.changed.notify_all();
         drop(files);
         files::sync_directory(&self.directory)
+    }
+
+    /// A checkpoint found no room.
+    pub fn stuck(&self) {
+        lock(&self.files).stuck = true;
+        self.changed.notify_all();
     }
 
     /// No checkpoint will free anything any more: the writer shall not wait for it.
@@ -327,4 +346,53 @@ impl<'a> Journal<'a> {
 /// Whether batches go through the journal.
 pub(super) fn journals_batches(durability: Durability) -> bool {
     durability == Durability::Fsync
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_round_trip_and_no_cut_or_flip_of_them_is_read() {
+        let file = FileHeader { number: 7, salt: 11 };
+        let group = GroupHeader {
+            sequence: 3,
+            durable_sequence: 2,
+            salt: 11,
+            payload_bytes: 1 << 40,
+            payload_crc: 0xdead_beef,
+        };
+        let (file_bytes, group_bytes) = (file.encode(), group.encode());
+        assert_eq!(FileHeader::decode(&file_bytes), Some(file));
+        assert_eq!(GroupHeader::decode(&group_bytes), Some(group));
+        for at in 0..file_bytes.len() {
+            let mut bad = file_bytes.clone();
+            bad[at] ^= 1;
+            assert_eq!(FileHeader::decode(&bad), None);
+            assert_eq!(FileHeader::decode(&file_bytes[..at]), None);
+        }
+        for at in 0..group_bytes.len() {
+            let mut bad = group_bytes;
+            bad[at] ^= 1;
+            assert_eq!(GroupHeader::decode(&bad), None);
+            assert_eq!(GroupHeader::decode(&group_bytes[..at]), None);
+        }
+    }
+
+    #[test]
+    fn emptied_files_are_used_again_under_a_new_salt() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = JournalFiles::new(dir.path(), 8192, 1, Vec::new());
+        let mut journal = Journal::new(&files, 0);
+        let mut salts = std::collections::HashSet::new();
+        for sequence in 1..=40u64 {
+            let Ok(written) = journal.write(&[&[1; 3000]], true) else { panic!("a group was not written") };
+            assert_eq!(written.sequence, sequence);
+            salts.insert(journal.current.as_ref().unwrap().header.salt);
+            files.free(sequence).unwrap();
+            assert!(std::fs::read_dir(dir.path()).unwrap().count() <= 3);
+        }
+        assert_eq!(salts.len(), 20);
+    }
 }

@@ -173,3 +173,43 @@ impl ProducerStates {
         Some(ProducerStates { producers })
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::broker::log::batch::HEADER_BYTES;
+
+    fn batch(producer_id: i64, base_sequence: i32, base_offset: i64) -> BatchHeader {
+        let empty = BatchHeader::read(&[0; HEADER_BYTES]).unwrap();
+        BatchHeader { producer_id, base_sequence, base_offset, last_offset_delta: 1, ..empty }
+    }
+
+    #[test]
+    fn producers_survive_the_checkpoint_and_no_cut_of_it_is_read() {
+        let mut states = ProducerStates::default();
+        for index in 0..8 {
+            states.apply(&batch(1, 2 * index, 100 + 2 * i64::from(index)), 5);
+            states.apply(&batch(i64::from(index), 0, 300), 6);
+        }
+        let mut bytes = Vec::new();
+        states.encode(&mut bytes);
+        assert_eq!(ProducerStates::decode(&mut Decoder(&bytes)), Some(states));
+        for length in 0..bytes.len() {
+            assert_eq!(ProducerStates::decode(&mut Decoder(&bytes[..length])), None);
+        }
+    }
+
+    #[test]
+    fn the_number_of_producers_is_bounded_and_the_silent_go_first() {
+        let mut states = ProducerStates::default();
+        for id in 0..3 * PRODUCERS_MAX as i64 {
+            states.apply(&batch(id, 0, id), id);
+            assert!(states.producers.len() <= PRODUCERS_MAX);
+        }
+        assert!(!states.producers.contains_key(&0));
+        assert!(states.producers.contains_key(&(3 * PRODUCERS_MAX as i64 - 1)));
+        states.expire(SILENT_MS_MAX + 3 * PRODUCERS_MAX as i64);
+        assert!(states.producers.is_empty());
+    }
+}

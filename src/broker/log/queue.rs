@@ -18,7 +18,9 @@ const WAITING_BYTES_MAX: usize = 64 << 20;
 /// Changes of the state are small and the way forward of all groups: they may go beyond, to this.
 const WAITING_BYTES_WITH_CHANGES_MAX: usize = 2 * WAITING_BYTES_MAX;
 /// The writer takes no more than this at once, so that a group does not fill a journal file.
-const GROUP_BYTES_MAX: usize = 16 << 20;
+pub(super) const GROUP_BYTES_MAX: usize = 16 << 20;
+/// What an entry itself takes in memory, about: tiny batches must count, too.
+const ENTRY_BYTES: usize = 256;
 /// While the disk is full, appends let the writer look for room this often.
 const ROOM_PAUSE: Duration = Duration::from_secs(1);
 
@@ -56,8 +58,8 @@ pub(super) enum Entry {
 impl Entry {
     fn bytes(&self) -> usize {
         match self {
-            Entry::Batch(pending) => pending.batch.total_bytes(),
-            Entry::Change(change, _) => change.bytes(),
+            Entry::Batch(pending) => ENTRY_BYTES + pending.batch.total_bytes(),
+            Entry::Change(change, _) => ENTRY_BYTES + change.bytes(),
         }
     }
 }
@@ -107,12 +109,16 @@ impl Queue {
         self.poisoned.get().map(String::as_str)
     }
 
-    fn refusal(&self, waiting: &mut Waiting) -> Option<AppendError> {
+    fn closed(&self, waiting: &Waiting) -> Option<AppendError> {
         if let Some(why) = self.poisoned() {
             return Some(AppendError::Storage(why.to_owned()));
         }
-        if waiting.stop.is_some() {
-            return Some(AppendError::Storage("the log is closed".to_owned()));
+        waiting.stop.map(|_| AppendError::Storage("the log is closed".to_owned()))
+    }
+
+    fn refusal(&self, waiting: &mut Waiting) -> Option<AppendError> {
+        if let Some(closed) = self.closed(waiting) {
+            return Some(closed);
         }
         let full = waiting.full.as_mut()?;
         if !full.look && Instant::now() >= full.next_look {
@@ -124,7 +130,7 @@ impl Queue {
 
     /// Queues the batches of one append, all or none.
     pub fn push_batches(&self, batches: Vec<PendingBatch>) -> Result<(), AppendError> {
-        let bytes: usize = batches.iter().map(|pending| pending.batch.total_bytes()).sum();
+        let bytes: usize = batches.iter().map(|pending| ENTRY_BYTES + pending.batch.total_bytes()).sum();
         let mut waiting = lock(&self.waiting);
         if let Some(refusal) = self.refusal(&mut waiting) {
             return Err(refusal);
@@ -138,11 +144,11 @@ impl Queue {
         Ok(())
     }
 
-    /// Queues a change; its completion hears of a refusal too.
+    /// Queues a change; its completion hears of a refusal too. A full disk does not keep changes out: some free space.
     pub fn push_change(&self, change: Change, completion: Completion) {
-        let bytes = change.bytes();
+        let bytes = ENTRY_BYTES + change.bytes();
         let mut waiting = lock(&self.waiting);
-        let refusal = self.refusal(&mut waiting).or_else(|| {
+        let refusal = self.closed(&waiting).or_else(|| {
             let busy = waiting.bytes > 0 && waiting.bytes + bytes > WAITING_BYTES_WITH_CHANGES_MAX;
             busy.then_some(AppendError::Busy { waiting_bytes: waiting.bytes })
         });
@@ -178,7 +184,7 @@ impl Queue {
         }
     }
 
-    /// From now on everything is refused because the disk is full; returns what waited.
+    /// From now on batches are refused because the disk is full; returns what waited.
     pub fn refuse(&self, why: String) -> Vec<Entry> {
         let mut waiting = lock(&self.waiting);
         waiting.full = Some(Full { why, next_look: Instant::now() + ROOM_PAUSE, look: false });
@@ -226,4 +232,45 @@ fn take_group(waiting: &mut Waiting) -> Vec<Entry> {
     }
     waiting.bytes = waiting.bytes.saturating_sub(bytes);
     waiting.entries.drain(..count).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// What the queue answers at once, if it does.
+    fn push(queue: &Queue, value: &Bytes) -> Option<Result<(), AppendError>> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let change = Change::State(vec![(Bytes::from_static(b"key"), Some(value.clone()))]);
+        queue.push_change(change, Completion::Thread(sender));
+        receiver.try_recv().ok()
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_taken_in_groups() {
+        let queue = Queue::default();
+        let value = Bytes::from(vec![0; 1 << 20]);
+        let accepted = (0..1000).take_while(|_| push(&queue, &value).is_none()).count();
+        assert_eq!(accepted, (WAITING_BYTES_WITH_CHANGES_MAX >> 20) - 1);
+        assert!(matches!(push(&queue, &value), Some(Err(AppendError::Busy { .. }))));
+        let mut taken = 0;
+        while taken < accepted {
+            let Taken::Entries(entries) = queue.take() else { panic!("nothing was taken") };
+            assert!(entries.len() <= GROUP_BYTES_MAX >> 20);
+            taken += entries.len();
+            fail_quietly(entries);
+        }
+        assert_eq!(push(&queue, &value), None);
+        queue.stop(Stop::Drain);
+        assert!(matches!(push(&queue, &value), Some(Err(AppendError::Storage(_)))));
+        assert!(matches!(queue.take(), Taken::Entries(_)));
+        assert!(matches!(queue.take(), Taken::Stop));
+    }
+
+    fn fail_quietly(entries: Vec<Entry>) {
+        crate::broker::log::writer::fail_all(entries, &AppendError::Deleted);
+    }
 }

@@ -124,12 +124,10 @@ impl Partition {
             if header.last_offset() < log_start || header.max_timestamp < timestamp_ms {
                 continue;
             }
-            if header.is_log_append_time() || header.is_compressed() {
-                let timestamp = if header.is_log_append_time() || header.base_timestamp < timestamp_ms {
-                    header.max_timestamp
-                } else {
-                    header.base_timestamp
-                };
+            if header.has_hidden_times() {
+                let first = header.base_timestamp;
+                let is_first = !header.is_log_append_time() && first >= timestamp_ms;
+                let timestamp = if is_first { first } else { header.max_timestamp };
                 return Ok(Some((header.base_offset.max(log_start), timestamp)));
             }
             let records = stamps(segment, position, &header)?;
@@ -141,30 +139,36 @@ impl Partition {
         Ok(None)
     }
 
+    /// Of the batches that may be read; the largest of a segment may lie below the log start.
     fn largest_in(&self, segment: &Segment, log_start: i64) -> io::Result<Option<(i64, i64)>> {
-        let wanted = segment.snapshot().max_timestamp;
-        let found = self.first_at_or_after(segment, wanted, log_start)?;
-        let Some((offset, timestamp)) = found else {
-            // The maximum lies below the log start: look at what is left.
-            return self.largest_left(segment, log_start);
+        let (high_watermark, wanted) = (self.high_watermark(), segment.snapshot().max_timestamp);
+        let from = if segment.base_offset >= log_start {
+            segment.position_of_time(wanted)?
+        } else {
+            segment.position_of(log_start)?
         };
-        Ok(Some((offset, timestamp)))
-    }
-
-    fn largest_left(&self, segment: &Segment, log_start: i64) -> io::Result<Option<(i64, i64)>> {
-        let high_watermark = self.high_watermark();
-        let mut best: Option<(i64, i64)> = None;
-        let mut walk = HeaderWalk::new(&segment.file, segment.position_of(log_start)?, segment.length());
-        while let Some((_, header)) = walk.next()? {
+        let mut best: Option<(u64, BatchHeader)> = None;
+        let mut walk = HeaderWalk::new(&segment.file, from, segment.length());
+        while let Some((position, header)) = walk.next()? {
             if header.base_offset >= high_watermark {
                 break;
             }
-            let larger = best.is_none_or(|(_, timestamp)| header.max_timestamp > timestamp);
+            let larger = best.as_ref().is_none_or(|(_, best)| header.max_timestamp > best.max_timestamp);
             if header.last_offset() >= log_start && larger {
-                best = Some((header.last_offset(), header.max_timestamp));
+                best = Some((position, header));
+                if header.max_timestamp == wanted {
+                    break;
+                }
             }
         }
-        Ok(best)
+        let Some((position, header)) = best else { return Ok(None) };
+        if header.has_hidden_times() {
+            return Ok(Some((header.last_offset(), header.max_timestamp)));
+        }
+        let records = stamps(segment, position, &header)?;
+        let readable = records.into_iter().filter(|(offset, _)| *offset >= log_start);
+        // The first of equals.
+        Ok(readable.rev().max_by_key(|(_, timestamp)| *timestamp))
     }
 }
 

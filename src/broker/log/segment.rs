@@ -198,7 +198,8 @@ impl Segment {
             tail.index = Some(OffsetIndex::default());
             return Ok(());
         }
-        if let Some(index) = OffsetIndex::load(&self.index_path(), tail.now.index) {
+        let stored = (tail.now.index.entries > 0).then(|| OffsetIndex::load(&self.index_path(), tail.now.index));
+        if let Some(Some(index)) = stored {
             tail.index = Some(index);
             return Ok(());
         }
@@ -210,20 +211,28 @@ impl Segment {
             index.note(self.base_offset, &header, position, max_timestamp);
             max_timestamp = max_timestamp.max(header.max_timestamp);
         }
-        tail.now.index = index.persist(&self.index_path(), IndexMark::default())?;
+        tail.now.index = self.persist(&index, IndexMark::default());
         tail.index = Some(index);
         Ok(())
     }
 
     /// What a checkpoint says about this segment, and whether it must be synced before it says so. Stores the index as
     /// far as it goes.
-    pub fn checkpoint(&self) -> io::Result<(SegmentSnapshot, bool)> {
+    pub fn checkpoint(&self) -> (SegmentSnapshot, bool) {
         let mut tail = lock(&self.tail);
         let Tail { now, index, dirty, .. } = &mut *tail;
         if let (true, Some(index)) = (*dirty, index) {
-            now.index = index.persist(&self.index_path(), now.index)?;
+            now.index = self.persist(index, now.index);
         }
-        Ok((*now, std::mem::take(dirty)))
+        (*now, std::mem::take(dirty))
+    }
+
+    /// An index that cannot be stored is only rebuilt later.
+    fn persist(&self, index: &OffsetIndex, held: IndexMark) -> IndexMark {
+        index.persist(&self.index_path(), held).unwrap_or_else(|error| {
+            tracing::warn!("cannot write {}: {error}; it will be rebuilt", self.index_path().display());
+            IndexMark::default()
+        })
     }
 
     /// Gives the memory of the index back if nobody looked since the last call and the file holds all of it.

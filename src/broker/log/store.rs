@@ -46,10 +46,10 @@ impl Store {
         self.segments.iter().map(|segment| segment.length()).sum()
     }
 
-    /// The segment that holds `offset`, and those behind it.
+    /// The segment that holds `offset`, and the one behind it, for an offset that is missing at a segment's end.
     pub fn segments_from(&self, offset: i64) -> Vec<Arc<Segment>> {
         let after = self.segments.partition_point(|segment| segment.base_offset <= offset);
-        self.segments.iter().skip(after.saturating_sub(1)).cloned().collect()
+        self.segments.iter().skip(after.saturating_sub(1)).take(2).cloned().collect()
     }
 
     /// Where a segment ends: the next one's base, or the end of the log.
@@ -140,15 +140,17 @@ impl Partition {
         let mut store = lock(&self.0.store);
         let mut segments = Vec::with_capacity(store.segments.len());
         let mut unsynced = Unsynced { segments: Vec::new(), directory: None };
+        // Before the marks are taken off: from there on nothing may fail but the sync itself.
+        if store.directory_dirty {
+            unsynced.directory = Some(File::open(&self.0.path)?);
+            store.directory_dirty = false;
+        }
         for segment in &store.segments {
-            let (snapshot, dirty) = segment.checkpoint()?;
+            let (snapshot, dirty) = segment.checkpoint();
             segments.push(snapshot);
             if dirty {
                 unsynced.segments.push(segment.clone());
             }
-        }
-        if std::mem::take(&mut store.directory_dirty) {
-            unsynced.directory = Some(File::open(&self.0.path)?);
         }
         let (log_start, end_offset) = (store.log_start, store.end_offset);
         let snapshot =

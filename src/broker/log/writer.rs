@@ -6,37 +6,25 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::core::Core;
+use super::core::{Core, PoisonOnPanic};
 use super::journal::{Journal, JournalError, journals_batches};
 use super::partition::Partition;
-use super::queue::{Completion, Entry, PendingBatch, Taken};
+use super::queue::{Completion, Entry, GROUP_BYTES_MAX, PendingBatch, Taken};
 use super::records::{Change, GroupBuffer};
 use super::{AppendError, Durability, files, lock};
 use crate::metrics::{BROKER_APPENDED_BYTES_TOTAL, BROKER_SYNC_SECONDS};
 
-/// Says what happened if the thread ends by a panic: nobody waits forever.
-struct PoisonOnPanic<'a>(&'a Core);
-
-impl Drop for PoisonOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.poison("the writer of the log ended by a panic; restart the broker");
-        }
-    }
-}
+/// Batches are refused below this: room for the largest group, indexes, and a checkpoint.
+const FREE_BYTES_MIN: u64 = 2 * GROUP_BYTES_MAX as u64;
 
 /// Runs until the queue is stopped.
 pub(super) fn run(core: &Arc<Core>, sequence: u64) {
-    let _guard = PoisonOnPanic(core);
+    let _guard = PoisonOnPanic(core, "the writer of the log");
     let mut journal = Journal::new(&core.journal_files, sequence);
     loop {
         match core.queue.take() {
             Taken::Entries(entries) => round(core, &mut journal, entries),
-            Taken::LookForRoom => match journal.make_room(0) {
-                Ok(_) => core.queue.accept(),
-                Err(JournalError::Full(_)) => {}
-                Err(JournalError::Broken(path, error)) => broken(core, &path, &error),
-            },
+            Taken::LookForRoom => look_for_room(core, &mut journal),
             Taken::Stop => break,
         }
     }
@@ -50,8 +38,35 @@ fn broken(core: &Core, path: &std::path::Path, error: &std::io::Error) {
     ));
 }
 
+/// A full disk is noticed before a group is promised that no segment can take. A look costs a microsecond.
+fn check_room(core: &Core, entries: &[Entry]) -> Result<(), JournalError> {
+    let has_batches = entries.iter().any(|entry| matches!(entry, Entry::Batch(_)));
+    if has_batches && files::free_bytes(&core.directory).is_some_and(|free| free < FREE_BYTES_MIN) {
+        return Err(JournalError::Full(std::io::ErrorKind::StorageFull.into()));
+    }
+    Ok(())
+}
+
+fn look_for_room(core: &Core, journal: &mut Journal<'_>) {
+    if files::free_bytes(&core.directory).is_some_and(|free| free < FREE_BYTES_MIN) {
+        return;
+    }
+    match journal.make_room(core.settings.journal_bytes_max / 2) {
+        Ok(file_is_full) => {
+            if file_is_full {
+                core.request_checkpoint();
+            }
+            tracing::info!("there is room for the log again");
+            core.queue.accept();
+        }
+        // What a checkpoint frees may be enough.
+        Err(JournalError::Full(_)) => core.request_checkpoint(),
+        Err(JournalError::Broken(path, error)) => broken(core, &path, &error),
+    }
+}
+
 fn round(core: &Core, journal: &mut Journal<'_>, entries: Vec<Entry>) {
-    match write_group(core, journal, &entries) {
+    match check_room(core, &entries).and_then(|()| write_group(core, journal, &entries)) {
         Ok(()) => {}
         Err(JournalError::Full(error)) => return full(core, entries, &error),
         Err(JournalError::Broken(path, error)) => {
@@ -92,7 +107,7 @@ fn write_group(core: &Core, journal: &mut Journal<'_>, entries: &[Entry]) -> Res
 
 /// Nothing of the group was written, so nothing needs to be poisoned: everyone hears that the disk is full.
 fn full(core: &Core, entries: Vec<Entry>, error: &std::io::Error) {
-    let why = format!("no room for the journal in {}: {error}; free space", core.directory.display());
+    let why = format!("no room for the log in {}: {error}; free space, then try again", core.directory.display());
     tracing::error!("{why}; appends are refused until there is room");
     let waiting = core.queue.refuse(why.clone());
     for partition in core.all_partitions() {
