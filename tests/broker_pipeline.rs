@@ -198,15 +198,20 @@ async fn offsets_are_found_by_time_and_by_name() {
         producer.send(record, PATIENCE).await.unwrap();
     }
     let mut raw = Raw::connect(&broker);
-    let mut ask = |timestamp: i64| {
+    let mut ask_in = |timestamp: i64, version: i16| {
         let partition = ListOffsetsPartition::default().with_timestamp(timestamp);
         let name = TopicName(StrBytes::from_static_str("times"));
         let topic = ListOffsetsTopic::default().with_name(name).with_partitions(vec![partition]);
         let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
-        let answer = raw.ask(&request, 7).topics[0].partitions[0].clone();
+        let answer = raw.ask(&request, version).topics[0].partitions[0].clone();
         assert_eq!(answer.error_code, 0);
         (answer.offset, answer.timestamp)
     };
+    for version in 1..=9 {
+        assert_eq!(ask_in(-1, version).0, 4, "version {version}");
+        assert_eq!(ask_in(1_500, version), (1, 2_000), "version {version}");
+    }
+    let mut ask = |timestamp: i64| ask_in(timestamp, 7);
     assert_eq!(ask(1_500), (1, 2_000));
     assert_eq!(ask(3_000), (2, 3_000));
     assert_eq!(ask(3_001), (-1, -1));

@@ -4,6 +4,7 @@
 //! is read. So one client's pipelined appends share a sync. Must not know any API.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
@@ -51,7 +52,7 @@ pub(crate) async fn serve(
             () = stop => Ok(()),
         }
     };
-    let writing = write_answers(receiver, &mut write_half);
+    let writing = write_answers(receiver, Writer { socket: &mut write_half, timeout: limits.request_timeout });
     tokio::pin!(reading, writing);
     tokio::select! {
         ended = &mut reading => {
@@ -79,16 +80,16 @@ async fn read_requests(
     Ok(())
 }
 
-async fn write_answers(
+async fn write_answers<W: AsyncWrite + Unpin>(
     mut answers: mpsc::Receiver<Answer>,
-    socket: &mut (impl AsyncWrite + Unpin),
+    mut writer: Writer<'_, W>,
 ) -> Result<(), FrameError> {
     let mut gathered = BytesMut::new();
     loop {
         let answer = match answers.try_recv() {
             Ok(answer) => answer,
             Err(_) => {
-                flush(&mut gathered, socket).await?;
+                writer.flush(&mut gathered).await?;
                 match answers.recv().await {
                     Some(answer) => answer,
                     None => return Ok(()),
@@ -103,25 +104,42 @@ async fn write_answers(
                     biased;
                     bytes = &mut later => bytes?,
                     () = std::future::ready(()) => {
-                        flush(&mut gathered, socket).await?;
+                        writer.flush(&mut gathered).await?;
                         later.await?
                     }
                 }
             }
         };
         if bytes.len() + gathered.len() > GATHER_BYTES_MAX {
-            flush(&mut gathered, socket).await?;
-            socket.write_all(&bytes).await?;
+            writer.flush(&mut gathered).await?;
+            writer.write(&bytes).await?;
         } else {
             gathered.extend_from_slice(&bytes);
         }
     }
 }
 
-async fn flush(gathered: &mut BytesMut, socket: &mut (impl AsyncWrite + Unpin)) -> Result<(), FrameError> {
-    if !gathered.is_empty() {
-        socket.write_all(gathered).await?;
+/// The sending half; a client that takes nothing for `timeout` is given up.
+struct Writer<'a, W> {
+    socket: &'a mut W,
+    timeout: Duration,
+}
+
+impl<W: AsyncWrite + Unpin> Writer<'_, W> {
+    async fn flush(&mut self, gathered: &mut BytesMut) -> Result<(), FrameError> {
+        self.write(gathered).await?;
         gathered.clear();
+        Ok(())
     }
-    Ok(())
+
+    async fn write(&mut self, mut bytes: &[u8]) -> Result<(), FrameError> {
+        while !bytes.is_empty() {
+            let written = tokio::time::timeout(self.timeout, self.socket.write(bytes)).await;
+            match written.map_err(|_| FrameError::Unread(self.timeout))?? {
+                0 => return Err(FrameError::Io(std::io::ErrorKind::WriteZero.into())),
+                count => bytes = &bytes[count..],
+            }
+        }
+        Ok(())
+    }
 }

@@ -53,7 +53,7 @@ async fn answer(node: &Arc<Node>, client: &Client, head: &Head, request: Request
         RequestKind::ApiVersions(_) => encode(head, &on::api_versions::handle()),
         RequestKind::Metadata(request) => encode(head, &on::metadata::handle(node, request, version)),
         RequestKind::Fetch(request) => encode(head, &on::fetch::handle(node, request, version).await),
-        RequestKind::ListOffsets(request) => encode(head, &on::list_offsets::handle(node, request)),
+        RequestKind::ListOffsets(request) => encode(head, &on::list_offsets::handle(node, request, version)),
         RequestKind::OffsetForLeaderEpoch(request) => encode(head, &on::offset_for_leader_epoch::handle(node, request)),
         RequestKind::CreateTopics(request) => encode(head, &on::create_topics::handle(node, request, version).await),
         RequestKind::DeleteTopics(request) => encode(head, &on::delete_topics::handle(node, request, version).await),
@@ -98,4 +98,83 @@ pub(crate) fn encode<M: Encodable + HeaderVersion>(head: &Head, message: &M) -> 
     }
     message.encode(&mut out, version).map_err(|error| failed(error.to_string()))?;
     Ok(out.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseKind};
+    use kafka_protocol::protocol::{Decodable, StrBytes};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::super::group::CommittedOffset;
+    use super::super::schema::sample;
+    use super::super::topic_config::Overrides;
+    use super::super::versions::{APIS, Api};
+    use super::super::{Broker, log::Durability};
+    use super::*;
+    use crate::config::BrokerSettings;
+
+    fn frame(api: &Api, version: i16, elements: usize) -> Vec<u8> {
+        let mut frame = BytesMut::new();
+        let header = RequestHeader::default()
+            .with_request_api_key(api.key as i16)
+            .with_request_api_version(version)
+            .with_correlation_id(77)
+            .with_client_id(Some(StrBytes::from_static_str("test")));
+        header.encode(&mut frame, api.key.request_header_version(version)).unwrap();
+        let mut body = sample::body(api.schema, version, elements, &mut Vec::new());
+        if api.key == ApiKey::Produce {
+            // acks=1, behind the transactional id; 0 would have no answer.
+            let at = if version >= 9 { 4 } else { 5 };
+            body[at..at + 2].copy_from_slice(&1i16.to_be_bytes());
+        }
+        frame.extend_from_slice(&body);
+        let mut wire = (frame.len() as u32).to_be_bytes().to_vec();
+        wire.extend(&frame);
+        wire
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_api_answers_in_every_version_so_that_a_client_can_decode_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = BrokerSettings {
+            dir: dir.path().to_owned(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            advertise: None,
+            durability: Durability::Os,
+            default_partitions: 1,
+            retention: Duration::from_secs(3600),
+            retention_bytes_per_partition: 1 << 30,
+        };
+        let broker = Broker::start(settings).await.unwrap();
+        let mut socket = TcpStream::connect(broker.address()).await.unwrap();
+        for api in &APIS {
+            for version in api.min..=api.max {
+                for elements in 0..3 {
+                    // The topic and the group that the samples name exist, so that answers are full ones.
+                    let _ = broker.node.catalog.create("abc".to_owned(), 2, Overrides::new(), false).await;
+                    let committed = CommittedOffset { offset: 1, leader_epoch: 0, metadata: "m".to_owned() };
+                    broker.node.groups.commit("abc", vec![(("abc".to_owned(), 0), committed)]).await.unwrap();
+                    let name = format!("{} v{version} with {elements}", api.name);
+                    socket.write_all(&frame(api, version, elements)).await.unwrap();
+                    let length = socket.read_u32().await.unwrap_or_else(|error| panic!("{name}: {error}"));
+                    let mut answer = vec![0; length as usize];
+                    socket.read_exact(&mut answer).await.unwrap();
+                    let mut answer = Bytes::from(answer);
+                    let header_version = api.key.response_header_version(version);
+                    let header = kafka_protocol::messages::ResponseHeader::decode(&mut answer, header_version).unwrap();
+                    assert_eq!(header.correlation_id, 77, "{name}");
+                    ResponseKind::decode(api.key, &mut answer, version)
+                        .unwrap_or_else(|error| panic!("{name}: {error}"));
+                    assert!(answer.is_empty(), "{name}: {} bytes left", answer.len());
+                }
+            }
+        }
+        broker.stop().await.unwrap();
+    }
 }

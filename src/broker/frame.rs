@@ -28,6 +28,8 @@ pub(crate) enum FrameError {
     Length { bytes: i64, limit: usize },
     #[error("{got} of {bytes} bytes of a request came within {limit:?}; then nothing more")]
     Unfinished { got: usize, bytes: usize, limit: Duration },
+    #[error("the client took none of its answers for {0:?}")]
+    Unread(Duration),
     #[error("nothing came for {0:?}")]
     Idle(Duration),
     #[error("API key {0} is not served")]

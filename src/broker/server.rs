@@ -41,7 +41,7 @@ pub struct Limits {
     pub small_frame_bytes_max: usize,
     /// Bytes of a connection's first request.
     pub first_frame_bytes_max: usize,
-    /// From a request's first byte to its last.
+    /// From a request's first byte to its last; and for a client to take something of an answer.
     pub request_timeout: Duration,
     /// Between two requests.
     pub idle_timeout: Duration,
@@ -83,7 +83,7 @@ pub enum BrokerError {
 /// A running broker. Dropping it stops it without a clean mark; `stop` is the way to end it.
 pub struct Broker {
     address: SocketAddr,
-    node: Arc<Node>,
+    pub(super) node: Arc<Node>,
     recovery: RecoveryReport,
     dir: PathBuf,
     stop: watch::Sender<bool>,
@@ -229,7 +229,9 @@ async fn serve(node: Arc<Node>, socket: TcpStream, peer: SocketAddr, limits: Lim
     match connection::serve(node, socket, limits, async move { stopped(&mut stop).await }).await {
         Ok(()) => {}
         // Clients come and go.
-        Err(error @ (FrameError::Io(_) | FrameError::Idle(_))) => tracing::debug!(%peer, "connection closed: {error}"),
+        Err(error @ (FrameError::Io(_) | FrameError::Idle(_) | FrameError::Unread(_))) => {
+            tracing::debug!(%peer, "connection closed: {error}")
+        }
         Err(error) => tracing::warn!(%peer, "connection closed: {error}"),
     }
 }

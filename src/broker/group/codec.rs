@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::member::Member;
-use super::state::{Group, Phase};
+use super::state::Group;
 use super::store::CommittedOffset;
+use super::terms::Phase;
 
 const VERSION: u8 = 1;
 

@@ -11,8 +11,9 @@ use tokio::sync::Notify;
 
 use super::codec;
 use super::join::{JoinRequest, Joined};
-use super::state::{Group, GroupError, Phase, Step, SyncRequest, Synced};
+use super::state::Group;
 use super::store::{CommittedOffset, StateStore, StoreError};
+use super::terms::{GroupError, Phase, Step, SyncRequest, Synced};
 
 const GROUPS_MAX: usize = 10_000;
 const GROUP_ID_BYTES_MAX: usize = 255;
@@ -179,18 +180,25 @@ impl Coordinator {
     /// Forgets offsets: of one group, or of all.
     pub(crate) async fn forget_offsets(
         &self,
-        group_id: Option<&str>,
-        which: impl Fn(&OffsetKey) -> bool + Send + Sync,
+        group_id: Option<String>,
+        which: impl Fn(&OffsetKey) -> bool + Send + Sync + 'static,
     ) -> Result<(), StoreError> {
-        for entry in self.entries().into_iter().filter(|entry| group_id.is_none_or(|id| id == entry.id)) {
-            let _ordered = entry.writing.lock().await;
-            let gone: BTreeSet<OffsetKey> = entry.lock().offsets.keys().filter(|key| which(key)).cloned().collect();
-            if !gone.is_empty() {
-                self.0.store.put(gone.iter().map(|key| (offset_key(&entry.id, key), None)).collect()).await?;
-                entry.lock().offsets.retain(|key, _| !gone.contains(key));
+        let coordinator = self.clone();
+        // To its end, for the same reason.
+        let task = tokio::spawn(async move {
+            let chosen = |entry: &Arc<Entry>| group_id.as_ref().is_none_or(|id| *id == entry.id);
+            for entry in coordinator.entries().into_iter().filter(chosen) {
+                let _ordered = entry.writing.lock().await;
+                let gone: BTreeSet<OffsetKey> = entry.lock().offsets.keys().filter(|key| which(key)).cloned().collect();
+                if !gone.is_empty() {
+                    let changes = gone.iter().map(|key| (offset_key(&entry.id, key), None)).collect();
+                    coordinator.0.store.put(changes).await?;
+                    entry.lock().offsets.retain(|key, _| !gone.contains(key));
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        });
+        task.await.unwrap_or_else(|_| Err(StoreError("the broker stops".to_owned())))
     }
 
     /// All groups.
@@ -212,24 +220,10 @@ impl Coordinator {
     pub(crate) async fn delete(&self, group_id: &str) -> Result<(), GroupError> {
         check_id(group_id)?;
         let entry = self.find(group_id).ok_or(GroupError::NotFound)?;
-        let _ordered = entry.writing.lock().await;
-        let mut changes = vec![(group_key(group_id), None)];
-        {
-            let mut group = entry.lock();
-            match group.phase {
-                Phase::Empty => group.phase = Phase::Dead,
-                Phase::Dead => return Err(GroupError::NotFound),
-                _ => return Err(GroupError::NotEmpty),
-            }
-            changes.extend(group.offsets.keys().map(|key| (offset_key(group_id, key), None)));
-        }
-        if let Err(error) = self.0.store.put(changes).await {
-            tracing::error!(group = group_id, "the group is not deleted: {error}");
-            entry.lock().phase = Phase::Empty;
-            return Err(GroupError::NotAvailable);
-        }
-        self.0.entries.write().unwrap_or_else(PoisonError::into_inner).remove(group_id);
-        Ok(())
+        let inner = self.0.clone();
+        // To its end: a group must not stay dead and present.
+        let task = tokio::spawn(async move { inner.delete(&entry).await });
+        task.await.unwrap_or(Err(GroupError::NotAvailable))
     }
 
     fn entries(&self) -> Vec<Arc<Entry>> {
@@ -268,6 +262,28 @@ impl Coordinator {
 }
 
 impl Inner {
+    async fn delete(&self, entry: &Entry) -> Result<(), GroupError> {
+        let group_id = entry.id.as_str();
+        let _ordered = entry.writing.lock().await;
+        let mut changes = vec![(group_key(group_id), None)];
+        {
+            let mut group = entry.lock();
+            match group.phase {
+                Phase::Empty => group.phase = Phase::Dead,
+                Phase::Dead => return Err(GroupError::NotFound),
+                _ => return Err(GroupError::NotEmpty),
+            }
+            changes.extend(group.offsets.keys().map(|key| (offset_key(group_id, key), None)));
+        }
+        if let Err(error) = self.store.put(changes).await {
+            tracing::error!(group = group_id, "the group is not deleted: {error}");
+            entry.lock().phase = Phase::Empty;
+            return Err(GroupError::NotAvailable);
+        }
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).remove(group_id);
+        Ok(())
+    }
+
     /// Writes what a group left to be written, in a task of its own.
     fn save(self: &Arc<Self>, entry: &Arc<Entry>) {
         if entry.lock().unsaved.is_none() {

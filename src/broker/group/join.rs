@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::member::Member;
-use super::state::{Group, GroupError, Phase, Step};
+use super::state::Group;
+use super::terms::{GroupError, Phase, Step};
 
 /// Members of one group, at most.
 const MEMBERS_MAX: usize = 1000;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::join::Joined;
-use super::state::{GroupError, Synced};
+use super::terms::{GroupError, Synced};
 
 /// Where a parked answer goes.
 pub(crate) type Parked<T> = oneshot::Sender<Result<T, GroupError>>;

@@ -32,7 +32,8 @@ async fn delete(node: &Node, wanted: DeleteTopicState) -> DeletableTopicResult {
     };
     match node.catalog.delete(name.clone()).await {
         Ok(id) => {
-            if let Err(error) = node.groups.forget_offsets(None, |(topic, _)| *topic == name).await {
+            let gone = name.clone();
+            if let Err(error) = node.groups.forget_offsets(None, move |(topic, _)| *topic == gone).await {
                 tracing::error!(topic = name, "the topic is deleted, offsets committed for it remain: {error}");
             }
             result.with_topic_id(id).with_name(Some(TopicName(text(name))))

@@ -17,12 +17,12 @@ const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 
 /// Offsets by time or by name.
-pub(crate) fn handle(node: &Node, request: ListOffsetsRequest) -> ListOffsetsResponse {
+pub(crate) fn handle(node: &Node, request: ListOffsetsRequest, version: i16) -> ListOffsetsResponse {
     let topics = request.topics.into_iter().map(|topic| {
         let known = node.catalog.topic(&topic.name);
         let partitions = topic.partitions.into_iter().map(|asked| {
             let found = known.as_ref().and_then(|topic| topic.partition(asked.partition_index));
-            answer(&asked, found)
+            answer(&asked, found, version)
         });
         let partitions = partitions.collect();
         ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions)
@@ -30,7 +30,7 @@ pub(crate) fn handle(node: &Node, request: ListOffsetsRequest) -> ListOffsetsRes
     ListOffsetsResponse::default().with_topics(topics.collect())
 }
 
-fn answer(asked: &ListOffsetsPartition, partition: Option<&Partition>) -> ListOffsetsPartitionResponse {
+fn answer(asked: &ListOffsetsPartition, partition: Option<&Partition>, version: i16) -> ListOffsetsPartitionResponse {
     let response = ListOffsetsPartitionResponse::default().with_partition_index(asked.partition_index);
     let failed = |code| response.clone().with_error_code(code).with_offset(-1).with_timestamp(-1);
     let Some(partition) = partition else { return failed(ResponseError::UnknownTopicOrPartition.code()) };
@@ -39,7 +39,9 @@ fn answer(asked: &ListOffsetsPartition, partition: Option<&Partition>) -> ListOf
     }
     match offset(partition, asked.timestamp) {
         Ok(Some((offset, timestamp))) => {
-            response.with_offset(offset).with_timestamp(timestamp).with_leader_epoch(LEADER_EPOCH)
+            // The field exists from version 4 on; before that it must be unset.
+            let leader_epoch = if version >= 4 { LEADER_EPOCH } else { -1 };
+            response.with_offset(offset).with_timestamp(timestamp).with_leader_epoch(leader_epoch)
         }
         Ok(None) => response.with_offset(-1).with_timestamp(-1),
         Err(error) => failed(error.code()),

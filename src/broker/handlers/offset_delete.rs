@@ -20,10 +20,11 @@ pub(crate) async fn handle(node: &Node, request: OffsetDeleteRequest) -> OffsetD
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let indexes: Vec<i32> = topic.partitions.iter().map(|partition| partition.partition_index).collect();
+        let (name, chosen) = (topic.name.to_string(), indexes.clone());
         let gone = node
             .groups
-            .forget_offsets(Some(&request.group_id), |(name, index)| {
-                name == topic.name.as_str() && indexes.contains(index)
+            .forget_offsets(Some(request.group_id.to_string()), move |(topic, index)| {
+                *topic == name && chosen.contains(index)
             })
             .await;
         let code = gone.as_ref().err().map_or(0, KafkaError::code);

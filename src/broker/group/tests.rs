@@ -1,0 +1,210 @@
+//! The state machine with a clock of the test's own, and its durable form.
+#![allow(clippy::unwrap_used)]
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::oneshot::error::TryRecvError;
+
+use super::codec;
+use super::join::{JoinRequest, Joined};
+use super::state::Group;
+use super::store::CommittedOffset;
+use super::terms::{GroupError, Phase, Step, SyncRequest, Synced};
+
+const SESSION: Duration = Duration::from_secs(10);
+const REBALANCE: Duration = Duration::from_secs(60);
+
+fn request(member_id: &str, instance_id: Option<&str>) -> JoinRequest {
+    JoinRequest {
+        member_id: member_id.to_owned(),
+        instance_id: instance_id.map(str::to_owned),
+        client_id: "c".to_owned(),
+        client_host: "/127.0.0.1".to_owned(),
+        session_timeout: SESSION,
+        rebalance_timeout: REBALANCE,
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![("range".to_owned(), Bytes::from_static(b"r"))],
+        id_first: false,
+        can_skip_assignment: false,
+    }
+}
+
+type Pending<T> = tokio::sync::oneshot::Receiver<Result<T, GroupError>>;
+
+fn parked<T: std::fmt::Debug>(step: Step<T>) -> Pending<T> {
+    match step {
+        Step::Wait(receiver) => receiver,
+        Step::Done(result) => panic!("answered at once: {result:?}"),
+    }
+}
+
+fn done<T: std::fmt::Debug>(step: Step<T>) -> Result<T, GroupError> {
+    match step {
+        Step::Done(result) => result,
+        Step::Wait(_) => panic!("parked"),
+    }
+}
+
+fn join(group: &mut Group, member_id: &str, instance_id: Option<&str>, now: Instant) -> Pending<Joined> {
+    parked(group.join(request(member_id, instance_id), now))
+}
+
+fn sync(group: &mut Group, joined: &Joined, now: Instant) -> Step<Synced> {
+    let assignments = joined.members.iter().map(|(id, ..)| (id.clone(), Bytes::from(format!("to {id}")))).collect();
+    let request = SyncRequest {
+        member_id: joined.member_id.clone(),
+        instance_id: None,
+        generation: joined.generation,
+        protocol_type: None,
+        protocol: None,
+        assignments,
+    };
+    group.sync(request, now)
+}
+
+/// A stable group of these instances (None: dynamic).
+fn stable(instances: &[Option<&str>], now: Instant) -> (Group, Vec<Joined>) {
+    let mut group = Group::new();
+    let mut joined: Vec<Joined> = Vec::new();
+    for instance in instances {
+        let newcomer = join(&mut group, "", *instance, now);
+        let others: Vec<_> = joined.iter().map(|one| join(&mut group, &one.member_id, None, now)).collect();
+        joined = others.into_iter().chain([newcomer]).map(|mut each| each.try_recv().unwrap().unwrap()).collect();
+    }
+    let waiting: Vec<_> = joined.iter().map(|one| parked(sync(&mut group, one, now))).collect();
+    let generation = group.saving.unwrap();
+    group.saved(generation, true, now);
+    for (mut one, joined) in waiting.into_iter().zip(&joined) {
+        assert_eq!(one.try_recv().unwrap().unwrap().assignment, format!("to {}", joined.member_id));
+    }
+    assert_eq!(group.phase, Phase::Stable);
+    (group, joined)
+}
+
+#[test]
+fn nobody_gets_an_assignment_before_it_is_durable() {
+    let now = Instant::now();
+    let mut group = Group::new();
+    let joined = join(&mut group, "", None, now).try_recv().unwrap().unwrap();
+    let mut waiting = parked(sync(&mut group, &joined, now));
+    assert_eq!(waiting.try_recv(), Err(TryRecvError::Empty));
+    group.saved(1, false, now);
+    assert_eq!(waiting.try_recv().unwrap(), Err(GroupError::NotAvailable));
+    assert_eq!(group.phase, Phase::PreparingRebalance);
+}
+
+#[test]
+fn a_new_dynamic_member_is_told_its_id_first() {
+    let now = Instant::now();
+    let mut group = Group::new();
+    let first = JoinRequest { id_first: true, ..request("", None) };
+    let Err(GroupError::MemberIdRequired(id)) = done(group.join(first, now)) else { panic!("not told") };
+    assert_eq!(group.phase, Phase::Empty);
+    assert!(join(&mut group, &id, None, now).try_recv().unwrap().is_ok());
+    assert_eq!(done(group.join(request("invented", None), now)), Err(GroupError::UnknownMember));
+}
+
+#[test]
+fn a_member_that_does_not_come_back_in_time_is_left_behind() {
+    let now = Instant::now();
+    let (mut group, joined) = stable(&[None, None], now);
+    let mut newcomer = join(&mut group, "", None, now);
+    let mut first = join(&mut group, &joined[0].member_id, None, now);
+    // The second keeps its session alive, and never joins again.
+    let mut at = now;
+    while at < now + REBALANCE - SESSION {
+        at += SESSION / 2;
+        let beat = group.heartbeat(&joined[1].member_id, None, joined[1].generation, at);
+        assert_eq!(beat, Err(GroupError::RebalanceInProgress));
+        group.expire(at);
+    }
+    assert_eq!(newcomer.try_recv(), Err(TryRecvError::Empty));
+    group.expire(now + REBALANCE);
+    assert_eq!(newcomer.try_recv().unwrap().unwrap().generation, joined[0].generation + 1);
+    assert!(first.try_recv().unwrap().is_ok());
+    assert!(!group.members.contains_key(&joined[1].member_id));
+}
+
+#[test]
+fn a_session_that_ends_starts_a_rebalance() {
+    let now = Instant::now();
+    let (mut group, joined) = stable(&[None, None], now);
+    let later = now + SESSION - Duration::from_secs(1);
+    group.heartbeat(&joined[0].member_id, None, group.generation, later).unwrap();
+    assert_eq!(group.next_deadline(), Some(now + SESSION));
+    group.expire(now + SESSION);
+    assert_eq!(group.members.len(), 1);
+    assert_eq!(group.phase, Phase::PreparingRebalance);
+    assert_eq!(group.leader.as_ref(), Some(&joined[0].member_id));
+}
+
+#[test]
+fn a_returning_static_member_keeps_generation_and_assignment_and_fences_its_old_self() {
+    let now = Instant::now();
+    let (mut group, joined) = stable(&[Some("a")], now);
+    let (old, generation) = (joined[0].member_id.clone(), group.generation);
+    let back = done(group.join(request("", Some("a")), now)).unwrap();
+    assert_ne!(back.member_id, old);
+    assert_eq!((back.generation, group.phase), (generation, Phase::Stable));
+    // An old client must not believe that it leads.
+    assert_eq!((back.leader, back.members.len()), (old.clone(), 0));
+    assert!(group.unsaved.is_some(), "the new id is to be durable");
+    assert_eq!(group.heartbeat(&old, Some("a"), generation, now), Err(GroupError::FencedInstance));
+    assert_eq!(group.leave(&old, Some("a"), now), Err(GroupError::FencedInstance));
+    assert_eq!(group.members[&back.member_id].assignment, format!("to {old}"));
+    // A client that can be told so, is told to skip the assignment.
+    let newer = JoinRequest { can_skip_assignment: true, ..request("", Some("a")) };
+    let again = done(group.join(newer, now)).unwrap();
+    assert!(again.skip_assignment && again.leader == again.member_id && again.members.len() == 1);
+    // An administrator can take it out by its instance id.
+    assert_eq!(group.leave("", Some("a"), now), Ok(again.member_id));
+    assert_eq!(group.phase, Phase::Empty);
+}
+
+#[test]
+fn commits_are_for_members_of_the_present_generation_or_for_empty_groups() {
+    let now = Instant::now();
+    assert_eq!(Group::new().check_commit("", None, -1, now), Ok(()));
+    let (mut group, joined) = stable(&[None], now);
+    let (id, generation) = (joined[0].member_id.clone(), group.generation);
+    assert_eq!(group.check_commit(&id, None, generation, now), Ok(()));
+    assert_eq!(group.check_commit(&id, None, generation - 1, now), Err(GroupError::IllegalGeneration));
+    assert_eq!(group.check_commit("", None, -1, now), Err(GroupError::UnknownMember));
+}
+
+#[test]
+fn a_member_without_a_common_protocol_is_refused() {
+    let now = Instant::now();
+    let (mut group, _) = stable(&[None], now);
+    let other = JoinRequest { protocols: vec![("sticky".to_owned(), Bytes::new())], ..request("", None) };
+    assert_eq!(done(group.join(other, now)), Err(GroupError::InconsistentProtocol));
+    let kind = JoinRequest { protocol_type: "connect".to_owned(), ..request("", None) };
+    assert_eq!(done(group.join(kind, now)), Err(GroupError::InconsistentProtocol));
+    assert_eq!(group.phase, Phase::Stable);
+}
+
+#[test]
+fn the_durable_form_survives_and_its_truncations_are_refused() {
+    let now = Instant::now();
+    let (group, _) = stable(&[Some("a"), None], now);
+    let form = codec::encode(&group);
+    let back = codec::decode(form.clone(), now).unwrap();
+    assert_eq!((back.phase, back.generation, &back.leader), (Phase::Stable, group.generation, &group.leader));
+    assert_eq!(back.instances, group.instances);
+    for (id, member) in &group.members {
+        assert_eq!(
+            (&back.members[id].assignment, &back.members[id].protocols),
+            (&member.assignment, &member.protocols)
+        );
+    }
+    for length in 0..form.len() {
+        assert!(codec::decode(form.slice(..length), now).is_none(), "cut at {length}");
+    }
+    let committed = CommittedOffset { offset: 7, leader_epoch: 0, metadata: "m".to_owned() };
+    let form = codec::encode_offset(&committed);
+    assert_eq!(codec::decode_offset(form.clone()), Some(committed));
+    for length in 0..form.len() {
+        assert_eq!(codec::decode_offset(form.slice(..length)), None);
+    }
+}
