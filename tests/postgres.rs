@@ -119,9 +119,12 @@ async fn a_killed_server_is_started_again_by_whoever_notices() {
         eprintln!("round {round}: usable again after {:?}", begun.elapsed());
         assert!(busy.await.unwrap().is_err());
     }
+    // Leaving while the watcher still looks: it must not bring the server back.
+    assert!(cluster.leave().await.unwrap());
+    assert!(!cluster.restart_if_down().await.unwrap());
     trigger.raise(shutdown::Stage::Now);
     watcher.await.unwrap();
-    assert!(cluster.leave().await.unwrap());
+    assert!(!cluster.cluster_path().join("postmaster.pid").exists());
 }
 
 #[tokio::test]

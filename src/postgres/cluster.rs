@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -85,7 +85,9 @@ impl PrivateCluster {
             return Ok(false);
         }
         let start_lock = start_lock(&self.data).await?;
-        let down = server::postmaster(&self.location.cluster).is_none();
+        // Whoever has left does not want it back.
+        let left = self.users.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+        let down = !left && server::postmaster(&self.location.cluster).is_none();
         if down {
             up(&self.data, &self.settings).await?;
         }
@@ -124,7 +126,7 @@ impl PrivateCluster {
     /// The server does not stop.
     pub async fn leave(&self) -> Result<bool, PostgresError> {
         let start_lock = start_lock(&self.data).await?;
-        drop(self.users.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
+        drop(self.users.lock().unwrap_or_else(PoisonError::into_inner).take());
         let data = self.data.clone();
         let alone = match blocking(move || data.lock(USERS_LOCK)).await {
             Ok(alone) => alone,
