@@ -247,7 +247,7 @@ async fn up(data: &DataDir, settings: &PgSettings) -> Result<(Location, u32), Po
     let socket = socket_of(&location.socket_dir);
     if !server::ready(&location.cluster, &socket) {
         server::stop(data, &location.cluster).await?;
-        cluster_files::configure(&location.cluster, &location.socket_dir, account)?;
+        cluster_files::configure(&location.cluster, &location.socket_dir, account, binaries.major)?;
         server::start(data, &location.cluster, &socket, account, &binaries).await?;
     }
     Ok((location, binaries.major))
