@@ -248,7 +248,12 @@ async fn up(data: &DataDir, settings: &PgSettings) -> Result<(Location, u32), Po
     if !server::ready(&location.cluster, &socket) {
         server::stop(data, &location.cluster).await?;
         cluster_files::configure(&location.cluster, &location.socket_dir, account, binaries.major)?;
-        server::start(data, &location.cluster, &socket, account, &binaries).await?;
+        let started = server::start(data, &location.cluster, &socket, account, &binaries).await;
+        if started.is_err() {
+            // Nobody joined, so nobody will leave and tidy up.
+            let _ = fs::remove_dir(&location.socket_dir);
+        }
+        started?;
     }
     Ok((location, binaries.major))
 }
