@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
 const STYLES: Styles = Styles::styled()
@@ -18,11 +18,13 @@ const EXAMPLES: &str = "\
 Examples:
   finstream                                         everything, 1,000 transactions/s, until Ctrl-C
   finstream --rate 20000 --duration 30s             a measured run: drains, audits, prints a summary
-  finstream --source yfinance:prices.csv --rate max trades from a yfinance file
-  finstream --role broker                           one role a terminal; consumer and producer find it
+  finstream --source yfinance:AAPL.csv --rate max   trades from a yfinance file
+  finstream --role broker                           one role a terminal; the others find it
   finstream --brokers kafka1:9092,kafka2:9092       the same pipeline on your cluster
   finstream sql 'select * from user_totals order by net_spend desc limit 5'
-  finstream verify                                  do the books balance?";
+  finstream verify                                  do the books balance?
+
+Each flag has an environment variable: --batch-max is FINSTREAM_BATCH_MAX. All flags: --help.";
 
 /// Finance transactions through a durable Kafka-API log into exact totals in PostgreSQL.
 ///
@@ -40,6 +42,15 @@ pub struct Cli {
     /// What to do instead of running the pipeline.
     #[command(subcommand)]
     pub command: Option<Command>,
+}
+
+impl Cli {
+    /// Reads the process's command line; ends the process for `--help` and for bad usage (exit code 2).
+    pub fn from_process() -> Cli {
+        // One sentence says how the environment variables are called; a line for each would fill the screen.
+        let matches = Cli::command().mut_args(|argument| argument.hide_env(true)).get_matches();
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
 }
 
 /// Flags that every command understands.
@@ -154,8 +165,8 @@ pub enum NumberOrMax {
 /// Flags of the pipeline itself.
 #[derive(Clone, Debug, Args)]
 pub struct PipelineArgs {
-    /// Roles of this process, separated by commas [default: all; with --brokers: producer,consumer]
-    #[arg(long, value_name = "ROLE,…", value_delimiter = ',', env = "FINSTREAM_ROLE", help_heading = "Pipeline")]
+    /// broker, producer, consumer: one or more [default: all; with --brokers: producer,consumer]
+    #[arg(long, value_name = "ROLE,…", value_delimiter = ',', hide_possible_values = true, env = "FINSTREAM_ROLE", help_heading = "Pipeline")]
     pub role: Vec<Role>,
 
     /// Messages per second, or max [default: 1000]
@@ -240,7 +251,7 @@ pub struct PipelineArgs {
     pub kafka_advertise: Option<String>,
 
     /// Acknowledge after fdatasync, or after the page-cache write
-    #[arg(long, value_enum, default_value = "fsync", env = "FINSTREAM_DURABILITY", help_heading = "Broker")]
+    #[arg(long, value_enum, value_name = "fsync|os", hide_possible_values = true, default_value = "fsync", env = "FINSTREAM_DURABILITY", help_heading = "Broker")]
     pub durability: DurabilityArg,
 
     /// Age at which the log is cut
@@ -362,8 +373,6 @@ fn number_or_max(text: &str) -> Result<NumberOrMax, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -381,7 +390,7 @@ mod tests {
 
     #[test]
     fn the_short_help_fits_one_screen() {
-        let help = Cli::command().render_help().to_string();
+        let help = Cli::command().mut_args(|argument| argument.hide_env(true)).render_help().to_string();
         assert!(help.lines().count() <= 50, "{} lines:\n{help}", help.lines().count());
     }
 }

@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use finstream::cli::Cli;
 use finstream::run;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_process();
     match run::main(cli) {
         Ok(exit) => exit.into(),
         Err(error) => {

@@ -57,7 +57,9 @@ async fn a_new_data_directory_gets_a_durable_cluster_with_the_schema_and_leaves_
     assert_eq!(fs::metadata(&sockets).unwrap().permissions().mode() & 0o777, 0o700);
     // Not in our session: Ctrl-C must not reach it.
     assert_ne!(rustix::process::getsid(Some(pid)).unwrap(), rustix::process::getsid(None).unwrap());
+    let begun = Instant::now();
     assert!(cluster.leave().await.unwrap());
+    eprintln!("stopped after {:?}", begun.elapsed());
     assert!(!cluster.cluster_path().join("postmaster.pid").exists(), "{pid:?} stopped cleanly");
     assert!(!sockets.exists());
 
@@ -65,8 +67,10 @@ async fn a_new_data_directory_gets_a_durable_cluster_with_the_schema_and_leaves_
     let cluster = PrivateCluster::ensure(&data, PgSettings::from_environment()).await.unwrap();
     cluster.database("finstream").unwrap().prepare().await.unwrap();
     eprintln!("start of an old one with migrations {:?}", begun.elapsed());
+    let begun = Instant::now();
     cluster.leave().await.unwrap();
     PrivateCluster::destroy(&data).await.unwrap();
+    eprintln!("stopped and removed after {:?}", begun.elapsed());
     assert!(!data.path().join("postgres").exists());
 }
 
@@ -120,9 +124,12 @@ async fn a_killed_server_is_started_again_by_whoever_notices() {
         eprintln!("round {round}: usable again after {:?}", begun.elapsed());
         assert!(busy.await.unwrap().is_err());
     }
+    // Leaving while the watcher still looks: it must not bring the server back.
+    assert!(cluster.leave().await.unwrap());
+    assert!(!cluster.restart_if_down().await.unwrap());
     trigger.raise(shutdown::Stage::Now);
     watcher.await.unwrap();
-    assert!(cluster.leave().await.unwrap());
+    assert!(!cluster.cluster_path().join("postmaster.pid").exists());
 }
 
 #[tokio::test]

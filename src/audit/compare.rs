@@ -155,7 +155,7 @@ impl Comparison {
         let (at, offset) = (partition.range.partition, message.offset());
         self.pass_stored(partition, offset)?;
         self.book.counts.in_log += 1;
-        if self.book.counts.in_log % PROGRESS_RECORDS == 0 {
+        if self.book.counts.in_log.is_multiple_of(PROGRESS_RECORDS) {
             (self.on_progress)(self.book.counts.in_log, self.total);
         }
         let id = identity(message).map(|id| (self.books.place(id.run), id.sequence));

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use uuid::Uuid;
@@ -80,7 +80,7 @@ impl LogReader {
         Ok(ranges)
     }
 
-    /// Hands out every record of `range`; returns the offset after the last one that the log has.
+    /// Hands out every record of `range` that the log has.
     pub(super) fn read(
         &self,
         range: LogRange,
@@ -93,21 +93,33 @@ impl LogReader {
         assignment.add_partition_offset(&self.topic, range.partition, Offset::Offset(range.start)).map_err(said)?;
         self.consumer.assign(&assignment).map_err(said)?;
         let mut heard = Instant::now();
+        let mut offset = range.start;
         let mut last_error = None;
         loop {
             match self.consumer.poll(POLL) {
                 Some(Ok(message)) => {
                     heard = Instant::now();
+                    offset = message.offset() + 1;
                     if message.offset() >= range.end {
                         break;
                     }
                     each(&message)?;
-                    if message.offset() + 1 >= range.end {
+                    if offset >= range.end {
                         break;
                     }
                 }
                 // Only control records, or nothing, up to the end.
                 Some(Err(KafkaError::PartitionEOF(partition))) if partition == range.partition => break,
+                Some(Err(KafkaError::MessageConsumption(
+                    code @ (RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::AutoOffsetReset),
+                ))) => {
+                    return Err(AuditError::Damaged {
+                        topic: self.topic.clone(),
+                        partition: range.partition,
+                        offset,
+                        code,
+                    });
+                }
                 Some(Err(error)) => last_error = Some(error),
                 None => {}
             }

@@ -43,6 +43,21 @@ pub enum AuditError {
     /// The log cannot be read.
     #[error("cannot read the log: {0}; is the broker up and --brokers right?")]
     Kafka(String),
+    /// A record cannot be had any more.
+    #[error(
+        "partition {partition} of {topic} cannot be read at offset {offset} ({code}): either retention cut it just now, then \
+         verify again, or the log is damaged there, then restore it from a copy or a replica"
+    )]
+    Damaged {
+        /// Its topic.
+        topic: String,
+        /// Its partition.
+        partition: i32,
+        /// Where reading stopped.
+        offset: i64,
+        /// librdkafka's reason.
+        code: rdkafka::error::RDKafkaErrorCode,
+    },
     /// Rows and totals cannot be read.
     #[error("cannot read rows and totals: {0}")]
     Postgres(#[from] PostgresError),

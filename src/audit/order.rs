@@ -15,8 +15,8 @@ use super::stored::{self, PIECES_MAX, Snapshot};
 use super::{AuditError, AuditSettings};
 use crate::postgres::Database;
 
-/// A consumer that has not moved for this long is taken for absent.
-const APPLY_PATIENCE: Duration = Duration::from_secs(5);
+/// A consumer that has not moved for this long is taken for absent; after a crash one waits 6 s for its old session.
+const APPLY_PATIENCE: Duration = Duration::from_secs(8);
 const APPLY_POLL: Duration = Duration::from_millis(100);
 pub(super) async fn run(settings: AuditSettings, on_progress: OnProgress) -> Result<AuditReport, AuditError> {
     let begun = Instant::now();

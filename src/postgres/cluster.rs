@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -85,7 +85,9 @@ impl PrivateCluster {
             return Ok(false);
         }
         let start_lock = start_lock(&self.data).await?;
-        let down = server::postmaster(&self.location.cluster).is_none();
+        // Whoever has left does not want it back.
+        let left = self.users.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+        let down = !left && server::postmaster(&self.location.cluster).is_none();
         if down {
             up(&self.data, &self.settings).await?;
         }
@@ -124,7 +126,7 @@ impl PrivateCluster {
     /// The server does not stop.
     pub async fn leave(&self) -> Result<bool, PostgresError> {
         let start_lock = start_lock(&self.data).await?;
-        drop(self.users.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
+        drop(self.users.lock().unwrap_or_else(PoisonError::into_inner).take());
         let data = self.data.clone();
         let alone = match blocking(move || data.lock(USERS_LOCK)).await {
             Ok(alone) => alone,
@@ -255,8 +257,13 @@ async fn up(data: &DataDir, settings: &PgSettings) -> Result<(Location, u32), Po
     let socket = socket_of(&location.socket_dir);
     if !server::ready(&location.cluster, &socket) {
         server::stop(data, &location.cluster).await?;
-        cluster_files::configure(&location.cluster, &location.socket_dir, account)?;
-        server::start(data, &location.cluster, &socket, account, &binaries).await?;
+        cluster_files::configure(&location.cluster, &location.socket_dir, account, binaries.major)?;
+        let started = server::start(data, &location.cluster, &socket, account, &binaries).await;
+        if started.is_err() {
+            // Nobody joined, so nobody will leave and tidy up.
+            let _ = fs::remove_dir(&location.socket_dir);
+        }
+        started?;
     }
     Ok((location, binaries.major))
 }

@@ -21,6 +21,11 @@ pub(super) const PORT: u16 = 5432;
 const SOCKET_PATH_BYTES_MAX: usize = 103;
 /// The log starts anew beyond this size; one old one is kept.
 const LOG_BYTES_MAX: u64 = 8 << 20;
+/// The thousand files of a new cluster are synced by threads of ours, which share the journal's commits: 0.13 s where
+/// initdb, one file after the other, took 1.5 s. (syncfs, 0.4 s, would also wait for what others have written.)
+const SYNC_THREADS: usize = 8;
+/// On macOS `sync_all` flushes the drive each time: there initdb's own way is kept.
+const SYNCED_HERE: bool = cfg!(target_os = "linux");
 /// Where the cluster lives when the server's user cannot enter the data directory.
 const OUTSIDE: &str = "/var/lib/finstream";
 
@@ -94,8 +99,7 @@ pub(super) async fn create(
     initdb
         .args(["--encoding=UTF8", "--locale=C", "--auth=trust", "--username", SUPERUSER, "--pgdata"])
         .arg(&unfinished);
-    if cfg!(target_os = "linux") {
-        // One syncfs below does the same in a tenth of the time.
+    if SYNCED_HERE {
         initdb.arg("--no-sync");
     }
     // A fixed time zone spares initdb the search for the local one; GMT needs no zone files. It complains about a working directory that its
@@ -111,22 +115,49 @@ pub(super) async fn create(
     let mut text = fs::read_to_string(&configuration).map_err(PostgresError::io("read", &configuration))?;
     text.push_str("\n# Written by finstream at each start.\ninclude 'finstream.conf'\n");
     fs::write(&configuration, text).map_err(PostgresError::io("write", &configuration))?;
-    let io = PostgresError::io("sync", &unfinished);
-    sync(&unfinished, home, &cluster).map_err(io)?;
+    let (home, synced, named) = (home.to_owned(), unfinished.clone(), cluster.clone());
+    let synced = tokio::task::spawn_blocking(move || sync(&synced, &home, &named)).await.map_err(io::Error::other);
+    synced.flatten().map_err(PostgresError::io("sync", &unfinished))?;
     Ok(cluster)
 }
 
 /// Everything in the new cluster is on disk before it gets its name.
 fn sync(unfinished: &Path, home: &Path, cluster: &Path) -> io::Result<()> {
-    #[cfg(target_os = "linux")]
-    rustix::fs::syncfs(File::open(unfinished)?)?;
+    if SYNCED_HERE {
+        let mut paths = Vec::new();
+        list(unfinished, &mut paths)?;
+        std::thread::scope(|scope| {
+            let share = paths.len().div_ceil(SYNC_THREADS).max(1);
+            let sync_all = |paths: &[PathBuf]| paths.iter().try_for_each(|path| File::open(path)?.sync_all());
+            let threads: Vec<_> = paths.chunks(share).map(|paths| scope.spawn(move || sync_all(paths))).collect();
+            let panicked = |_| io::Error::other("a thread panicked");
+            threads.into_iter().try_for_each(|thread| thread.join().map_err(panicked)?)
+        })?;
+    }
     fs::rename(unfinished, cluster)?;
     File::open(home)?.sync_all()
 }
 
+/// All files and folders in a folder, and itself.
+fn list(folder: &Path, paths: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            list(&entry.path(), paths)?;
+        } else {
+            paths.push(entry.path());
+        }
+    }
+    paths.push(folder.to_owned());
+    Ok(())
+}
+
 /// The settings of a server of ours, written at each start.
-pub(super) fn configure(cluster: &Path, socket_dir: &Path, account: Account) -> Result<(), PostgresError> {
+pub(super) fn configure(cluster: &Path, socket_dir: &Path, account: Account, major: u32) -> Result<(), PostgresError> {
     let wal_sync = if cfg!(target_os = "macos") { "wal_sync_method = fsync_writethrough\n" } else { "" };
+    // Before a recovery every file is synced: one call for the whole file system instead of a thousand.
+    let recovery_sync =
+        if cfg!(target_os = "linux") && major >= 14 { "recovery_init_sync_method = syncfs\n" } else { "" };
     let text = format!(
         "# Managed by finstream: rewritten at each start. Put settings of your own into postgresql.auto.conf (alter system).
 listen_addresses = ''
@@ -146,7 +177,7 @@ log_checkpoints = off
 fsync = on
 synchronous_commit = on
 full_page_writes = on
-{wal_sync}
+{wal_sync}{recovery_sync}
 # Bulk COPY: few checkpoints, yet a crash recovery of seconds. No replica reads this log.
 wal_level = minimal
 max_wal_senders = 0

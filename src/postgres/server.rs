@@ -74,6 +74,7 @@ pub(super) async fn start(
 ) -> Result<(), PostgresError> {
     let begun = Instant::now();
     loop {
+        end_leftovers(cluster).await;
         remove_stale_files(cluster, socket)?;
         let log_end = fs::metadata(log_path(data)).map_or(0, |metadata| metadata.len());
         let started = attempt(data, cluster, socket, account, binaries).await?;
@@ -151,6 +152,36 @@ pub(super) async fn stop(data: &DataDir, cluster: &Path) -> Result<(), PostgresE
             log: log_path(data),
         }),
     }
+}
+
+/// Ends the backends of a postmaster that is dead, as it would have done after a crash (SIGQUIT: nothing is written, the
+/// log recovers): one that is busy with a long query would otherwise keep the new server out until it is done.
+async fn end_leftovers(cluster: &Path) {
+    let begun = Instant::now();
+    while postmaster(cluster).is_none() && begun.elapsed() < LEFTOVER_PATIENCE {
+        let pids = processes_in(cluster);
+        if pids.is_empty() {
+            return;
+        }
+        for pid in pids {
+            let _ = kill_process(pid, Signal::QUIT);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// The server processes that work in the cluster's folder; none where the system does not tell (macOS).
+fn processes_in(cluster: &Path) -> Vec<Pid> {
+    let (Ok(entries), Ok(cluster)) = (fs::read_dir("/proc"), fs::canonicalize(cluster)) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+            let ours = fs::read_link(entry.path().join("cwd")).is_ok_and(|folder| folder == cluster);
+            let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+            (ours && name.trim() == "postgres").then_some(pid)
+        })
+        .collect()
 }
 
 /// Removes the pid files (of the cluster and of the socket, which is in a folder of ours) of a server that is gone where
