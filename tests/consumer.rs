@@ -281,3 +281,51 @@ async fn a_log_that_is_not_the_one_that_was_applied_stops_the_consumer_with_the_
     let report = start(&schema, settings(&cluster, "i")).drain(&sender.acknowledged).await.unwrap();
     assert_eq!(report.stored, 30);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_totals_are_published_with_versions_and_the_offsets_they_include() {
+    let (schema, cluster) = (Schema::create().await, cluster());
+    cluster.create_topic("finance.aggregates", 1, 1).unwrap();
+    let mut sender = Sender::new(&cluster);
+    sender.purchases(70).await;
+    let mut payload = Vec::new();
+    trade("user-0", "EA", 3, 1_000, 1_600_000_000_000_000).encode_into(&mut payload);
+    sender.send(2, &payload).await;
+    let mut settings = settings(&cluster, "i");
+    settings.publish_aggregates = true;
+    start(&schema, settings).drain(&sender.acknowledged).await.unwrap();
+    assert_eq!(schema.rows("select count(*) from aggregate_changes").await, ["0"]);
+
+    let published = read_aggregates(&cluster, 8).await;
+    let ann = &published["user/user-0/USD"];
+    assert_eq!((&ann["purchases"], &ann["spend"], &ann["trades"]), (&10.into(), &"15.00".into(), &1.into()));
+    assert_eq!(ann["offsets"], serde_json::json!({"0": 23, "1": 22, "2": 23}));
+    assert!(ann["version"].as_i64().unwrap() >= 3);
+    let symbol = &published["symbol/EA"];
+    assert_eq!(symbol["totals"]["USD"]["quantity"], "3");
+    assert_eq!(symbol["totals"]["USD"]["last_price"], "10.00");
+    assert_eq!(symbol["offsets"], serde_json::json!({"2": 23}));
+}
+
+/// The newest value of each key, once there are `keys` of them.
+async fn read_aggregates(cluster: &Cluster, keys: usize) -> HashMap<String, serde_json::Value> {
+    use rdkafka::consumer::{Consumer, StreamConsumer};
+    use rdkafka::message::Message;
+    use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+    let consumer: StreamConsumer =
+        ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).set("group.id", "reader").create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset("finance.aggregates", 0, Offset::Beginning).unwrap();
+    consumer.assign(&list).unwrap();
+    let mut newest: HashMap<String, serde_json::Value> = HashMap::new();
+    let (_, end) = consumer.fetch_watermarks("finance.aggregates", 0, TEST_TIMEOUT).unwrap();
+    loop {
+        let record = tokio::time::timeout(TEST_TIMEOUT, consumer.recv()).await.unwrap().unwrap();
+        let key = String::from_utf8(record.key().unwrap().to_vec()).unwrap();
+        newest.insert(key, serde_json::from_slice(record.payload().unwrap()).unwrap());
+        if record.offset() + 1 == end {
+            assert_eq!(newest.len(), keys);
+            return newest;
+        }
+    }
+}

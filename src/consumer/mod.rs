@@ -10,6 +10,7 @@ mod assignment;
 mod client;
 mod handoff;
 mod poll;
+mod publisher;
 mod rebalance;
 mod record;
 mod setup;
@@ -35,6 +36,7 @@ use crate::shutdown::{Shutdown, Stage};
 use crate::sink::{Class, Mismatch, Patience, SinkError, WorkerSettings, check_schema_owner, open_stream, progress};
 use handoff::{Handoff, Limits};
 use poll::Poller;
+use publisher::Publisher;
 use shared::{Mode, Shared};
 
 /// A stop by signal ends within 10 s; this much of it may go into draining.
@@ -122,10 +124,21 @@ pub async fn run(
         clock,
     };
     let mut threads = Threads::start(&settings, worker, &shared, &shutdown)?;
+    let (stop_publisher, stopped) = watch::channel(false);
+    let publisher = settings.publish_aggregates.then(|| {
+        let publisher =
+            Publisher::new(settings.kafka.clone(), database.clone(), stream.topic_ref, shared.clone());
+        tokio::spawn(publisher.run(stopped))
+    });
     let mut supervisor =
         Supervisor { settings: &settings, shared: &shared, shutdown, drain_to, database: &database, topic_ref: stream.topic_ref };
     let drained = supervisor.watch().await;
     threads.join().await?;
+    // After the threads: the last batch has its totals published, too.
+    stop_publisher.send_replace(true);
+    if let Some(publisher) = publisher {
+        publisher.await.map_err(|_| ConsumerError::Panicked)?;
+    }
     if let Some(failure) = shared.take_failure() {
         return Err(failure);
     }
