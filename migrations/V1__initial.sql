@@ -74,7 +74,7 @@ comment on table runs is 'Runs of producers, registered by the consumer that fir
 comment on constraint runs_pkey on runs is 'The small integer that message rows carry.';
 comment on constraint runs_run_id_key on runs is 'Two consumers that see a new run at once must agree on one row.';
 
--- One row a message. Narrow on purpose: 9 columns, 84 bytes of heap without transaction_id.
+-- One row a message. Narrow on purpose: 93 bytes of heap and 32 of index without transaction_id.
 create table messages (
     "offset"        bigint not null,
     sequence        bigint,
@@ -235,28 +235,62 @@ left join lateral (
 ) b on true;
 comment on view message_latencies is 'Every stored message with the time of each stage, and the milliseconds between stages.';
 
+-- From the batches to their messages, one index range each, and one array of percentiles a stage: 600,000 messages take
+-- 1.2 s (from the messages to their batches, and one sorted row a message and stage: 7 s).
 create view stage_latency_percentiles as
+with latencies as (
+    select m.run_ref,
+           (date_part('epoch', m.sent_at - m.scheduled_at) * 1e6)::bigint      as scheduled_to_sent,
+           (date_part('epoch', m.received_at - m.sent_at) * 1e6)::bigint       as sent_to_received,
+           (date_part('epoch', b.processed_at - m.received_at) * 1e6)::bigint  as received_to_processed,
+           (date_part('epoch', b.committed_at - b.processed_at) * 1e6)::bigint as processed_to_committed,
+           (date_part('epoch', b.committed_at - m.scheduled_at) * 1e6)::bigint as scheduled_to_committed
+    from batches b
+    cross join lateral (
+        select run_ref, scheduled_at, sent_at, received_at
+        from messages
+        where messages.topic_ref = b.topic_ref
+          and messages.partition = b.partition
+          and messages."offset" between b.first_offset and b.last_offset
+        offset 0 -- A fence: a join of the two tables as wholes would compare every batch with every message.
+    ) m
+), runs_measured as (
+    select run_ref,
+           count(*) as messages,
+           array[count(scheduled_to_sent), count(sent_to_received), count(received_to_processed), count(processed_to_committed), count(scheduled_to_committed)] as present,
+           array[count(*) filter (where scheduled_to_sent < 0),
+                 count(*) filter (where sent_to_received < 0),
+                 count(*) filter (where received_to_processed < 0),
+                 count(*) filter (where processed_to_committed < 0),
+                 count(*) filter (where scheduled_to_committed < 0)] as negative,
+           percentile_disc(array[0.5, 0.9, 0.99, 0.999, 1]) within group (order by scheduled_to_sent) as scheduled_to_sent,
+           percentile_disc(array[0.5, 0.9, 0.99, 0.999, 1]) within group (order by sent_to_received) as sent_to_received,
+           percentile_disc(array[0.5, 0.9, 0.99, 0.999, 1]) within group (order by received_to_processed) as received_to_processed,
+           percentile_disc(array[0.5, 0.9, 0.99, 0.999, 1]) within group (order by processed_to_committed) as processed_to_committed,
+           percentile_disc(array[0.5, 0.9, 0.99, 0.999, 1]) within group (order by scheduled_to_committed) as scheduled_to_committed
+    from latencies
+    group by run_ref
+)
 select r.run_id,
        r.first_seen,
-       stage.name as stage,
-       count(stage.ms)                                            as messages,
-       count(*) - count(stage.ms)                                 as missing,
-       count(*) filter (where stage.ms < 0)                       as negative,
-       percentile_disc(0.5)   within group (order by stage.ms)    as p50_ms,
-       percentile_disc(0.9)   within group (order by stage.ms)    as p90_ms,
-       percentile_disc(0.99)  within group (order by stage.ms)    as p99_ms,
-       percentile_disc(0.999) within group (order by stage.ms)    as p999_ms,
-       max(stage.ms)                                              as max_ms
-from message_latencies l
-join runs r using (run_id)
+       stage.name                              as stage,
+       m.present[stage.place]                  as messages,
+       m.messages - m.present[stage.place]     as missing,
+       m.negative[stage.place]                 as negative,
+       (stage.us[1] / 1000.0)::numeric(15, 3)  as p50_ms,
+       (stage.us[2] / 1000.0)::numeric(15, 3)  as p90_ms,
+       (stage.us[3] / 1000.0)::numeric(15, 3)  as p99_ms,
+       (stage.us[4] / 1000.0)::numeric(15, 3)  as p999_ms,
+       (stage.us[5] / 1000.0)::numeric(15, 3)  as max_ms
+from runs_measured m
+join runs r using (run_ref)
 cross join lateral (values
-    (1, 'scheduled -> sent', l.scheduled_to_sent_ms),
-    (2, 'sent -> received', l.sent_to_received_ms),
-    (3, 'received -> processed', l.received_to_processed_ms),
-    (4, 'processed -> committed', l.processed_to_committed_ms),
-    (5, 'scheduled -> committed', l.scheduled_to_committed_ms)
-) as stage(place, name, ms)
-group by r.run_id, r.first_seen, stage.place, stage.name
+    (1, 'scheduled -> sent', m.scheduled_to_sent),
+    (2, 'sent -> received', m.sent_to_received),
+    (3, 'received -> processed', m.received_to_processed),
+    (4, 'processed -> committed', m.processed_to_committed),
+    (5, 'scheduled -> committed', m.scheduled_to_committed)
+) as stage(place, name, us)
 order by r.first_seen desc, stage.place;
 comment on view stage_latency_percentiles is 'Latency per run, newest first, stage by stage, in milliseconds; missing and negative values are counted, not dropped.';
 

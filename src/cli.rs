@@ -1,1 +1,387 @@
-//! (room to be filled)
+//! The command line: clap types only. What a flag means together with others is decided in `config`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use uuid::Uuid;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default());
+
+const EXAMPLES: &str = "\
+Examples:
+  finstream                                         everything, 1,000 transactions/s, until Ctrl-C
+  finstream --rate 20000 --duration 30s             a measured run: drains, audits, prints a summary
+  finstream --source yfinance:prices.csv --rate max trades from a yfinance file
+  finstream --role broker                           one role a terminal; consumer and producer find it
+  finstream --brokers kafka1:9092,kafka2:9092       the same pipeline on your cluster
+  finstream sql 'select * from user_totals order by net_spend desc limit 5'
+  finstream verify                                  do the books balance?";
+
+/// Finance transactions through a durable Kafka-API log into exact totals in PostgreSQL.
+///
+/// Without a subcommand finstream runs its roles: an embedded broker, a producer of transactions and a consumer that
+/// keeps exact totals in PostgreSQL. Nothing needs to be set up.
+#[derive(Debug, Parser)]
+#[command(name = "finstream", version, after_help = EXAMPLES, styles = STYLES, max_term_width = 110)]
+pub struct Cli {
+    /// Flags that every command understands, before and after its name.
+    #[command(flatten)]
+    pub shared: SharedArgs,
+    /// Flags of the pipeline itself.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// What to do instead of running the pipeline.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Flags that every command understands.
+#[derive(Clone, Debug, Args)]
+pub struct SharedArgs {
+    /// Where log, private PostgreSQL and ledger live
+    #[arg(long, value_name = "DIR", default_value = "finstream-data", env = "FINSTREAM_DATA_DIR", global = true)]
+    pub data_dir: PathBuf,
+
+    /// An external Kafka-API cluster instead of the embedded broker
+    #[arg(long, value_name = "HOST:PORT,…", env = "FINSTREAM_BROKERS", global = true)]
+    pub brokers: Option<String>,
+
+    /// A librdkafka property; K=@FILE reads the value from a file
+    ///
+    /// Repeatable. Secrets (passwords, keys) are refused here, because other users can read a command line: give them as
+    /// K=@FILE or one K=V a line in FINSTREAM_KAFKA_PROPERTY.
+    #[arg(short = 'X', long = "kafka-property", value_name = "K=V", global = true)]
+    pub kafka_properties: Vec<String>,
+
+    /// An external PostgreSQL instead of a private one; @FILE reads the URL from a file
+    ///
+    /// postgresql://USER@HOST:PORT/DATABASE; the password comes from PGPASSWORD, PGPASSFILE or ~/.pgpass.
+    #[arg(long, value_name = "URL", env = "FINSTREAM_DATABASE_URL", hide_env_values = true, global = true)]
+    pub database_url: Option<String>,
+
+    /// Topics are PREFIXtransactions and PREFIXaggregates
+    #[arg(
+        long,
+        value_name = "P",
+        default_value = "finance.",
+        env = "FINSTREAM_TOPIC_PREFIX",
+        global = true,
+        hide_short_help = true
+    )]
+    pub topic_prefix: String,
+
+    /// Partitions of topics that finstream creates
+    #[arg(long, value_name = "N", default_value_t = 6, env = "FINSTREAM_PARTITIONS", global = true, hide_short_help = true,
+          value_parser = clap::value_parser!(i32).range(1..=10_000))]
+    pub partitions: i32,
+
+    /// Replication factor of topics that finstream creates [default: the broker's]
+    #[arg(long, value_name = "N", env = "FINSTREAM_REPLICATION_FACTOR", global = true, hide_short_help = true,
+          value_parser = clap::value_parser!(i32).range(1..=32_767))]
+    pub replication_factor: Option<i32>,
+
+    /// The schema of the totals
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "finstream",
+        env = "FINSTREAM_DB_SCHEMA",
+        global = true,
+        hide_short_help = true
+    )]
+    pub db_schema: String,
+
+    /// Consumer group
+    #[arg(
+        long,
+        value_name = "ID",
+        default_value = "finstream",
+        env = "FINSTREAM_GROUP",
+        global = true,
+        hide_short_help = true
+    )]
+    pub group: String,
+
+    /// Folder with initdb and postgres, for the private PostgreSQL
+    #[arg(long, value_name = "DIR", env = "FINSTREAM_PG_BIN", global = true, hide_short_help = true)]
+    pub pg_bin: Option<PathBuf>,
+
+    /// Machine-readable output on stdout
+    #[arg(long, env = "FINSTREAM_JSON", global = true)]
+    pub json: bool,
+
+    /// Temporary data, removed at exit
+    #[arg(long, env = "FINSTREAM_EPHEMERAL", global = true, hide_short_help = true)]
+    pub ephemeral: bool,
+}
+
+/// The roles of the pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Role {
+    /// The embedded Kafka-API broker.
+    Broker,
+    /// Publishes a source at its arrival times.
+    Producer,
+    /// Keeps the totals in PostgreSQL.
+    Consumer,
+}
+
+/// When the embedded broker acknowledges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DurabilityArg {
+    /// After fdatasync: survives a power cut.
+    Fsync,
+    /// After the page-cache write: survives a killed process, as Apache Kafka's default does.
+    Os,
+}
+
+/// A number, or as fast as it goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum NumberOrMax {
+    /// Per second, or times faster.
+    Number(f64),
+    /// No limit.
+    Max,
+}
+
+/// Flags of the pipeline itself.
+#[derive(Clone, Debug, Args)]
+pub struct PipelineArgs {
+    /// Roles of this process, separated by commas [default: all; with --brokers: producer,consumer]
+    #[arg(long, value_name = "ROLE,…", value_delimiter = ',', env = "FINSTREAM_ROLE", help_heading = "Pipeline")]
+    pub role: Vec<Role>,
+
+    /// Messages per second, or max [default: 1000]
+    #[arg(long, value_name = "N|max", value_parser = number_or_max, env = "FINSTREAM_RATE", help_heading = "Source")]
+    pub rate: Option<NumberOrMax>,
+
+    /// Where transactions come from: synthetic, yfinance:FILE,…
+    #[arg(long, value_name = "SOURCE", default_value = "synthetic", env = "FINSTREAM_SOURCE", help_heading = "Source")]
+    pub source: String,
+
+    /// Replay a file by its own time, X times faster, or max
+    #[arg(long, value_name = "X|max", value_parser = number_or_max, conflicts_with = "rate", env = "FINSTREAM_SPEED", help_heading = "Source")]
+    pub speed: Option<NumberOrMax>,
+
+    /// Stop after N messages, drain, audit, print the summary
+    #[arg(long, value_name = "N", env = "FINSTREAM_COUNT", help_heading = "Source",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+
+    /// Run for this long, then stop producing, drain, audit, print the summary
+    #[arg(long, value_name = "TIME", value_parser = duration, env = "FINSTREAM_DURATION", help_heading = "Source")]
+    pub duration: Option<Duration>,
+
+    /// Users of the synthetic source
+    #[arg(long, value_name = "N", default_value_t = 10_000, env = "FINSTREAM_USERS", help_heading = "Source", hide_short_help = true,
+          value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub users: u64,
+
+    /// Zipf exponent of the users' activity; 0 is uniform
+    #[arg(
+        long,
+        value_name = "S",
+        default_value_t = 1.0,
+        env = "FINSTREAM_ZIPF",
+        help_heading = "Source",
+        hide_short_help = true
+    )]
+    pub zipf: f64,
+
+    /// Seed of everything random in a source
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        env = "FINSTREAM_SEED",
+        help_heading = "Source",
+        hide_short_help = true
+    )]
+    pub seed: u64,
+
+    /// Symbol of a file that names none [default: from the file's name]
+    #[arg(long, value_name = "S", env = "FINSTREAM_SYMBOL", help_heading = "Source", hide_short_help = true)]
+    pub symbol: Option<String>,
+
+    /// Currency of a file that names none
+    #[arg(
+        long,
+        value_name = "C",
+        default_value = "USD",
+        env = "FINSTREAM_CURRENCY",
+        help_heading = "Source",
+        hide_short_help = true
+    )]
+    pub currency: String,
+
+    /// A fixed run id, for byte-identical tests
+    #[arg(long, value_name = "UUID", env = "FINSTREAM_RUN_ID", help_heading = "Source", hide_short_help = true)]
+    pub run_id: Option<Uuid>,
+
+    /// Where the embedded broker listens; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", env = "FINSTREAM_KAFKA_LISTEN", help_heading = "Broker", hide_short_help = true)]
+    pub kafka_listen: Option<SocketAddr>,
+
+    /// The address that the embedded broker tells clients [default: where it listens]
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "FINSTREAM_KAFKA_ADVERTISE",
+        help_heading = "Broker",
+        hide_short_help = true
+    )]
+    pub kafka_advertise: Option<String>,
+
+    /// Acknowledge after fdatasync, or after the page-cache write
+    #[arg(long, value_enum, default_value = "fsync", env = "FINSTREAM_DURABILITY", help_heading = "Broker")]
+    pub durability: DurabilityArg,
+
+    /// Age at which the log is cut
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration, env = "FINSTREAM_RETENTION", help_heading = "Broker", hide_short_help = true)]
+    pub retention: Duration,
+
+    /// Size at which the log is cut
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "10GiB",
+        env = "FINSTREAM_RETENTION_BYTES",
+        help_heading = "Broker",
+        hide_short_help = true
+    )]
+    pub retention_bytes: ByteSize,
+
+    /// Allow addresses other than loopback; there is no authentication
+    #[arg(long, env = "FINSTREAM_INSECURE_LISTEN", help_heading = "Broker", hide_short_help = true)]
+    pub insecure_listen: bool,
+
+    /// Messages in a micro-batch, at most
+    #[arg(long, value_name = "N", default_value_t = 5_000, env = "FINSTREAM_BATCH_MAX", help_heading = "Consumer", hide_short_help = true,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub batch_max: u32,
+
+    /// Longest wait of a message for its batch to fill
+    #[arg(long, value_name = "TIME", default_value = "5ms", value_parser = duration, env = "FINSTREAM_BATCH_WAIT", help_heading = "Consumer", hide_short_help = true)]
+    pub batch_wait: Duration,
+
+    /// Longest wait for what is under way at the end
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration, env = "FINSTREAM_DRAIN_TIMEOUT", help_heading = "Pipeline", hide_short_help = true)]
+    pub drain_timeout: Duration,
+
+    /// Page, metrics and health [default: 127.0.0.1:8080, or the next free port]
+    #[arg(long, value_name = "ADDR", env = "FINSTREAM_HTTP", help_heading = "Windows")]
+    pub http: Option<SocketAddr>,
+
+    /// Show processed transactions on stdout
+    #[arg(long, env = "FINSTREAM_PRINT_TRANSACTIONS", help_heading = "Windows")]
+    pub print_transactions: bool,
+
+    /// Show changed totals on stdout
+    #[arg(long, env = "FINSTREAM_PRINT_AGGREGATES", help_heading = "Windows")]
+    pub print_aggregates: bool,
+
+    /// Write the summary to a file, as JSON
+    #[arg(long, value_name = "FILE", env = "FINSTREAM_SUMMARY", help_heading = "Windows")]
+    pub summary: Option<PathBuf>,
+
+    /// Write all addresses to a file, as JSON, when ready
+    #[arg(long, value_name = "FILE", env = "FINSTREAM_READY_FILE", help_heading = "Windows", hide_short_help = true)]
+    pub ready_file: Option<PathBuf>,
+}
+
+/// What to do instead of running the pipeline.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Do the books balance? Compares ledger, log and PostgreSQL to the message and to the cent
+    Verify(VerifyArgs),
+    /// psql on the totals, or the answer to QUERY; starts the private PostgreSQL if it is down
+    Sql(SqlArgs),
+    /// Start over (says what goes, and asks), or skip lost records on record
+    Reset(ResetArgs),
+    /// Print the JSON schema of a transaction
+    Schema,
+}
+
+/// Flags of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Further ledger folders, of producers elsewhere
+    #[arg(long, value_name = "DIR")]
+    pub ledger: Vec<PathBuf>,
+}
+
+/// Flags of `sql`.
+#[derive(Debug, Args)]
+pub struct SqlArgs {
+    /// The question; without one, psql is opened
+    pub query: Option<String>,
+}
+
+/// Flags of `reset`.
+#[derive(Debug, Args)]
+pub struct ResetArgs {
+    /// The topic of which a partition is moved [default: everything in the data directory goes]
+    #[arg(long, requires_all = ["partition", "to"])]
+    pub topic: Option<String>,
+    /// The partition to move
+    #[arg(long, requires = "topic")]
+    pub partition: Option<i32>,
+    /// The offset of the next record to apply
+    #[arg(long, requires = "topic")]
+    pub to: Option<i64>,
+    /// Agree that records between are not counted; the audit will name them
+    #[arg(long, requires = "topic")]
+    pub accept_loss: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Parses "5ms", "30s", "24h".
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write a number with a unit, such as 5ms, 30s, 24h"))
+}
+
+fn number_or_max(text: &str) -> Result<NumberOrMax, String> {
+    if text == "max" {
+        return Ok(NumberOrMax::Max);
+    }
+    match text.replace('_', "").parse::<f64>() {
+        Ok(number) if number.is_finite() && number > 0.0 && number <= 1e9 => Ok(NumberOrMax::Number(number)),
+        _ => Err("write a number above 0 and at most 1e9, or max".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn shared_flags_work_before_and_after_a_subcommand() {
+        for line in [["finstream", "--data-dir", "x", "verify"], ["finstream", "verify", "--data-dir", "x"]] {
+            let cli = Cli::try_parse_from(line).expect("both orders parse");
+            assert_eq!(cli.shared.data_dir, PathBuf::from("x"));
+        }
+    }
+
+    #[test]
+    fn the_short_help_fits_one_screen() {
+        let help = Cli::command().render_help().to_string();
+        assert!(help.lines().count() <= 50, "{} lines:\n{help}", help.lines().count());
+    }
+}

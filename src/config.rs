@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::broker::log::Durability;
+use crate::cli::{Cli, NumberOrMax, PipelineArgs, Role};
 use crate::transaction::{Currency, RunId};
 
 /// Settings of the embedded broker.
@@ -76,6 +77,7 @@ pub enum Pace {
 /// Settings of the producer role.
 #[derive(Clone, Debug)]
 pub struct ProducerSettings {
+    /// How to reach the broker.
     pub kafka: KafkaSettings,
     pub source: SourceSettings,
     pub pace: Pace,
@@ -113,4 +115,227 @@ pub struct ConsumerSettings {
     pub drain_timeout: Duration,
     /// Publish changed totals to the aggregates topic.
     pub publish_aggregates: bool,
+}
+
+/// A flag whose value makes no sense; exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl ConfigError {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        ConfigError(message.into())
+    }
+}
+
+/// Which roles this process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// The embedded broker.
+    pub broker: bool,
+    /// The producer.
+    pub producer: bool,
+    /// The consumer.
+    pub consumer: bool,
+}
+
+impl Roles {
+    /// From `--role`; none given means all, or producer and consumer where the brokers are elsewhere.
+    ///
+    /// # Errors
+    /// `--role broker` together with `--brokers`.
+    pub fn from_cli(cli: &Cli) -> Result<Roles, ConfigError> {
+        let external = cli.shared.brokers.is_some();
+        let named = &cli.pipeline.role;
+        if named.is_empty() {
+            return Ok(Roles { broker: !external, producer: true, consumer: true });
+        }
+        if external && named.contains(&Role::Broker) {
+            return Err(ConfigError::new(
+                "--role broker runs the embedded broker, and --brokers names another one: leave out one of them",
+            ));
+        }
+        Ok(Roles {
+            broker: named.contains(&Role::Broker),
+            producer: named.contains(&Role::Producer),
+            consumer: named.contains(&Role::Consumer),
+        })
+    }
+}
+
+/// librdkafka properties that hold secrets: refused on a command line, which other users can read.
+fn is_secret_property(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    key.contains("password")
+        || key.contains("secret")
+        || key.ends_with(".pem") && key.contains("key")
+        || key == "sasl.oauthbearer.config"
+}
+
+/// Reads `-X K=V` and the environment's `FINSTREAM_KAFKA_PROPERTY` (one K=V a line; secrets are allowed there).
+///
+/// # Errors
+/// A property without `=`, a secret in argv, an unreadable @FILE.
+pub fn kafka_properties(argv: &[String], environment: Option<&str>) -> Result<Vec<(String, String)>, ConfigError> {
+    let mut properties = Vec::new();
+    let lines = environment.into_iter().flat_map(str::lines).map(str::trim).filter(|line| !line.is_empty());
+    for (text, from_argv) in lines.map(|line| (line, false)).chain(argv.iter().map(|text| (text.as_str(), true))) {
+        let Some((key, value)) = text.split_once('=') else {
+            let shown = text.split_whitespace().next().unwrap_or_default();
+            return Err(ConfigError::new(format!("kafka property {shown:?} has no '=': write -X KEY=VALUE")));
+        };
+        let (key, value) = (key.trim(), value.trim());
+        let value = match value.strip_prefix('@') {
+            Some(file) => std::fs::read_to_string(file)
+                .map_err(|error| ConfigError::new(format!("kafka property {key}: cannot read {file}: {error}")))?
+                .trim_end_matches(['\n', '\r'])
+                .to_string(),
+            None if from_argv && is_secret_property(key) => {
+                return Err(ConfigError::new(format!(
+                    "kafka property {key} is a secret, and other users can read a command line: write -X {key}=@FILE, or \
+                     put {key}=… into the environment variable FINSTREAM_KAFKA_PROPERTY"
+                )));
+            }
+            None => value.to_string(),
+        };
+        properties.push((key.to_string(), value));
+    }
+    Ok(properties)
+}
+
+/// The database's URL, with @FILE read.
+///
+/// # Errors
+/// An unreadable file.
+pub fn database_url(argument: &str) -> Result<String, ConfigError> {
+    match argument.strip_prefix('@') {
+        None => Ok(argument.to_string()),
+        Some(file) => std::fs::read_to_string(file)
+            .map(|text| text.trim().to_string())
+            .map_err(|error| ConfigError::new(format!("--database-url: cannot read {file}: {error}"))),
+    }
+}
+
+/// The schema of the totals: a name of its own, never `public`.
+///
+/// # Errors
+/// `public`, PostgreSQL's own names, an empty or overlong name.
+pub fn schema(name: &str) -> Result<String, ConfigError> {
+    let plain = name.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_');
+    if name == "public" || name.starts_with("pg_") || !plain || name.is_empty() || name.len() > 63 {
+        return Err(ConfigError::new(format!(
+            "--db-schema {name:?}: write lower-case letters, digits and _, at most 63, and neither public nor pg_…"
+        )));
+    }
+    Ok(name.to_string())
+}
+
+/// What `--source` names.
+///
+/// # Errors
+/// An unknown kind, no files, a bad currency.
+pub fn source(pipeline: &PipelineArgs) -> Result<SourceSettings, ConfigError> {
+    if !(pipeline.zipf.is_finite() && (0.0..=10.0).contains(&pipeline.zipf)) {
+        return Err(ConfigError::new(format!("--zipf {} is outside of 0..10", pipeline.zipf)));
+    }
+    let (kind, rest) = pipeline.source.split_once(':').unwrap_or((pipeline.source.as_str(), ""));
+    match kind {
+        "synthetic" if rest.is_empty() => {
+            let users = pipeline.users;
+            Ok(SourceSettings::Synthetic { users, zipf_exponent: pipeline.zipf, seed: pipeline.seed })
+        }
+        "yfinance" => {
+            let files: Vec<PathBuf> = rest.split(',').filter(|file| !file.is_empty()).map(PathBuf::from).collect();
+            if files.is_empty() {
+                return Err(ConfigError::new("--source yfinance needs files: write --source yfinance:prices.csv"));
+            }
+            let currency =
+                pipeline.currency.parse().map_err(|error| ConfigError::new(format!("--currency: {error}")))?;
+            let (symbol, users, seed) = (pipeline.symbol.clone(), pipeline.users, pipeline.seed);
+            Ok(SourceSettings::Yfinance { files, symbol, currency, users, seed })
+        }
+        _ => Err(ConfigError::new(format!(
+            "--source {:?} is not known: write synthetic, or yfinance:FILE,… with CSV files of yfinance",
+            pipeline.source
+        ))),
+    }
+}
+
+/// Messages a second without a flag.
+const RATE_DEFAULT: f64 = 1_000.0;
+
+/// When messages are sent.
+pub fn pace(pipeline: &PipelineArgs) -> Pace {
+    match (pipeline.rate, pipeline.speed) {
+        (Some(NumberOrMax::Number(rate)), _) => Pace::Rate(rate),
+        (Some(NumberOrMax::Max), _) | (None, Some(NumberOrMax::Max)) => Pace::Max,
+        (None, Some(NumberOrMax::Number(speed))) => Pace::Speed(speed),
+        (None, None) => Pace::Rate(RATE_DEFAULT),
+    }
+}
+
+/// `address`, unless it would be open to the network without the user's word.
+///
+/// # Errors
+/// An address other than loopback without `--insecure-listen`.
+pub fn loopback_only(flag: &str, address: SocketAddr, insecure_listen: bool) -> Result<SocketAddr, ConfigError> {
+    if address.ip().is_loopback() || insecure_listen {
+        return Ok(address);
+    }
+    Err(ConfigError::new(format!(
+        "{flag} {address} is open to the network, and nobody is asked for a password there: use 127.0.0.1, or add \
+         --insecure-listen"
+    )))
+}
+
+/// The command line for the record: secrets redacted.
+pub fn redacted_command(arguments: impl Iterator<Item = String>) -> String {
+    let mut words = Vec::new();
+    for argument in arguments {
+        let shown = match argument.split_once("://") {
+            Some((scheme, rest)) => match rest.split_once('@') {
+                Some((user, host)) => {
+                    let user = user.split(':').next().unwrap_or_default();
+                    format!("{scheme}://{user}@{host}")
+                }
+                None => argument,
+            },
+            None => argument,
+        };
+        words.push(if shown.contains(' ') { format!("'{shown}'") } else { shown });
+    }
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_in_argv_is_refused_and_the_cure_is_named() {
+        let error = kafka_properties(&["sasl.password=x".to_string()], None).expect_err("refused");
+        assert!(error.to_string().contains("sasl.password=@FILE"), "{error}");
+        assert!(!error.to_string().contains("=x"));
+    }
+
+    #[test]
+    fn a_secret_in_the_environment_is_taken_and_argv_wins_over_it() {
+        let properties = kafka_properties(&["client.id=b".to_string()], Some("sasl.password=x\nclient.id=a\n"));
+        let properties = properties.expect("both are legal");
+        assert_eq!(properties.len(), 3);
+        assert_eq!(properties[2], ("client.id".to_string(), "b".to_string()));
+    }
+
+    #[test]
+    fn a_recorded_command_holds_no_password() {
+        let words = ["finstream", "--database-url", "postgresql://me:secret@db/x"].map(String::from);
+        assert_eq!(redacted_command(words.into_iter()), "finstream --database-url postgresql://me@db/x");
+    }
+
+    #[test]
+    fn an_address_beyond_loopback_needs_the_users_word() {
+        let open = "0.0.0.0:9092".parse().expect("an address");
+        assert!(loopback_only("--kafka-listen", open, false).is_err());
+        assert!(loopback_only("--kafka-listen", open, true).is_ok());
+    }
 }

@@ -14,7 +14,7 @@ pub enum Stage {
 }
 
 /// The asking side.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Trigger(watch::Sender<Stage>);
 
 /// The watching side; clones watch the same signal.

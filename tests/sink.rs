@@ -107,7 +107,9 @@ async fn one_symbol_on_six_partitions_is_exact_in_every_order_of_commits() {
     let notional: i64 = (0..6).map(|p| 3 * (100 * p + if p == 4 { 99 } else { 10 + p }) + 2 * (100 * p + 5)).sum();
     let expected = format!("12 30 {}.{:02} 4.99 720", notional / 100, notional % 100);
     assert_eq!(
-        schema.rows("select trades, quantity, notional, last_price, count(*) from symbol_totals group by 1, 2, 3, 4").await,
+        schema
+            .rows("select trades, quantity, notional, last_price, count(*) from symbol_totals group by 1, 2, 3, 4")
+            .await,
         [expected]
     );
 }
@@ -138,7 +140,10 @@ async fn a_user_in_two_partitions_is_added_up() {
     second.store(&purchases(5, 0..4, "ann"), &mut patience().1).await.unwrap();
     first.store(&purchases(0, 7..9, "ann"), &mut patience().1).await.unwrap();
     assert_eq!(schema.rows("select user_id, purchases, spend from user_totals").await, ["ann 13 19.50"]);
-    assert_eq!(schema.rows("select partition, version, last_offset from user_aggregates order by 1").await, ["0 2 8", "5 1 3"]);
+    assert_eq!(
+        schema.rows("select partition, version, last_offset from user_aggregates order by 1").await,
+        ["0 2 8", "5 1 3"]
+    );
 }
 
 #[tokio::test]
@@ -164,8 +169,14 @@ async fn messages_that_postgresql_refuses_become_dead_letters_and_the_rest_is_st
     let committed = worker.store(&batch, &mut patience().1).await.unwrap();
     assert_eq!(committed.parts.iter().map(|part| part.messages).sum::<u64>(), 97);
     assert_eq!(committed.next_offsets, [(0, 50), (1, 50)]);
-    assert_eq!(schema.rows("select partition, \"offset\" from dead_letters order by 1, 2").await, ["0 17", "1 0", "1 49"]);
-    assert_eq!(schema.rows("select count(*) from dead_letters where reason like 'refused by PostgreSQL: %'").await, ["3"]);
+    assert_eq!(
+        schema.rows("select partition, \"offset\" from dead_letters order by 1, 2").await,
+        ["0 17", "1 0", "1 49"]
+    );
+    assert_eq!(
+        schema.rows("select count(*) from dead_letters where reason like 'refused by PostgreSQL: %'").await,
+        ["3"]
+    );
     assert_eq!(schema.rows("select purchases from user_totals").await, ["97"]);
     assert_eq!(schema.rows("select count(*) from messages").await, ["97"]);
     assert_eq!(schema.rows("select sum(messages), sum(dead_letters) from partition_offsets").await, ["97 3"]);
@@ -192,7 +203,9 @@ async fn a_message_row_that_is_already_there_is_a_broken_invariant_not_a_dead_le
     let topic_ref = schema.stream(1).await;
     let mut worker = schema.worker(topic_ref, "i", &[0]).await;
     schema
-        .execute(&format!("insert into messages (\"offset\", received_at, topic_ref, partition) values (1, now(), {topic_ref}, 0)"))
+        .execute(&format!(
+            "insert into messages (\"offset\", received_at, topic_ref, partition) values (1, now(), {topic_ref}, 0)"
+        ))
         .await;
     let error = worker.store(&purchases(0, 0..3, "ann"), &mut patience().1).await.unwrap_err();
     assert!(matches!(error, SinkError::Broken { .. }), "{error}");
@@ -207,7 +220,10 @@ async fn another_group_or_another_cluster_is_refused_with_the_cure() {
     let error = check_schema_owner(&mut connection, "other").await.unwrap_err().to_string();
     assert!(error.contains("\"g\"") && error.contains("--db-schema"), "{error}");
     let error = open_stream(&mut connection, "elsewhere", "t", &[(0, 0)]).await.unwrap_err().to_string();
-    assert!(error.contains("elsewhere") && error.contains("finstream reset") && error.contains("--db-schema"), "{error}");
+    assert!(
+        error.contains("elsewhere") && error.contains("finstream reset") && error.contains("--db-schema"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -96,10 +96,7 @@ async fn a_commit_whose_answer_is_lost_is_recognised_and_not_repeated() {
         let unseen = committed.parts.iter().filter(|part| part.committed_at.is_none()).count();
         assert_eq!(unseen, batches_committed_unseen);
         worker.store(&purchases(0, 9..10, "ann"), &mut patience).await.unwrap();
-        assert_eq!(
-            schema.rows("select user_id, purchases from user_totals order by 1").await,
-            ["ann 10", "bob 1"]
-        );
+        assert_eq!(schema.rows("select user_id, purchases from user_totals order by 1").await, ["ann 10", "bob 1"]);
         assert_eq!(schema.rows("select count(*) from messages").await, ["11"]);
         assert_eq!(schema.rows("select count(*) from dead_letters").await, ["0"]);
         assert_eq!(breaker.load(Ordering::SeqCst), PASS, "the proxy saw no COMMIT");
@@ -143,14 +140,13 @@ async fn a_database_that_refuses_to_write_is_waited_for_and_makes_no_dead_letter
         // A new backend of the role means that the sink has met the error and came back.
         let mut connection = schema.connect().await;
         loop {
-            let others: i64 = sqlx::query_scalar(
-                "select count(*) from pg_stat_activity where usename = $1 and pid <> $2",
-            )
-            .bind(&role)
-            .bind(first_pid)
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
+            let others: i64 =
+                sqlx::query_scalar("select count(*) from pg_stat_activity where usename = $1 and pid <> $2")
+                    .bind(&role)
+                    .bind(first_pid)
+                    .fetch_one(&mut connection)
+                    .await
+                    .unwrap();
             if others > 0 {
                 break;
             }
@@ -204,5 +200,8 @@ async fn a_partition_whose_owner_is_stuck_in_a_copy_is_claimed_within_two_second
     let mut heir = schema.worker(topic_ref, "heir", &[0, 1]).await;
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     heir.store(&purchases(0, 0..3, "ann"), &mut patience().1).await.unwrap();
-    assert_eq!(schema.rows("select owner_instance, messages from partition_offsets order by partition").await, ["heir 3", "heir 0"]);
+    assert_eq!(
+        schema.rows("select owner_instance, messages from partition_offsets order by partition").await,
+        ["heir 3", "heir 0"]
+    );
 }

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 
 use finstream::clock::Micros;
 use finstream::transaction::{
-    Currency, Detail, Side, Transaction, WireCard, WireDetail, WireTrade, WireTransaction, patch_sent_at, schema_json,
+    Currency, Detail, Side, Transaction, WireCard, WireDetail, WireTrade, WireTransaction, patch_sent_at, read_sent_at,
+    schema_json,
 };
 use proptest::prelude::*;
 use rust_decimal::Decimal;
@@ -90,6 +91,7 @@ fn sent_at_is_patched_in_place_whatever_its_size() {
         assert!(patch_sent_at(&mut bytes, Micros(sent_at)));
         assert_eq!(bytes.len(), length);
         assert_eq!(Transaction::decode(&bytes).unwrap().sent_at, Some(Micros(sent_at)));
+        assert_eq!(read_sent_at(&bytes), Some(Micros(sent_at)));
     }
     let mut without = encoded(&Transaction { sent_at: None, ..purchase() });
     assert!(!patch_sent_at(&mut without, Micros(1)));

@@ -1,3 +1,22 @@
 //! The embedded Kafka-API broker: one node, durable, reached over TCP only.
+//!
+//! `server` accepts, `connection` keeps one client's requests in order, `frame` takes bytes off the socket, `schema`
+//! proves a request's counts, `dispatch` decodes and calls one of `handlers`; `catalog` holds topics, `group` holds
+//! consumer groups, `log` holds the bytes. Nobody outside reaches further than `Broker`.
 
+mod catalog;
+mod connection;
+mod dispatch;
+mod frame;
+mod group;
+mod handlers;
 pub mod log;
+mod node;
+mod producer_ids;
+mod schema;
+mod schemas;
+mod server;
+mod topic_config;
+mod versions;
+
+pub use server::{Broker, BrokerError, Limits};

@@ -9,6 +9,7 @@
 mod assignment;
 mod client;
 mod handoff;
+mod new_life;
 mod poll;
 mod publisher;
 mod rebalance;
@@ -35,6 +36,7 @@ use crate::progress::Progress;
 use crate::shutdown::{Shutdown, Stage};
 use crate::sink::{Class, Mismatch, Patience, SinkError, WorkerSettings, check_schema_owner, open_stream, progress};
 use handoff::{Handoff, Limits};
+pub use new_life::{PartitionInLog, TopicInLog, look_at_topic};
 use poll::Poller;
 use publisher::Publisher;
 use shared::{Mode, Shared};

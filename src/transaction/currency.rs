@@ -15,6 +15,12 @@ pub struct UnknownCurrency(pub String);
 impl Currency {
     /// US dollar.
     pub const USD: Currency = Currency(*b"USD");
+    /// Euro.
+    pub const EUR: Currency = Currency(*b"EUR");
+    /// Pound sterling.
+    pub const GBP: Currency = Currency(*b"GBP");
+    /// Japanese yen.
+    pub const JPY: Currency = Currency(*b"JPY");
 
     /// The code.
     pub fn as_str(&self) -> &str {

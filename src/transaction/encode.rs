@@ -76,6 +76,14 @@ pub fn patch_sent_at(encoded: &mut [u8], sent_at: Micros) -> bool {
     true
 }
 
+/// The `sent_at_us` of a transaction encoded by [`Transaction::encode_into`], without decoding the rest.
+pub fn read_sent_at(encoded: &[u8]) -> Option<Micros> {
+    let rest = encoded.strip_suffix(b"}")?;
+    let (head, number) = rest.split_at_checked(rest.len().checked_sub(SENT_AT_WIDTH)?)?;
+    let digits = std::str::from_utf8(number).ok()?.trim_start();
+    head.ends_with(SENT_AT_NAME).then(|| digits.parse().ok().map(Micros)).flatten()
+}
+
 /// Right-aligned; the blanks before a shorter number are legal JSON where leading zeros are not. Sixteen digits hold
 /// the years 2001 to 2286; what lies beyond their range is clamped.
 fn write_sent_at(place: &mut [u8], sent_at: Micros) {

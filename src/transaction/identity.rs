@@ -9,7 +9,8 @@ use uuid::Uuid;
 pub const HEADER_RUN: &str = "finstream-run";
 /// Header with the sequence in decimal text, from 0.
 pub const HEADER_SEQUENCE: &str = "finstream-sequence";
-/// Header with [`RunInfo`] as JSON, in the first message that a run sends to each partition.
+/// Header with [`RunInfo`] as JSON. The client chooses partitions, so the first 64 messages of a run carry it, and then
+/// every 10,000th, for a partition that got none of those.
 pub const HEADER_RUN_INFO: &str = "finstream-run-info";
 
 /// One start of a producer; UUID v7 unless the user fixed it.

@@ -19,7 +19,7 @@ mod time;
 
 pub use currency::{Currency, UnknownCurrency};
 pub use decode::DecodeError;
-pub use encode::patch_sent_at;
+pub use encode::{patch_sent_at, read_sent_at};
 pub use identity::{HEADER_RUN, HEADER_RUN_INFO, HEADER_SEQUENCE, MessageId, RunId, RunInfo, derived_transaction_id};
 pub use schema::{WireCard, WireDetail, WireTrade, WireTransaction, schema_json};
 pub use time::{TIME_MAX, TIME_MIN};

@@ -105,7 +105,9 @@ impl Schema {
     /// The rows of a query as text, columns joined by a space.
     pub async fn rows(&self, sql: &str) -> Vec<String> {
         let mut connection = self.connect().await;
-        let sql = format!("select concat_ws(' ', variadic array(select e.value from json_each_text(row_to_json(q)) e)) from ({sql}) q");
+        let sql = format!(
+            "select concat_ws(' ', variadic array(select e.value from json_each_text(row_to_json(q)) e)) from ({sql}) q"
+        );
         sqlx::query(AssertSqlSafe(sql))
             .fetch_all(&mut connection)
             .await
@@ -180,12 +182,7 @@ pub fn trade<'a>(user_id: &'a str, symbol: &'a str, quantity: i64, price_cents: 
     Transaction {
         amount: Decimal::new(price_cents * quantity, 2),
         event_time: Micros(event_us),
-        detail: Detail::Trade {
-            symbol: symbol.into(),
-            side: Side::Buy,
-            quantity,
-            price: Decimal::new(price_cents, 2),
-        },
+        detail: Detail::Trade { symbol: symbol.into(), side: Side::Buy, quantity, price: Decimal::new(price_cents, 2) },
         ..purchase(user_id, 0)
     }
 }

@@ -4,7 +4,58 @@
 //! Owns: segments, indexes, the journal that group commit writes, recovery, retention, producer state. Must not know:
 //! the Kafka protocol's requests and errors, sockets, topics' names beyond the directory that is handed in. It reads
 //! the record batch header (magic 2), because that is the storage format.
+//!
+//! One way through: [`Partition::append`] checks and queues; the `writer` thread puts all that waits into the `journal`
+//! as one group, syncs, writes the `segment`s and moves the high watermarks; the `housekeeper` thread writes
+//! `checkpoint`s behind it; `recovery` puts checkpoint and journal together again.
 
-mod contract;
+mod batch;
+mod checkpoint;
+mod codec;
+mod core;
+mod error;
+mod files;
+mod housekeeper;
+mod journal;
+mod journal_scan;
+mod offset_index;
+mod open;
+mod partition;
+mod producer_state;
+mod queue;
+mod read;
+mod records;
+mod recovery;
+mod retention;
+mod segment;
+mod segment_recovery;
+mod settings;
+mod store;
+mod writer;
 
-pub use contract::*;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+pub use error::{AppendError, OpenError, ReadError};
+pub use open::Log;
+pub use partition::{Appended, Partition};
+pub use read::Read;
+pub use settings::{Durability, LogSettings, PartitionConfig, PartitionId, RecoveryReport};
+
+// A panic while a lock is held poisons the log through the writer's guard; the data behind these locks stays usable
+// for readers, so the locks' own poison is not asked.
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read_lock<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write_lock<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,84 @@
+# What a developer types daily. `make run` and `make test` install what is missing (scripts/setup.sh says what).
+# Works with GNU make 3.81 (macOS).
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# Further arguments: make run ARGS="--rate 20000 --duration 30s", make test ARGS="--test http"
+ARGS ?=
+
+# One profile for everything: the world is built once, and what is tested is what runs.
+CARGO := scripts/with-env cargo
+PROFILE := --release
+
+.PHONY: help
+help: ## this list
+	@echo 'make run [ARGS="--help"]    set up what is missing, build, run'
+	@echo 'make test [ARGS="FILTER"]   set up what is missing, build, run every test'
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  %-12s %s\n", $$1, $$2 }'
+
+.PHONY: setup
+setup: ## install what is missing: C toolchain, zlib headers, PostgreSQL binaries
+	@scripts/setup.sh
+
+.PHONY: run
+run: setup ## build and run; arguments in ARGS
+	@$(CARGO) run $(PROFILE) --quiet -- $(ARGS)
+
+.PHONY: build
+build: setup ## build the binary: target/release/finstream
+	@$(CARGO) build $(PROFILE)
+
+.PHONY: test
+test: setup ## every test; a filter or other arguments of `cargo test` in ARGS
+	@$(CARGO) test $(PROFILE) $(ARGS)
+
+.PHONY: check
+check: setup fmt-check lint architecture deny ## what CI checks besides the tests
+
+.PHONY: fmt
+fmt: ## format the code
+	@$(CARGO) fmt
+
+.PHONY: fmt-check
+fmt-check: ## is the code formatted?
+	@scripts/component.sh rustfmt
+	@$(CARGO) fmt --check
+
+.PHONY: lint
+lint: setup ## clippy, warnings are errors
+	@scripts/component.sh clippy
+	@$(CARGO) clippy $(PROFILE) --all-targets --quiet -- -D warnings
+
+.PHONY: architecture
+architecture: setup ## do imports point one way?
+	@$(CARGO) test $(PROFILE) --quiet --test architecture
+
+.PHONY: deny
+deny: ## licences, sources and duplicates of the dependencies
+	@scripts/deny.sh check --hide-inclusion-graph licenses bans sources
+
+.PHONY: audit
+audit: ## known vulnerabilities of the dependencies (fetches the advisory database from GitHub)
+	@scripts/deny.sh check advisories
+
+.PHONY: up
+up: ## Redpanda, PostgreSQL, Prometheus and Grafana in containers
+	@scripts/compose-secrets.sh
+	@docker compose up --detach --wait
+	@echo 'Grafana http://127.0.0.1:3000   Prometheus http://127.0.0.1:9090   Kafka API 127.0.0.1:19092   PostgreSQL 127.0.0.1:15432'
+	@echo 'scripts/compose-finstream.sh runs finstream against them.'
+
+.PHONY: down
+down: ## stop the containers; their volumes stay
+	@docker compose down
+
+.PHONY: clean-data
+clean-data: setup ## start over: lists what ./finstream-data holds, asks, removes it
+	@$(CARGO) run $(PROFILE) --quiet -- reset
+
+.PHONY: clean
+clean: ## remove what was built and unpacked here; data stays
+	rm -rf target .local-deps

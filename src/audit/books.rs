@@ -1,0 +1,281 @@
+//! What is known of each message by (run, sequence): a byte of marks and a hash of what was to be sent.
+//!
+//! Nine bytes a message of a ledger, about a bit a message of a foreign run, so that tens of millions fit.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use rust_decimal::Decimal;
+
+use super::AuditError;
+use super::notebook::Notebook;
+use crate::ledger::{Intent, LedgerError, LedgerReader, Outcome};
+use crate::transaction::{Currency, MessageId, RunId};
+
+/// The ledger meant to send it.
+pub(super) const INTENDED: u8 = 1;
+/// The last word of the broker was yes.
+pub(super) const ACKNOWLEDGED: u8 = 2;
+/// In the log.
+pub(super) const IN_LOG: u8 = 4;
+/// In the log again.
+pub(super) const IN_LOG_TWICE: u8 = 8;
+/// A row.
+pub(super) const ROW: u8 = 16;
+/// Another row.
+pub(super) const ROW_TWICE: u8 = 32;
+/// A dead letter.
+pub(super) const DEAD_LETTER: u8 = 64;
+/// In a range that a person agreed to skip.
+pub(super) const SKIPPED: u8 = 128;
+
+/// A ledger's sequences have no gaps; a jump beyond this is no ledger of ours and must not take the memory.
+const SEQUENCE_JUMP_MAX: usize = 1 << 26;
+/// Sequences of one page of a foreign run.
+const PAGE_BITS: u32 = 12;
+/// Pages of foreign runs, at most (512 MiB): beyond that their doubles are not looked for.
+const PAGES_MAX: usize = 1 << 19;
+
+/// Everything known of one run.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub id: RunId,
+    /// Where its ledger is; None for a foreign run.
+    pub ledger: Option<PathBuf>,
+    /// A producer writes it at this moment.
+    pub live: bool,
+    /// The cluster that it wrote to, where that has a name.
+    wrote_to: Option<String>,
+    /// It wrote to another cluster than the one that is read.
+    pub elsewhere: bool,
+    /// The ledger could be read in part only: absences prove nothing.
+    pub damaged: bool,
+    /// By sequence.
+    pub marks: Vec<u8>,
+    /// By sequence: a hash of user, currency and amount.
+    intents: Vec<u64>,
+    /// Of a foreign run: which sequences the log has shown.
+    pages: HashMap<i64, Box<[u64; 64]>>,
+}
+
+/// All runs.
+#[derive(Debug, Default)]
+pub(super) struct Books {
+    pub runs: Vec<Run>,
+    index: HashMap<RunId, u32>,
+    pages: usize,
+    /// Runs of a ledger that wrote to another topic.
+    pub other_topics: u64,
+}
+
+/// How a log record compares with what is known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sighting {
+    /// The ledger knows it, and this is its first copy.
+    First,
+    /// A copy was seen before.
+    Again,
+    /// The ledger of its run never meant to send it.
+    Unintended,
+}
+
+impl Books {
+    /// Step one: what producers were told, before the log's end is looked at.
+    pub(super) fn read_outcomes(
+        &mut self,
+        dirs: &[PathBuf],
+        topic: &str,
+        book: &mut Notebook,
+    ) -> Result<(), AuditError> {
+        for dir in dirs {
+            let reader = LedgerReader::new(dir);
+            for record in reader.runs()? {
+                if record.topic != topic {
+                    self.other_topics += 1;
+                    continue;
+                }
+                let place = self.place(record.run);
+                let run = &mut self.runs[place as usize];
+                run.ledger = Some(dir.clone());
+                run.wrote_to = record.cluster_id;
+                run.live = reader.is_being_written(record.run);
+                let read = reader.read_outcomes(record.run, |outcome| run.told(outcome));
+                run.survive(read, book)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Step three: what producers meant to send, after the log's end is known.
+    pub(super) fn read_intents(&mut self, cluster_id: Option<&str>, book: &mut Notebook) -> Result<(), AuditError> {
+        for run in &mut self.runs {
+            let Some(dir) = run.ledger.clone() else { continue };
+            run.elsewhere = run.wrote_to.is_some() && cluster_id.is_some() && run.wrote_to.as_deref() != cluster_id;
+            let read = LedgerReader::new(&dir).read_intents(run.id, |intent| run.meant(&intent));
+            run.survive(read, book)?;
+            book.counts.intended += run.marks.iter().filter(|marks| **marks & INTENDED != 0).count() as u64;
+            book.counts.acknowledged += run.marks.iter().filter(|marks| **marks & ACKNOWLEDGED != 0).count() as u64;
+        }
+        Ok(())
+    }
+
+    /// The number of a run; a new one is foreign.
+    pub(super) fn place(&mut self, id: RunId) -> u32 {
+        if let Some(place) = self.index.get(&id) {
+            return *place;
+        }
+        let place = self.runs.len() as u32;
+        self.runs.push(Run {
+            id,
+            ledger: None,
+            live: false,
+            wrote_to: None,
+            elsewhere: false,
+            damaged: false,
+            marks: Vec::new(),
+            intents: Vec::new(),
+            pages: HashMap::new(),
+        });
+        self.index.insert(id, place);
+        place
+    }
+
+    /// Notes that the log holds a message.
+    pub(super) fn see_in_log(&mut self, place: u32, sequence: i64, book: &mut Notebook) -> Sighting {
+        let run = &mut self.runs[place as usize];
+        if run.ledger.is_none() {
+            return self.see_foreign(place, sequence, book);
+        }
+        match run.mark(sequence) {
+            Some(marks) => {
+                let seen = *marks;
+                *marks |= if seen & IN_LOG == 0 { IN_LOG } else { IN_LOG_TWICE };
+                match seen {
+                    _ if seen & IN_LOG != 0 => Sighting::Again,
+                    _ if seen & (INTENDED | ACKNOWLEDGED) == 0 => Sighting::Unintended,
+                    _ => Sighting::First,
+                }
+            }
+            None => Sighting::Unintended,
+        }
+    }
+
+    fn see_foreign(&mut self, place: u32, sequence: i64, book: &mut Notebook) -> Sighting {
+        let (page, bit) = (sequence >> PAGE_BITS, (sequence & ((1 << PAGE_BITS) - 1)) as usize);
+        let pages = &mut self.runs[place as usize].pages;
+        if !pages.contains_key(&page) {
+            if self.pages == PAGES_MAX {
+                return Sighting::First;
+            }
+            self.pages += 1;
+            if self.pages == PAGES_MAX {
+                book.notes.push("too many foreign messages to look for doubles in all of them".to_owned());
+            }
+        }
+        let word = &mut pages.entry(page).or_insert_with(|| Box::new([0; 64]))[bit / 64];
+        let mask = 1u64 << (bit % 64);
+        let seen = *word & mask != 0;
+        *word |= mask;
+        if seen { Sighting::Again } else { Sighting::First }
+    }
+
+    /// Whether the ledger meant to send exactly this; None where it cannot tell.
+    pub(super) fn agrees(&self, id: (u32, i64), user_id: &str, currency: Currency, amount: Decimal) -> Option<bool> {
+        let run = &self.runs[id.0 as usize];
+        let sequence = usize::try_from(id.1).ok()?;
+        let intended = run.marks.get(sequence)? & INTENDED != 0;
+        intended.then(|| run.intents.get(sequence) == Some(&hash(user_id, currency, amount)))
+    }
+
+    /// Adds marks to a message of a ledger; foreign ones have none.
+    pub(super) fn mark(&mut self, place: u32, sequence: i64, mark: u8) {
+        let run = &mut self.runs[place as usize];
+        if run.ledger.is_some()
+            && let Some(marks) = run.mark(sequence)
+        {
+            *marks |= if mark == ROW && *marks & ROW != 0 { ROW_TWICE } else { mark };
+        }
+    }
+
+    /// Who a message is.
+    pub(super) fn name(&self, place: u32, sequence: i64) -> MessageId {
+        MessageId { run: self.runs[place as usize].id, sequence }
+    }
+}
+
+impl Run {
+    fn told(&mut self, outcome: Outcome) {
+        // The last outcome holds.
+        let (sequence, acknowledged) = match outcome {
+            Outcome::Acknowledged { sequence, .. } => (sequence, true),
+            Outcome::Unknown { sequence } => (sequence, false),
+        };
+        if let Some(marks) = self.grow(sequence) {
+            *marks = if acknowledged { *marks | ACKNOWLEDGED } else { *marks & !ACKNOWLEDGED };
+        }
+    }
+
+    fn meant(&mut self, intent: &Intent<'_>) {
+        if let Some(marks) = self.grow(intent.sequence) {
+            *marks |= INTENDED;
+            // `grow` has checked the sequence.
+            let place = intent.sequence as usize;
+            if self.intents.len() <= place {
+                self.intents.resize(self.marks.len().max(place + 1), 0);
+            }
+            self.intents[place] = hash(intent.user_id, intent.currency, intent.amount);
+        }
+    }
+
+    fn grow(&mut self, sequence: i64) -> Option<&mut u8> {
+        let place = usize::try_from(sequence).ok()?;
+        if place >= self.marks.len() {
+            if place - self.marks.len() > SEQUENCE_JUMP_MAX {
+                self.damaged = true;
+                return None;
+            }
+            self.marks.resize(place + 1, 0);
+        }
+        self.marks.get_mut(place)
+    }
+
+    fn mark(&mut self, sequence: i64) -> Option<&mut u8> {
+        self.marks.get_mut(usize::try_from(sequence).ok()?)
+    }
+
+    /// A damaged ledger still proves what it holds; that it is damaged is said, once.
+    fn survive(&mut self, read: Result<(), LedgerError>, book: &mut Notebook) -> Result<(), AuditError> {
+        match read {
+            Err(error @ LedgerError::Damaged { .. }) => {
+                self.damaged = true;
+                book.undecided.push(error.to_string());
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Hands out the places at which messages were acknowledged, the last ones only for each message.
+    pub(super) fn acknowledged_places(&self, mut each: impl FnMut(i64, i32, i64)) {
+        let Some(dir) = &self.ledger else { return };
+        // It was read before: what is damaged has been said.
+        let _ = LedgerReader::new(dir).read_outcomes(self.id, |outcome| {
+            if let Outcome::Acknowledged { sequence, partition, offset } = outcome {
+                each(sequence, partition, offset);
+            }
+        });
+    }
+
+    /// What the ledger says of some messages, for a report.
+    pub(super) fn describe(dir: &Path, id: RunId, mut each: impl FnMut(&Intent<'_>)) {
+        let _ = LedgerReader::new(dir).read_intents(id, |intent| each(&intent));
+    }
+}
+
+fn hash(user_id: &str, currency: Currency, amount: Decimal) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    // 1.5 and 1.50 are the same money.
+    (user_id, currency, amount.normalize()).hash(&mut hasher);
+    hasher.finish()
+}

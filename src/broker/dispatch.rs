@@ -1,0 +1,101 @@
+//! From a frame to the handler of its API, and from the handler's message back to bytes.
+//!
+//! Must not know what any API does.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::RequestKind;
+use kafka_protocol::protocol::{Encodable, HeaderVersion};
+use metrics::counter;
+
+use super::connection::Answer;
+use super::frame::{self, FrameError, Head, Opened};
+use super::handlers;
+use super::node::Node;
+use crate::metrics::BROKER_REQUESTS_TOTAL;
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    /// The peer's address, without its port.
+    pub(crate) host: String,
+}
+
+/// Carries out one request.
+///
+/// # Errors
+/// Whatever means that this connection must be closed; errors that Kafka's protocol can tell are in the answer.
+pub(crate) async fn carry_out(node: &Arc<Node>, client: &Client, frame: Bytes) -> Result<Answer, FrameError> {
+    let (head, mut body) = match frame::open(frame)? {
+        Opened::Request(head, body) => (head, body),
+        Opened::FutureApiVersions(head) => {
+            let response = handlers::api_versions::unsupported();
+            return encode(&Head { version: 0, ..head }, &response).map(Answer::Now);
+        }
+    };
+    counter!(BROKER_REQUESTS_TOTAL, "api" => head.api.name).increment(1);
+    let request = RequestKind::decode(head.api.key, &mut body, head.version).map_err(|error| {
+        FrameError::Undecodable { api: head.api.name, version: head.version, reason: error.to_string() }
+    })?;
+    // The frame is held by what was decoded from it only.
+    drop(body);
+    match request {
+        RequestKind::Produce(request) => handlers::produce::handle(node, head, request).await,
+        request => answer(node, client, &head, request).await.map(Answer::Now),
+    }
+}
+
+async fn answer(node: &Arc<Node>, client: &Client, head: &Head, request: RequestKind) -> Result<Bytes, FrameError> {
+    use handlers as on;
+    let version = head.version;
+    match request {
+        RequestKind::ApiVersions(_) => encode(head, &on::api_versions::handle()),
+        RequestKind::Metadata(request) => encode(head, &on::metadata::handle(node, request, version)),
+        RequestKind::Fetch(request) => encode(head, &on::fetch::handle(node, request, version).await),
+        RequestKind::ListOffsets(request) => encode(head, &on::list_offsets::handle(node, request)),
+        RequestKind::OffsetForLeaderEpoch(request) => encode(head, &on::offset_for_leader_epoch::handle(node, request)),
+        RequestKind::CreateTopics(request) => encode(head, &on::create_topics::handle(node, request, version).await),
+        RequestKind::DeleteTopics(request) => encode(head, &on::delete_topics::handle(node, request, version).await),
+        RequestKind::CreatePartitions(request) => encode(head, &on::create_partitions::handle(node, request).await),
+        RequestKind::DeleteRecords(request) => encode(head, &on::delete_records::handle(node, request).await),
+        RequestKind::InitProducerId(request) => encode(head, &on::init_producer_id::handle(node, request).await),
+        RequestKind::FindCoordinator(request) => encode(head, &on::find_coordinator::handle(node, request, version)),
+        RequestKind::JoinGroup(request) => {
+            encode(head, &on::join_group::handle(node, client, &head.client_id, request, version).await)
+        }
+        RequestKind::SyncGroup(request) => encode(head, &on::sync_group::handle(node, request).await),
+        RequestKind::Heartbeat(request) => encode(head, &on::heartbeat::handle(node, request)),
+        RequestKind::LeaveGroup(request) => encode(head, &on::leave_group::handle(node, request, version)),
+        RequestKind::OffsetCommit(request) => encode(head, &on::offset_commit::handle(node, request).await),
+        RequestKind::OffsetFetch(request) => encode(head, &on::offset_fetch::handle(node, request, version)),
+        RequestKind::OffsetDelete(request) => encode(head, &on::offset_delete::handle(node, request).await),
+        RequestKind::DescribeGroups(request) => encode(head, &on::describe_groups::handle(node, request, version)),
+        RequestKind::ListGroups(request) => encode(head, &on::list_groups::handle(node, request)),
+        RequestKind::DeleteGroups(request) => encode(head, &on::delete_groups::handle(node, request).await),
+        RequestKind::DescribeConfigs(request) => encode(head, &on::describe_configs::handle(node, request)),
+        RequestKind::AlterConfigs(request) => encode(head, &on::alter_configs::handle(node, request).await),
+        RequestKind::IncrementalAlterConfigs(request) => {
+            encode(head, &on::incremental_alter_configs::handle(node, request).await)
+        }
+        RequestKind::DescribeCluster(request) => encode(head, &on::describe_cluster::handle(node, request)),
+        _ => Err(FrameError::UnknownApi(head.api.key as i16)),
+    }
+}
+
+/// One answer with its length and header.
+pub(crate) fn encode<M: Encodable + HeaderVersion>(head: &Head, message: &M) -> Result<Bytes, FrameError> {
+    let version = head.version;
+    let failed = |reason: String| FrameError::Unencodable { api: head.api.name, version, reason };
+    let header_bytes = if M::header_version(version) >= 1 { 5 } else { 4 };
+    let bytes = header_bytes + message.compute_size(version).map_err(|error| failed(error.to_string()))?;
+    let length = i32::try_from(bytes).map_err(|_| failed(format!("{bytes} bytes are too many")))?;
+    let mut out = BytesMut::with_capacity(4 + bytes);
+    out.put_i32(length);
+    out.put_i32(head.correlation_id);
+    if header_bytes == 5 {
+        out.put_u8(0);
+    }
+    message.encode(&mut out, version).map_err(|error| failed(error.to_string()))?;
+    Ok(out.freeze())
+}

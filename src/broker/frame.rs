@@ -1,0 +1,178 @@
+//! Length-prefixed frames off a socket, and the header of a request in one.
+//!
+//! Nothing is reserved on the word of a length alone: the buffer grows with what has arrived. Must not know what a
+//! request means.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::schema::{SchemaError, Walk};
+use super::server::Limits;
+use super::versions::Api;
+
+/// The buffer grows in steps of this, or doubles.
+const GROWTH_BYTES_MIN: usize = 64 * 1024;
+/// An idle connection does not hold a larger buffer than this.
+const IDLE_BUFFER_BYTES_MAX: usize = 256 * 1024;
+/// API key of the one request that may be as large as `frame_bytes_max`.
+const PRODUCE: i16 = 0;
+
+/// Why a connection is closed while its bytes are read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FrameError {
+    #[error("the connection broke: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("a request of {bytes} bytes announced; the limit is {limit} (is this a Kafka client?)")]
+    Length { bytes: i64, limit: usize },
+    #[error("{got} of {bytes} bytes of a request came within {limit:?}; then nothing more")]
+    Unfinished { got: usize, bytes: usize, limit: Duration },
+    #[error("nothing came for {0:?}")]
+    Idle(Duration),
+    #[error("API key {0} is not served")]
+    UnknownApi(i16),
+    #[error("{api} version {version} is not served")]
+    UnknownVersion { api: &'static str, version: i16 },
+    #[error("{api} version {version} cannot be read: {source}")]
+    Malformed { api: &'static str, version: i16, source: SchemaError },
+    #[error("{api} version {version} cannot be decoded: {reason}")]
+    Undecodable { api: &'static str, version: i16, reason: String },
+    #[error("the answer to {api} version {version} cannot be encoded: {reason}")]
+    Unencodable { api: &'static str, version: i16, reason: String },
+    #[error("a produce request without acknowledgement failed: {0}")]
+    Unacknowledged(String),
+}
+
+/// Reads frames of one connection.
+pub(crate) struct FrameReader<R> {
+    socket: R,
+    buffer: BytesMut,
+    limits: Limits,
+    first: bool,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    pub(crate) fn new(socket: R, limits: Limits) -> Self {
+        FrameReader { socket, buffer: BytesMut::new(), limits, first: true }
+    }
+
+    /// The next frame without its length; None when the peer closed between frames.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
+        if self.buffer.is_empty() {
+            if self.buffer.capacity() > IDLE_BUFFER_BYTES_MAX {
+                self.buffer = BytesMut::new();
+            }
+            let idle = self.limits.idle_timeout;
+            match tokio::time::timeout(idle, self.read(GROWTH_BYTES_MIN)).await {
+                Err(_) => return Err(FrameError::Idle(idle)),
+                Ok(read) => {
+                    if read? == 0 {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+        let deadline = tokio::time::Instant::now() + self.limits.request_timeout;
+        let mut needed = 4;
+        loop {
+            if let Some(length) = self.announced()? {
+                needed = 4 + length;
+                if self.buffer.len() >= needed {
+                    self.first = false;
+                    self.buffer.advance(4);
+                    return Ok(Some(self.buffer.split_to(length).freeze()));
+                }
+            }
+            let missing = needed.saturating_sub(self.buffer.len());
+            match tokio::time::timeout_at(deadline, self.read(missing)).await {
+                Ok(read) => {
+                    if read? == 0 {
+                        return Ok(None);
+                    }
+                }
+                Err(_) => {
+                    let limit = self.limits.request_timeout;
+                    return Err(FrameError::Unfinished { got: self.buffer.len(), bytes: needed, limit });
+                }
+            }
+        }
+    }
+
+    /// The length at the buffer's start, once it is there, checked against what this request may have.
+    fn announced(&self) -> Result<Option<usize>, FrameError> {
+        let Some(head) = self.buffer.first_chunk::<4>() else { return Ok(None) };
+        let bytes = i64::from(i32::from_be_bytes(*head));
+        let limit = match self.buffer.get(4..6) {
+            // A client introduces itself before it sends data; a port scanner or a browser never gets further.
+            _ if self.first => self.limits.first_frame_bytes_max,
+            Some(key) if i16::from_be_bytes([key[0], key[1]]) != PRODUCE => self.limits.small_frame_bytes_max,
+            _ => self.limits.frame_bytes_max,
+        };
+        match usize::try_from(bytes) {
+            Ok(length) if (8..=limit).contains(&length) => Ok(Some(length)),
+            _ => Err(FrameError::Length { bytes, limit }),
+        }
+    }
+
+    /// Reads what is there, having room for at most twice what has come already.
+    async fn read(&mut self, missing: usize) -> std::io::Result<usize> {
+        let room = missing.min(self.buffer.len()).max(GROWTH_BYTES_MIN);
+        if self.buffer.capacity() == self.buffer.len() {
+            self.buffer.reserve(room);
+        }
+        self.socket.read_buf(&mut self.buffer).await
+    }
+}
+
+/// A request's header, and where it is to be answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) api: &'static Api,
+    pub(crate) version: i16,
+    pub(crate) correlation_id: i32,
+    pub(crate) client_id: String,
+}
+
+/// A frame split into header and body.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    /// A request of a version that we take; its counts are proven.
+    Request(Head, Bytes),
+    /// An ApiVersions request of a version that we do not know: answered in version 0.
+    FutureApiVersions(Head),
+}
+
+/// Reads the header and proves the body's counts.
+pub(crate) fn open(frame: Bytes) -> Result<Opened, FrameError> {
+    let (Some(key), Some(version), Some(id)) = (frame.get(0..2), frame.get(2..4), frame.get(4..8)) else {
+        return Err(FrameError::Length { bytes: frame.len() as i64, limit: 8 });
+    };
+    let key = i16::from_be_bytes([key[0], key[1]]);
+    let version = i16::from_be_bytes([version[0], version[1]]);
+    let correlation_id = i32::from_be_bytes([id[0], id[1], id[2], id[3]]);
+    let api = Api::find(key).ok_or(FrameError::UnknownApi(key))?;
+    let mut head = Head { api, version, correlation_id, client_id: String::new() };
+    if !api.takes(version) {
+        return match api.key {
+            kafka_protocol::messages::ApiKey::ApiVersions => Ok(Opened::FutureApiVersions(head)),
+            _ => Err(FrameError::UnknownVersion { api: api.name, version }),
+        };
+    }
+    let malformed = |source| FrameError::Malformed { api: api.name, version, source };
+    let client_bytes = match frame.get(8..10).map(|length| i16::from_be_bytes([length[0], length[1]])) {
+        None => return Err(malformed(SchemaError::Truncated)),
+        Some(length) => usize::try_from(length).unwrap_or(0),
+    };
+    let client_id = frame.get(10..10 + client_bytes).ok_or_else(|| malformed(SchemaError::Truncated))?;
+    head.client_id = String::from_utf8_lossy(client_id).into_owned();
+    let mut body = frame.slice(10 + client_bytes..);
+    if version >= api.schema.flexible_from {
+        let mut walk = Walk::new(&body, version, true);
+        walk.tagged(&[]).map_err(malformed)?;
+        let rest = walk.rest();
+        body.advance(body.len() - rest);
+    }
+    api.schema.check(&body, version).map_err(malformed)?;
+    Ok(Opened::Request(head, body))
+}

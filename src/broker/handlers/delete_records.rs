@@ -1,0 +1,32 @@
+//! DeleteRecords (21), versions 0-2. Offset -1 is the high watermark.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
+use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
+
+use super::errors::KafkaError;
+use crate::broker::node::Node;
+
+/// Raises log starts.
+pub(crate) async fn handle(node: &Node, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let known = node.catalog.topic(&topic.name);
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for asked in topic.partitions {
+            let result = DeleteRecordsPartitionResult::default().with_partition_index(asked.partition_index);
+            let Some(partition) = known.as_ref().and_then(|topic| topic.partition(asked.partition_index)) else {
+                let code = ResponseError::UnknownTopicOrPartition.code();
+                partitions.push(result.with_error_code(code).with_low_watermark(-1));
+                continue;
+            };
+            let before = if asked.offset == -1 { partition.high_watermark() } else { asked.offset };
+            partitions.push(match partition.delete_records_before(before).await {
+                Ok(log_start) => result.with_low_watermark(log_start),
+                Err(error) => result.with_error_code(error.code()).with_low_watermark(-1),
+            });
+        }
+        topics.push(DeleteRecordsTopicResult::default().with_name(topic.name).with_partitions(partitions));
+    }
+    DeleteRecordsResponse::default().with_topics(topics)
+}

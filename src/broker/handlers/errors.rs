@@ -1,0 +1,96 @@
+//! What our errors are called in Kafka's protocol. The one place that maps them.
+
+use kafka_protocol::ResponseError;
+
+use crate::broker::catalog::CatalogError;
+use crate::broker::group::{GroupError, StoreError};
+use crate::broker::log::{AppendError, ReadError};
+use crate::broker::topic_config::ConfigError;
+
+/// An error with its number in the protocol.
+pub(super) trait KafkaError {
+    /// Its name in the protocol.
+    fn kafka(&self) -> ResponseError;
+
+    /// Its number.
+    fn code(&self) -> i16 {
+        self.kafka().code()
+    }
+}
+
+impl KafkaError for AppendError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            AppendError::Corrupt(_) => ResponseError::CorruptMessage,
+            AppendError::TooLarge { .. } => ResponseError::MessageTooLarge,
+            AppendError::UnsupportedMagic(_) => ResponseError::UnsupportedForMessageFormat,
+            AppendError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
+            AppendError::InvalidProducerEpoch { .. } => ResponseError::InvalidProducerEpoch,
+            AppendError::Storage(_) => ResponseError::KafkaStorageError,
+            // Retriable, and it says that nothing was appended.
+            AppendError::Busy { .. } => ResponseError::NotEnoughReplicas,
+            AppendError::Deleted => ResponseError::UnknownTopicOrPartition,
+        }
+    }
+}
+
+impl KafkaError for ReadError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            ReadError::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
+            ReadError::Storage(_) => ResponseError::KafkaStorageError,
+            ReadError::Deleted => ResponseError::UnknownTopicOrPartition,
+        }
+    }
+}
+
+impl KafkaError for CatalogError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            CatalogError::InvalidName(_) | CatalogError::Collides(..) => ResponseError::InvalidTopicException,
+            CatalogError::Exists(_) => ResponseError::TopicAlreadyExists,
+            CatalogError::Unknown(_) => ResponseError::UnknownTopicOrPartition,
+            CatalogError::Partitions { .. } => ResponseError::InvalidPartitions,
+            CatalogError::TooManyPartitions(_) => ResponseError::PolicyViolation,
+            CatalogError::Unreadable(..) | CatalogError::Log(_) => ResponseError::KafkaStorageError,
+            CatalogError::State(error) => error.kafka(),
+        }
+    }
+}
+
+impl KafkaError for ConfigError {
+    fn kafka(&self) -> ResponseError {
+        ResponseError::InvalidConfig
+    }
+}
+
+impl KafkaError for StoreError {
+    fn kafka(&self) -> ResponseError {
+        // Retriable by every client; the cause is in the broker's own log.
+        ResponseError::CoordinatorNotAvailable
+    }
+}
+
+impl KafkaError for GroupError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            GroupError::InvalidGroup => ResponseError::InvalidGroupId,
+            GroupError::InvalidSessionTimeout => ResponseError::InvalidSessionTimeout,
+            GroupError::UnknownMember => ResponseError::UnknownMemberId,
+            GroupError::FencedInstance => ResponseError::FencedInstanceId,
+            GroupError::MemberIdRequired(_) => ResponseError::MemberIdRequired,
+            GroupError::IllegalGeneration => ResponseError::IllegalGeneration,
+            GroupError::RebalanceInProgress => ResponseError::RebalanceInProgress,
+            GroupError::InconsistentProtocol => ResponseError::InconsistentGroupProtocol,
+            GroupError::Full => ResponseError::GroupMaxSizeReached,
+            GroupError::NotEmpty => ResponseError::NonEmptyGroup,
+            GroupError::NotFound => ResponseError::GroupIdNotFound,
+            GroupError::NotAvailable => ResponseError::CoordinatorNotAvailable,
+        }
+    }
+}
+
+/// 0 or the error's number.
+pub(super) fn code_of<T, E: KafkaError>(result: &Result<T, E>) -> i16 {
+    result.as_ref().err().map_or(0, KafkaError::code)
+}

@@ -1,0 +1,138 @@
+//! Fetch (1), versions 4-17. v12 flexible; v13 topics by id (KIP-516); v15 and later only add what brokers send.
+//!
+//! A fetch with too little to return waits until a high watermark moves, `max_wait_ms` at most. Whole batches, the
+//! first of which contains the offset; at least one batch, however small the limits. Fetch sessions (KIP-227) are
+//! declined by session id 0, which every client must accept. Without transactions the last stable offset is the high
+//! watermark, for either isolation level.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::select_all;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::{FetchRequest, FetchResponse};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::errors::KafkaError;
+use crate::broker::log::Partition;
+use crate::broker::node::{LEADER_EPOCH, Node};
+
+/// Bytes of records in one answer, whatever the client would take.
+const RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The longest that a fetch may wait.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Where one partition of the request is found.
+struct Target {
+    request: FetchPartition,
+    partition: Result<Partition, ResponseError>,
+}
+
+/// Records, or the wait for them.
+pub(crate) async fn handle(node: &Node, request: FetchRequest, version: i16) -> FetchResponse {
+    if request.session_id != 0 {
+        return FetchResponse::default().with_error_code(ResponseError::FetchSessionIdNotFound.code());
+    }
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
+    let deadline = Instant::now() + wait;
+    let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(RESPONSE_BYTES_MAX);
+    let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max);
+    let topics: Vec<(FetchTopic, Vec<Target>)> =
+        request.topics.into_iter().map(|topic| find(node, topic, version)).collect();
+    // Watch before reading, or a move in between would go unseen.
+    let mut watches: Vec<watch::Receiver<i64>> = topics
+        .iter()
+        .flat_map(|(_, targets)| targets)
+        .filter_map(|target| target.partition.as_ref().ok().map(Partition::watch_high_watermark))
+        .collect();
+    loop {
+        for watch in &mut watches {
+            watch.borrow_and_update();
+        }
+        let answer = read_all(&topics, bytes_max);
+        let enough = answer.bytes >= bytes_min || answer.failed || watches.is_empty();
+        if enough || Instant::now() >= deadline {
+            return FetchResponse::default().with_responses(answer.topics);
+        }
+        let moved = select_all(watches.iter_mut().map(|watch| Box::pin(watch.changed())));
+        let gone = match tokio::time::timeout_at(deadline, moved).await {
+            Ok((Err(_), index, _)) => Some(index),
+            Ok((Ok(()), ..)) | Err(_) => None,
+        };
+        if let Some(index) = gone {
+            // Deleted or poisoned: reading says which; watching it again would spin.
+            watches.swap_remove(index);
+        }
+    }
+}
+
+fn find(node: &Node, mut topic: FetchTopic, version: i16) -> (FetchTopic, Vec<Target>) {
+    let (known, missing) = if version >= 13 {
+        (node.catalog.topic_by_id(topic.topic_id), ResponseError::UnknownTopicId)
+    } else {
+        (node.catalog.topic(&topic.topic), ResponseError::UnknownTopicOrPartition)
+    };
+    let target = |request: FetchPartition| {
+        let partition = match &known {
+            None => Err(missing),
+            Some(_) if request.current_leader_epoch > LEADER_EPOCH => Err(ResponseError::UnknownLeaderEpoch),
+            Some(topic) => topic.partition(request.partition).cloned().ok_or(ResponseError::UnknownTopicOrPartition),
+        };
+        Target { request, partition }
+    };
+    let targets = std::mem::take(&mut topic.partitions).into_iter().map(target).collect();
+    (topic, targets)
+}
+
+struct Answer {
+    topics: Vec<FetchableTopicResponse>,
+    bytes: usize,
+    failed: bool,
+}
+
+fn read_all(topics: &[(FetchTopic, Vec<Target>)], bytes_max: usize) -> Answer {
+    let mut answer = Answer { topics: Vec::with_capacity(topics.len()), bytes: 0, failed: false };
+    for (topic, targets) in topics {
+        let mut partitions = Vec::with_capacity(targets.len());
+        for target in targets {
+            let data = read_one(target, bytes_max.saturating_sub(answer.bytes), answer.bytes == 0);
+            answer.failed |= data.error_code != 0;
+            answer.bytes += data.records.as_ref().map_or(0, Bytes::len);
+            partitions.push(data);
+        }
+        answer.topics.push(
+            FetchableTopicResponse::default()
+                .with_topic(topic.topic.clone())
+                .with_topic_id(topic.topic_id)
+                .with_partitions(partitions),
+        );
+    }
+    answer
+}
+
+fn read_one(target: &Target, bytes_left: usize, at_least_one: bool) -> PartitionData {
+    // Empty, not null: librdkafka takes null for a message set of -1 bytes.
+    let data = PartitionData::default()
+        .with_partition_index(target.request.partition)
+        .with_aborted_transactions(Some(Vec::new()))
+        .with_records(Some(Bytes::new()));
+    let failed = |data: PartitionData, code: i16| {
+        data.with_error_code(code).with_high_watermark(-1).with_last_stable_offset(-1).with_log_start_offset(-1)
+    };
+    let partition = match &target.partition {
+        Ok(partition) => partition,
+        Err(error) => return failed(data, error.code()),
+    };
+    let bytes_max = usize::try_from(target.request.partition_max_bytes).unwrap_or(0).min(bytes_left);
+    match partition.read(target.request.fetch_offset, bytes_max, at_least_one) {
+        Ok(read) => data
+            .with_high_watermark(read.high_watermark)
+            .with_last_stable_offset(read.high_watermark)
+            .with_log_start_offset(read.log_start_offset)
+            .with_records(Some(read.batches)),
+        Err(error) => failed(data, error.code()),
+    }
+}

@@ -1,0 +1,25 @@
+//! LeaveGroup (13), versions 0-5. v3: several members at once, static ones by instance id (KIP-345).
+
+use kafka_protocol::messages::leave_group_response::MemberResponse;
+use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
+
+use super::errors::code_of;
+use super::text;
+use crate::broker::node::Node;
+
+/// Takes members out.
+pub(crate) fn handle(node: &Node, request: LeaveGroupRequest, version: i16) -> LeaveGroupResponse {
+    if version < 3 {
+        let left = node.groups.leave(&request.group_id, &request.member_id, None);
+        return LeaveGroupResponse::default().with_error_code(code_of(&left));
+    }
+    let members = request.members.into_iter().map(|member| {
+        let left = node.groups.leave(&request.group_id, &member.member_id, member.group_instance_id.as_deref());
+        let error_code = code_of(&left);
+        MemberResponse::default()
+            .with_member_id(left.map_or(member.member_id, text))
+            .with_group_instance_id(member.group_instance_id)
+            .with_error_code(error_code)
+    });
+    LeaveGroupResponse::default().with_members(members.collect())
+}

@@ -1,0 +1,57 @@
+//! ListOffsets (2), versions 1-9. v2 isolation level; v7 the offset of the largest timestamp (-3, KIP-734); v8 and v9
+//! tiered storage (-4 is the log's start, -5 nothing, as there is none).
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
+use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
+
+use super::errors::KafkaError;
+use crate::broker::log::{Partition, ReadError};
+use crate::broker::node::{LEADER_EPOCH, Node};
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+
+/// Offsets by time or by name.
+pub(crate) fn handle(node: &Node, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let topics = request.topics.into_iter().map(|topic| {
+        let known = node.catalog.topic(&topic.name);
+        let partitions = topic.partitions.into_iter().map(|asked| {
+            let found = known.as_ref().and_then(|topic| topic.partition(asked.partition_index));
+            answer(&asked, found)
+        });
+        let partitions = partitions.collect();
+        ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions)
+    });
+    ListOffsetsResponse::default().with_topics(topics.collect())
+}
+
+fn answer(asked: &ListOffsetsPartition, partition: Option<&Partition>) -> ListOffsetsPartitionResponse {
+    let response = ListOffsetsPartitionResponse::default().with_partition_index(asked.partition_index);
+    let failed = |code| response.clone().with_error_code(code).with_offset(-1).with_timestamp(-1);
+    let Some(partition) = partition else { return failed(ResponseError::UnknownTopicOrPartition.code()) };
+    if asked.current_leader_epoch > LEADER_EPOCH {
+        return failed(ResponseError::UnknownLeaderEpoch.code());
+    }
+    match offset(partition, asked.timestamp) {
+        Ok(Some((offset, timestamp))) => {
+            response.with_offset(offset).with_timestamp(timestamp).with_leader_epoch(LEADER_EPOCH)
+        }
+        Ok(None) => response.with_offset(-1).with_timestamp(-1),
+        Err(error) => failed(error.code()),
+    }
+}
+
+fn offset(partition: &Partition, timestamp: i64) -> Result<Option<(i64, i64)>, ReadError> {
+    match timestamp {
+        LATEST => Ok(Some((partition.high_watermark(), -1))),
+        EARLIEST | EARLIEST_LOCAL => Ok(Some((partition.log_start_offset(), -1))),
+        MAX_TIMESTAMP => partition.offset_of_max_timestamp(),
+        LATEST_TIERED => Ok(None),
+        time => partition.offset_for_timestamp(time),
+    }
+}

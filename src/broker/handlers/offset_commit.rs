@@ -1,0 +1,67 @@
+//! OffsetCommit (8), versions 2-9. v6 leader epoch; v7 static members. Answered when durable.
+//!
+//! Deviation: offsets do not expire with time (`retention_time_ms` is ignored); they go with their group or topic.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
+use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
+
+use super::errors::KafkaError;
+use crate::broker::group::CommittedOffset;
+use crate::broker::node::Node;
+
+/// Kafka's `offset.metadata.max.bytes`.
+const METADATA_BYTES_MAX: usize = 4096;
+
+/// Commits offsets, each partition for itself.
+pub(crate) async fn handle(node: &Node, request: OffsetCommitRequest) -> OffsetCommitResponse {
+    let allowed = node.groups.check_commit(
+        &request.group_id,
+        &request.member_id,
+        request.group_instance_id.as_deref(),
+        request.generation_id_or_member_epoch,
+    );
+    let refused = allowed.as_ref().err().map(KafkaError::code);
+    let mut offsets = Vec::new();
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let known = node.catalog.topic(&topic.name);
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for asked in topic.partitions {
+            let exists = known.as_ref().is_some_and(|topic| topic.partition(asked.partition_index).is_some());
+            let metadata = asked.committed_metadata.as_deref().unwrap_or_default().to_owned();
+            let error = if let Some(code) = refused {
+                code
+            } else if !exists {
+                ResponseError::UnknownTopicOrPartition.code()
+            } else if metadata.len() > METADATA_BYTES_MAX {
+                ResponseError::OffsetMetadataTooLarge.code()
+            } else {
+                let (offset, leader_epoch) = (asked.committed_offset, asked.committed_leader_epoch);
+                let committed = CommittedOffset { offset, leader_epoch, metadata };
+                offsets.push(((topic.name.to_string(), asked.partition_index), committed));
+                0
+            };
+            partitions.push((asked.partition_index, error));
+        }
+        topics.push((topic.name, partitions));
+    }
+    let failed = match offsets.is_empty() {
+        true => None,
+        false => node.groups.commit(&request.group_id, offsets).await.err(),
+    };
+    if let Some(error) = &failed {
+        tracing::error!(group = request.group_id.as_str(), "offsets are not committed: {error}");
+    }
+    let failed = failed.map_or(0, |error| error.code());
+    let partition = |(index, error): (i32, i16)| {
+        let code = if error == 0 { failed } else { error };
+        OffsetCommitResponsePartition::default().with_partition_index(index).with_error_code(code)
+    };
+    let topic = |(name, partitions): (_, Vec<(i32, i16)>)| {
+        OffsetCommitResponseTopic::default()
+            .with_name(name)
+            .with_partitions(partitions.into_iter().map(partition).collect())
+    };
+    OffsetCommitResponse::default().with_topics(topics.into_iter().map(topic).collect())
+}

@@ -1,0 +1,130 @@
+//! Produce (0), versions 3-12; 0-2 are advertised and refused (KAFKA-18659). v9 flexible; v10 leader hints, unused.
+//!
+//! Appends happen here, in the order of requests; the answer waits for durability beside the next request, so that
+//! pipelined requests share a sync. acks=1 waits like acks=all: one node's leader has written when it has synced.
+//! When the disk is behind, the request waits here, and with it this client's later ones: order is kept.
+//! Deviation: transactional writes are refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
+use tokio::time::Instant;
+
+use super::errors::KafkaError;
+use super::text;
+use crate::broker::connection::Answer;
+use crate::broker::dispatch::encode;
+use crate::broker::frame::{FrameError, Head};
+use crate::broker::log::{AppendError, Appended, Partition};
+use crate::broker::node::{LEADER_EPOCH, Node};
+
+const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Between two tries while the disk is behind.
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
+
+struct Refused {
+    code: i16,
+    message: String,
+}
+
+impl<E: KafkaError + std::fmt::Display> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Refused { code: error.code(), message: error.to_string() }
+    }
+}
+
+type Outcome = Result<(Partition, Appended), Refused>;
+
+/// Appends, and answers when what was appended is durable.
+pub(crate) async fn handle(node: &Arc<Node>, head: Head, request: ProduceRequest) -> Result<Answer, FrameError> {
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).min(WAIT_MAX);
+    let deadline = Instant::now() + timeout;
+    let refusal = refusal(&request);
+    let mut topics = Vec::with_capacity(request.topic_data.len());
+    for topic in request.topic_data {
+        let known = node.catalog.topic(&topic.name);
+        let mut outcomes = Vec::with_capacity(topic.partition_data.len());
+        for data in topic.partition_data {
+            let partition = known.as_ref().and_then(|topic| topic.partition(data.index));
+            let outcome = match (refusal, partition) {
+                (Some(error), _) => Err(refused(error)),
+                (None, None) => Err(refused(ResponseError::UnknownTopicOrPartition)),
+                (None, Some(partition)) => append(node, partition, data.records.unwrap_or_default(), deadline).await,
+            };
+            outcomes.push((data.index, outcome));
+        }
+        topics.push((topic.name, outcomes));
+    }
+    if request.acks == 0 {
+        // Nobody reads an error; a closed connection is the only way to say that something went wrong.
+        let failed = topics.iter().flat_map(|(_, outcomes)| outcomes).find_map(|(_, outcome)| outcome.as_ref().err());
+        return match failed {
+            Some(refused) => Err(FrameError::Unacknowledged(refused.message.clone())),
+            None => Ok(Answer::Nothing),
+        };
+    }
+    Ok(Answer::Later(Box::pin(async move {
+        let mut responses = Vec::with_capacity(topics.len());
+        for (name, outcomes) in topics {
+            let mut partitions = Vec::with_capacity(outcomes.len());
+            for (index, outcome) in outcomes {
+                partitions.push(settle(index, outcome, deadline).await);
+            }
+            responses.push(TopicProduceResponse::default().with_name(name).with_partition_responses(partitions));
+        }
+        encode(&head, &ProduceResponse::default().with_responses(responses))
+    })))
+}
+
+/// Why all of a request is refused.
+fn refusal(request: &ProduceRequest) -> Option<ResponseError> {
+    if !(-1..=1).contains(&request.acks) {
+        return Some(ResponseError::InvalidRequiredAcks);
+    }
+    request.transactional_id.as_ref().map(|_| ResponseError::InvalidTxnState)
+}
+
+fn refused(error: ResponseError) -> Refused {
+    Refused { code: error.code(), message: error.to_string() }
+}
+
+async fn append(node: &Node, partition: &Partition, records: Bytes, deadline: Instant) -> Outcome {
+    loop {
+        match partition.append(records.clone(), LEADER_EPOCH, node.now_ms()) {
+            Ok(appended) => return Ok((partition.clone(), appended)),
+            Err(AppendError::Busy { .. }) if Instant::now() < deadline => tokio::time::sleep(BUSY_PAUSE).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Waits until an append is durable, and says what became of it.
+async fn settle(index: i32, outcome: Outcome, deadline: Instant) -> PartitionProduceResponse {
+    let response = PartitionProduceResponse::default().with_index(index);
+    let durable = match outcome {
+        Err(refused) => Err(refused),
+        Ok((partition, appended)) => {
+            match tokio::time::timeout_at(deadline, partition.durable(appended.last_offset)).await {
+                Ok(Ok(())) => Ok(appended),
+                Ok(Err(error)) => Err(error.into()),
+                Err(_) => Err(refused(ResponseError::RequestTimedOut)),
+            }
+        }
+    };
+    match durable {
+        Ok(appended) => response
+            .with_base_offset(appended.base_offset)
+            .with_log_append_time_ms(appended.log_append_time_ms)
+            .with_log_start_offset(appended.log_start_offset),
+        Err(refused) => response
+            .with_error_code(refused.code)
+            .with_error_message(Some(text(refused.message)))
+            .with_base_offset(-1)
+            .with_log_append_time_ms(-1)
+            .with_log_start_offset(-1),
+    }
+}

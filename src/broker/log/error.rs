@@ -1,0 +1,122 @@
+//! What can go wrong, in words for people. Mapped to Kafka's error codes by the broker's handlers, not here.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why the log, or one of its partitions, cannot be opened, created, deleted or closed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The operating system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, e.g. "read".
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// Something that was acknowledged is not readable any more.
+    #[error(
+        "{} is damaged at byte {position}: {what}. It was acknowledged, so it is not cut silently: restore the directory \
+         from a backup, or move it away to start with an empty log", path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        position: u64,
+        /// What was found there.
+        what: String,
+    },
+    /// The name cannot be used for a partition's directory.
+    #[error("cannot use {0:?} as a partition's directory: {1}")]
+    Name(String, &'static str),
+    /// The log does not accept changes now.
+    #[error("the log does not accept changes: {0}")]
+    Unavailable(String),
+}
+
+impl OpenError {
+    /// For `map_err` on an I/O call.
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+        let path = path.to_owned();
+        move |source| OpenError::Io { action, path, source }
+    }
+
+    pub(super) fn damaged(path: &Path, position: u64, what: impl Into<String>) -> OpenError {
+        OpenError::Damaged { path: path.to_owned(), position, what: what.into() }
+    }
+}
+
+/// Why an append or a change of the state was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The bytes are not whole, valid batches.
+    #[error("corrupt batch: {0}")]
+    Corrupt(String),
+    /// Larger than the partition's limit.
+    #[error("batch of {bytes} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The partition's `batch_bytes_max`.
+        limit: u32,
+    },
+    /// An old message format.
+    #[error("unsupported record format (magic {0}); only magic 2 is stored")]
+    UnsupportedMagic(i8),
+    /// Neither the next sequence nor a known retry.
+    #[error("sequence {got} of producer {producer_id} is out of order; expected {expected}")]
+    OutOfOrderSequence {
+        /// Who.
+        producer_id: i64,
+        /// The next sequence.
+        expected: i32,
+        /// The batch's base sequence.
+        got: i32,
+    },
+    /// The producer was fenced by a newer one.
+    #[error("producer {producer_id} epoch {got} is older than {known}")]
+    InvalidProducerEpoch {
+        /// Who.
+        producer_id: i64,
+        /// The newest epoch seen.
+        known: i16,
+        /// The batch's epoch.
+        got: i16,
+    },
+    /// A write or sync failed, the disk is full, or the log is closed; reads go on.
+    #[error("the partition is read-only: {0}")]
+    Storage(String),
+    /// Retriable: more waits for the disk than may be held in memory.
+    #[error("the disk is behind: {waiting_bytes} bytes wait to be written; try again")]
+    Busy {
+        /// What waits already.
+        waiting_bytes: usize,
+    },
+    /// The partition is gone.
+    #[error("the partition was deleted")]
+    Deleted,
+}
+
+/// Why a read was not answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// Nothing is stored there (any more, or yet).
+    #[error("offset {offset} is outside of [{log_start}, {high_watermark}]")]
+    OffsetOutOfRange {
+        /// The offset asked for.
+        offset: i64,
+        /// The first offset that may be read.
+        log_start: i64,
+        /// The end of what may be read.
+        high_watermark: i64,
+    },
+    /// The file cannot be read.
+    #[error("cannot read the log: {0}")]
+    Storage(String),
+    /// The partition is gone.
+    #[error("the partition was deleted")]
+    Deleted,
+}

@@ -1,0 +1,239 @@
+//! The log as its users see it: open, partitions, state, close.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::core::Core;
+use super::housekeeper::{self, Job};
+use super::partition::Partition;
+use super::queue::{Completion, Stop};
+use super::records::{Change, PartitionRecord};
+use super::{
+    AppendError, LogSettings, OpenError, PartitionConfig, PartitionId, RecoveryReport, checkpoint, files, lock,
+    read_lock, recovery, retention, writer,
+};
+
+/// The longest file name that every file system takes.
+const DIRECTORY_NAME_BYTES_MAX: usize = 255;
+const RESERVED_NAMES: [&str; 6] = ["journal", "deleted", "checkpoint", "checkpoint.tmp", ".", ".."];
+
+/// The opened log. Cheap to clone. When the last clone goes without `close`, what waits is abandoned.
+#[derive(Clone)]
+pub struct Log(Arc<Handle>);
+
+struct Handle {
+    core: Arc<Core>,
+    threads: Mutex<Option<Threads>>,
+    /// One creation at a time, so that a name is looked up and taken in one step.
+    creating: Mutex<()>,
+}
+
+struct Threads {
+    writer: JoinHandle<()>,
+    housekeeper: JoinHandle<()>,
+}
+
+impl Threads {
+    /// Ends both, the writer first. False when one of them panicked.
+    fn end(self, core: &Core, stop: Stop) -> bool {
+        core.queue.stop(stop);
+        if stop == Stop::Abandon {
+            core.journal_files.give_up();
+        }
+        let writer_ended = self.writer.join().is_ok();
+        // It ends by itself only if its channel is closed, which this handle holds open.
+        let _ = lock(&core.jobs).send(Job::Stop);
+        self.housekeeper.join().is_ok() && writer_ended
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some(threads) = lock(&self.threads).take() {
+            threads.end(&self.core, Stop::Abandon);
+        }
+        for partition in self.core.all_partitions() {
+            partition.close_watches();
+        }
+    }
+}
+
+impl Log {
+    /// Opens or creates the log in `dir` (already locked by the caller), recovering by what was promised.
+    /// Partitions that existed are open afterwards.
+    ///
+    /// # Errors
+    /// `Damaged` when something that was acknowledged cannot be read; `Io` otherwise.
+    pub fn open(dir: &Path, settings: LogSettings) -> Result<(Log, RecoveryReport), OpenError> {
+        let (jobs, received) = mpsc::channel();
+        let (core, report) = recovery::recover(dir, settings, jobs)?;
+        let writer = {
+            let core = core.clone();
+            let sequence = core.sequence();
+            std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer::run(&core, sequence))
+        };
+        let writer = writer.map_err(OpenError::io("start the writer for", dir))?;
+        let housekeeper = {
+            let core = core.clone();
+            std::thread::Builder::new()
+                .name("log-housekeeper".to_owned())
+                .spawn(move || housekeeper::run(&core, &received))
+        };
+        let housekeeper = match housekeeper {
+            Ok(housekeeper) => housekeeper,
+            Err(source) => {
+                core.queue.stop(Stop::Abandon);
+                return Err(OpenError::Io { action: "start the housekeeper for", path: dir.to_owned(), source });
+            }
+        };
+        // The first journal file is made before the first append asks for it.
+        let _ = lock(&core.jobs).send(Job::Prepare);
+        let threads = Mutex::new(Some(Threads { writer, housekeeper }));
+        Ok((Log(Arc::new(Handle { core, threads, creating: Mutex::default() })), report))
+    }
+
+    /// Creates (or finds) a partition; its directory is `dir/<directory>` e.g. `finance.transactions-0`. Waits for the
+    /// disk: not for async code without `spawn_blocking`. A partition that is found gets the config.
+    ///
+    /// # Errors
+    /// `Name` for a directory that is taken or not a plain name; `Unavailable` when the log takes no changes.
+    pub fn create_partition(
+        &self,
+        id: PartitionId,
+        directory: &str,
+        config: PartitionConfig,
+    ) -> Result<Partition, OpenError> {
+        let _one_at_a_time = lock(&self.0.creating);
+        if let Some(found) = self.partition(id) {
+            found.set_config(config);
+            return Ok(found);
+        }
+        self.check_name(directory)?;
+        let number = self.0.core.next_partition_number.fetch_add(1, Ordering::AcqRel);
+        let record = PartitionRecord { number, id, directory: directory.to_owned(), config };
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.0.core.queue.push_change(Change::Create(record), Completion::Thread(sender));
+        let answer = receiver.recv().unwrap_or_else(|_| Err(closed()));
+        answer.map_err(unavailable)?;
+        self.partition(id).ok_or_else(|| OpenError::Unavailable("the partition was deleted meanwhile".to_owned()))
+    }
+
+    fn check_name(&self, directory: &str) -> Result<(), OpenError> {
+        let refuse = |why| Err(OpenError::Name(directory.to_owned(), why));
+        if directory.is_empty() || directory.len() > DIRECTORY_NAME_BYTES_MAX {
+            return refuse("it must have 1 to 255 bytes");
+        }
+        if RESERVED_NAMES.contains(&directory) || directory.contains(['/', '\0']) {
+            return refuse("it must be a plain name that the log does not use itself");
+        }
+        let partitions = read_lock(&self.0.core.partitions);
+        if partitions.values().any(|partition| partition.directory() == directory) {
+            return refuse("another partition uses it");
+        }
+        Ok(())
+    }
+
+    /// An open partition.
+    pub fn partition(&self, id: PartitionId) -> Option<Partition> {
+        read_lock(&self.0.core.partitions).get(&id).cloned()
+    }
+
+    /// All open partitions with their directories, sorted.
+    pub fn partitions(&self) -> Vec<(PartitionId, String)> {
+        let partitions = read_lock(&self.0.core.partitions);
+        let mut all: Vec<_> =
+            partitions.iter().map(|(id, partition)| (*id, partition.directory().to_owned())).collect();
+        all.sort();
+        all
+    }
+
+    /// Removes the partition durably; waiting readers wake with `Deleted`. One that is not there is as good as removed.
+    ///
+    /// # Errors
+    /// `Unavailable` when the log takes no changes.
+    pub async fn delete_partition(&self, id: PartitionId) -> Result<(), OpenError> {
+        let Some(partition) = self.partition(id) else { return Ok(()) };
+        self.change(Change::Delete(partition)).await.map_err(unavailable)
+    }
+
+    /// Durable key-value state (topics, configs, groups, offsets, producer ids): shares the group commit.
+    /// Resolves when all of the changes are durable (`Os`: when in the page cache). Applied atomically.
+    ///
+    /// # Errors
+    /// `Storage` when that cannot be; `Busy` when the disk is far behind.
+    pub async fn put_state(&self, changes: Vec<(Bytes, Option<Bytes>)>) -> Result<(), AppendError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.change(Change::State(changes)).await
+    }
+
+    async fn change(&self, change: Change) -> Result<(), AppendError> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.core.queue.push_change(change, Completion::Task(sender));
+        receiver.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// All state entries whose key starts with `prefix`, sorted by key.
+    pub fn state(&self, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
+        let state = read_lock(&self.0.core.state);
+        let from = Bytes::copy_from_slice(prefix);
+        state
+            .range(from..)
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    }
+
+    /// Rolls by age and cuts by retention; called every few seconds by the broker with the wall clock in ms.
+    pub fn enforce_retention(&self, now_ms: i64) {
+        retention::enforce(&self.0.core, now_ms);
+    }
+
+    /// Bytes on disk of everything in `dir`.
+    pub fn disk_bytes(&self) -> u64 {
+        files::disk_bytes(&self.0.core.directory)
+    }
+
+    /// Writes what waits, checkpoints, and marks a clean stop. Reads go on afterwards; a second call does nothing.
+    ///
+    /// # Errors
+    /// `Unavailable` when a write failed before; `Io` when the checkpoint cannot be written.
+    pub async fn close(&self) -> Result<(), OpenError> {
+        let log = self.clone();
+        let closed = tokio::task::spawn_blocking(move || log.close_blocking()).await;
+        closed.unwrap_or_else(|_| Err(OpenError::Unavailable("closing it ended by a panic".to_owned())))
+    }
+
+    fn close_blocking(&self) -> Result<(), OpenError> {
+        let core = &self.0.core;
+        let mut threads = lock(&self.0.threads);
+        let Some(running) = threads.take() else { return Ok(()) };
+        let ended = running.end(core, Stop::Drain);
+        let result = match core.queue.poisoned() {
+            Some(why) => Err(OpenError::Unavailable(why.to_owned())),
+            None if !ended => Err(OpenError::Unavailable("a thread of the log ended by a panic".to_owned())),
+            None => checkpoint::take(core, true),
+        };
+        for partition in core.all_partitions() {
+            partition.close_watches();
+        }
+        result
+    }
+}
+
+fn closed() -> AppendError {
+    AppendError::Storage("the log is closed".to_owned())
+}
+
+fn unavailable(error: AppendError) -> OpenError {
+    match error {
+        AppendError::Storage(why) => OpenError::Unavailable(why),
+        other => OpenError::Unavailable(other.to_string()),
+    }
+}

@@ -1,0 +1,276 @@
+//! What waits for the writer: batches and changes of all partitions, in one bounded queue.
+//!
+//! The one lock that all appends share, held for a push only. Lock order: a partition's front, then this.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::batch::CheckedBatch;
+use super::partition::Partition;
+use super::records::Change;
+use super::{AppendError, lock, wait};
+
+/// Appends are refused (`Busy`) while this much waits.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+/// Changes of the state are small and the way forward of all groups: they may go beyond, to this.
+const WAITING_BYTES_WITH_CHANGES_MAX: usize = 2 * WAITING_BYTES_MAX;
+/// The writer takes no more than this at once, so that a group does not fill a journal file.
+pub(super) const GROUP_BYTES_MAX: usize = 16 << 20;
+/// What an entry itself takes in memory, about: tiny batches must count, too.
+const ENTRY_BYTES: usize = 256;
+/// While the disk is full, appends let the writer look for room this often.
+const ROOM_PAUSE: Duration = Duration::from_secs(1);
+
+/// A batch that has got its offsets.
+pub(super) struct PendingBatch {
+    pub partition: Partition,
+    pub batch: CheckedBatch,
+    pub now_ms: i64,
+}
+
+/// Who waits for a change, if anyone.
+pub(super) enum Completion {
+    Nobody,
+    Task(oneshot::Sender<Result<(), AppendError>>),
+    Thread(std::sync::mpsc::SyncSender<Result<(), AppendError>>),
+}
+
+impl Completion {
+    pub fn complete(self, result: Result<(), AppendError>) {
+        // Whoever waited may have gone; the change holds all the same.
+        match self {
+            Completion::Nobody => {}
+            Completion::Task(sender) => drop(sender.send(result)),
+            Completion::Thread(sender) => drop(sender.send(result)),
+        }
+    }
+}
+
+/// One thing for the writer to do.
+pub(super) enum Entry {
+    Batch(PendingBatch),
+    Change(Change, Completion),
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        match self {
+            Entry::Batch(pending) => ENTRY_BYTES + pending.batch.total_bytes(),
+            Entry::Change(change, _) => ENTRY_BYTES + change.bytes(),
+        }
+    }
+}
+
+/// How the writer shall end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Write what waits.
+    Drain,
+    /// Leave what waits; nobody was promised anything.
+    Abandon,
+}
+
+/// What the writer gets.
+pub(super) enum Taken {
+    Entries(Vec<Entry>),
+    /// The disk was full; see whether it still is.
+    LookForRoom,
+    Stop,
+}
+
+#[derive(Default)]
+struct Waiting {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    stop: Option<Stop>,
+    full: Option<Full>,
+}
+
+struct Full {
+    why: String,
+    next_look: Instant,
+    look: bool,
+}
+
+/// The queue, and whether the log still takes changes at all.
+#[derive(Default)]
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+    poisoned: OnceLock<String>,
+}
+
+impl Queue {
+    /// Why nothing can be written any more, after a failed write or sync.
+    pub fn poisoned(&self) -> Option<&str> {
+        self.poisoned.get().map(String::as_str)
+    }
+
+    fn closed(&self, waiting: &Waiting) -> Option<AppendError> {
+        if let Some(why) = self.poisoned() {
+            return Some(AppendError::Storage(why.to_owned()));
+        }
+        waiting.stop.map(|_| AppendError::Storage("the log is closed".to_owned()))
+    }
+
+    fn refusal(&self, waiting: &mut Waiting) -> Option<AppendError> {
+        if let Some(closed) = self.closed(waiting) {
+            return Some(closed);
+        }
+        let full = waiting.full.as_mut()?;
+        if !full.look && Instant::now() >= full.next_look {
+            full.look = true;
+            self.wake.notify_one();
+        }
+        Some(AppendError::Storage(full.why.clone()))
+    }
+
+    /// Queues the batches of one append, all or none.
+    pub fn push_batches(&self, batches: Vec<PendingBatch>) -> Result<(), AppendError> {
+        let bytes: usize = batches.iter().map(|pending| ENTRY_BYTES + pending.batch.total_bytes()).sum();
+        let mut waiting = lock(&self.waiting);
+        if let Some(refusal) = self.refusal(&mut waiting) {
+            return Err(refusal);
+        }
+        if waiting.bytes > 0 && waiting.bytes + bytes > WAITING_BYTES_MAX {
+            return Err(AppendError::Busy { waiting_bytes: waiting.bytes });
+        }
+        waiting.bytes += bytes;
+        waiting.entries.extend(batches.into_iter().map(Entry::Batch));
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Queues a change; its completion hears of a refusal too. A full disk does not keep changes out: some free space.
+    pub fn push_change(&self, change: Change, completion: Completion) {
+        let bytes = ENTRY_BYTES + change.bytes();
+        let mut waiting = lock(&self.waiting);
+        let refusal = self.closed(&waiting).or_else(|| {
+            let busy = waiting.bytes > 0 && waiting.bytes + bytes > WAITING_BYTES_WITH_CHANGES_MAX;
+            busy.then_some(AppendError::Busy { waiting_bytes: waiting.bytes })
+        });
+        if let Some(refusal) = refusal {
+            drop(waiting);
+            completion.complete(Err(refusal));
+            return;
+        }
+        waiting.bytes += bytes;
+        waiting.entries.push_back(Entry::Change(change, completion));
+        self.wake.notify_one();
+    }
+
+    /// Waits for something to do, without any timer.
+    pub fn take(&self) -> Taken {
+        let mut waiting = lock(&self.waiting);
+        loop {
+            if waiting.stop == Some(Stop::Abandon) {
+                return Taken::Stop;
+            }
+            if !waiting.entries.is_empty() {
+                return Taken::Entries(take_group(&mut waiting));
+            }
+            if waiting.stop.is_some() {
+                return Taken::Stop;
+            }
+            if let Some(full) = waiting.full.as_mut().filter(|full| full.look) {
+                full.look = false;
+                full.next_look = Instant::now() + ROOM_PAUSE;
+                return Taken::LookForRoom;
+            }
+            waiting = wait(&self.wake, waiting);
+        }
+    }
+
+    /// From now on batches are refused because the disk is full; returns what waited.
+    pub fn refuse(&self, why: String) -> Vec<Entry> {
+        let mut waiting = lock(&self.waiting);
+        waiting.full = Some(Full { why, next_look: Instant::now() + ROOM_PAUSE, look: false });
+        waiting.bytes = 0;
+        waiting.entries.drain(..).collect()
+    }
+
+    /// There is room again.
+    pub fn accept(&self) {
+        lock(&self.waiting).full = None;
+    }
+
+    /// From now on everything is refused until a restart; returns what waited.
+    pub fn poison(&self, why: &str) -> Vec<Entry> {
+        let mut waiting = lock(&self.waiting);
+        // The first reason is the one to tell.
+        let _ = self.poisoned.set(why.to_owned());
+        waiting.bytes = 0;
+        waiting.entries.drain(..).collect()
+    }
+
+    pub fn stop(&self, stop: Stop) {
+        lock(&self.waiting).stop.get_or_insert(stop);
+        self.wake.notify_one();
+    }
+
+    /// Takes what is left behind after the writer has ended.
+    pub fn clear(&self) -> Vec<Entry> {
+        let mut waiting = lock(&self.waiting);
+        waiting.bytes = 0;
+        waiting.entries.drain(..).collect()
+    }
+}
+
+fn take_group(waiting: &mut Waiting) -> Vec<Entry> {
+    let mut bytes = 0;
+    let mut count = 0;
+    for entry in &waiting.entries {
+        let more = entry.bytes();
+        if count > 0 && bytes + more > GROUP_BYTES_MAX {
+            break;
+        }
+        bytes += more;
+        count += 1;
+    }
+    waiting.bytes = waiting.bytes.saturating_sub(bytes);
+    waiting.entries.drain(..count).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// What the queue answers at once, if it does.
+    fn push(queue: &Queue, value: &Bytes) -> Option<Result<(), AppendError>> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let change = Change::State(vec![(Bytes::from_static(b"key"), Some(value.clone()))]);
+        queue.push_change(change, Completion::Thread(sender));
+        receiver.try_recv().ok()
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_taken_in_groups() {
+        let queue = Queue::default();
+        let value = Bytes::from(vec![0; 1 << 20]);
+        let accepted = (0..1000).take_while(|_| push(&queue, &value).is_none()).count();
+        assert_eq!(accepted, (WAITING_BYTES_WITH_CHANGES_MAX >> 20) - 1);
+        assert!(matches!(push(&queue, &value), Some(Err(AppendError::Busy { .. }))));
+        let mut taken = 0;
+        while taken < accepted {
+            let Taken::Entries(entries) = queue.take() else { panic!("nothing was taken") };
+            assert!(entries.len() <= GROUP_BYTES_MAX >> 20);
+            taken += entries.len();
+            fail_quietly(entries);
+        }
+        assert_eq!(push(&queue, &value), None);
+        queue.stop(Stop::Drain);
+        assert!(matches!(push(&queue, &value), Some(Err(AppendError::Storage(_)))));
+        assert!(matches!(queue.take(), Taken::Entries(_)));
+        assert!(matches!(queue.take(), Taken::Stop));
+    }
+
+    fn fail_quietly(entries: Vec<Entry>) {
+        crate::broker::log::writer::fail_all(entries, &AppendError::Deleted);
+    }
+}

@@ -1,0 +1,260 @@
+//! Reads: whole batches from an offset on, and offsets by time. Plain file reads; the writer is never waited for.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::batch::{BatchHeader, CheckedBatch, Records};
+use super::partition::Partition;
+use super::segment::{HeaderWalk, Segment};
+use super::{ReadError, lock};
+
+/// Read more than was asked for, because the index points at most about this far before the batch.
+const INDEX_SLACK_BYTES: usize = 8 * 1024;
+
+/// Whole raw batches, the first of which contains the offset asked for; empty when the offset is the high watermark.
+#[derive(Clone, Debug)]
+pub struct Read {
+    /// The batches as they lie on disk.
+    pub batches: Bytes,
+    /// The end of what may be read, when this was read.
+    pub high_watermark: i64,
+    /// The first offset that may be read.
+    pub log_start_offset: i64,
+}
+
+fn storage(error: &io::Error, segment: &Segment) -> ReadError {
+    ReadError::Storage(format!("{}: {error}", segment.log_path().display()))
+}
+
+impl Partition {
+    /// Whole batches from the one that contains `offset`, up to the high watermark. At least one batch even if it is
+    /// larger than `max_bytes` when `at_least_one`, else may be empty. Blocking file read (page cache).
+    ///
+    /// # Errors
+    /// `OffsetOutOfRange` below the log start and beyond the high watermark.
+    pub fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> Result<Read, ReadError> {
+        self.check_deleted()?;
+        let (segments, high_watermark, log_start) = {
+            let store = lock(&self.0.store);
+            // The writer counts first and publishes then: what was published is never more than this.
+            (store.segments_from(offset), self.high_watermark(), store.log_start)
+        };
+        if offset < log_start || offset > high_watermark {
+            return Err(ReadError::OffsetOutOfRange { offset, log_start, high_watermark });
+        }
+        let mut batches = Bytes::new();
+        if offset < high_watermark {
+            for segment in segments {
+                // Offsets may be missing at a segment's end: then the next one begins with what follows.
+                let found = read_segment(&segment, offset, high_watermark, max_bytes, at_least_one)
+                    .map_err(|error| storage(&error, &segment))?;
+                if let Some(found) = found {
+                    batches = found;
+                    break;
+                }
+            }
+        }
+        Ok(Read { batches, high_watermark, log_start_offset: log_start })
+    }
+
+    /// First offset whose batch max timestamp is >= `timestamp_ms`: (offset, timestamp) of the first record >= it. Of a
+    /// compressed batch, whose records are not looked at, the first offset and timestamp that it may be.
+    ///
+    /// # Errors
+    /// `Storage` when a file cannot be read.
+    pub fn offset_for_timestamp(&self, timestamp_ms: i64) -> Result<Option<(i64, i64)>, ReadError> {
+        self.check_deleted()?;
+        let (segments, log_start) = self.all_segments();
+        for segment in segments {
+            if segment.snapshot().max_timestamp < timestamp_ms {
+                continue;
+            }
+            let found =
+                self.first_at_or_after(&segment, timestamp_ms, log_start).map_err(|error| storage(&error, &segment))?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// (offset, timestamp) of the record with the largest timestamp; of a compressed batch its last offset.
+    ///
+    /// # Errors
+    /// `Storage` when a file cannot be read.
+    pub fn offset_of_max_timestamp(&self) -> Result<Option<(i64, i64)>, ReadError> {
+        self.check_deleted()?;
+        let (segments, log_start) = self.all_segments();
+        let mut best: Option<(i64, i64)> = None;
+        // Newest first: as a rule the maximum is there, and nothing else needs to be read.
+        for segment in segments.iter().rev() {
+            if best.is_some_and(|(_, timestamp)| segment.snapshot().max_timestamp < timestamp) {
+                continue;
+            }
+            let found = self.largest_in(segment, log_start).map_err(|error| storage(&error, segment))?;
+            best = match (found, best) {
+                (Some(found), Some(best)) if found.1 < best.1 => Some(best),
+                (None, best) => best,
+                (found, _) => found,
+            };
+        }
+        Ok(best)
+    }
+
+    fn all_segments(&self) -> (Vec<Arc<Segment>>, i64) {
+        let store = lock(&self.0.store);
+        (store.segments.iter().cloned().collect(), store.log_start)
+    }
+
+    fn first_at_or_after(
+        &self,
+        segment: &Segment,
+        timestamp_ms: i64,
+        log_start: i64,
+    ) -> io::Result<Option<(i64, i64)>> {
+        let high_watermark = self.high_watermark();
+        let mut walk = HeaderWalk::new(&segment.file, segment.position_of_time(timestamp_ms)?, segment.length());
+        while let Some((position, header)) = walk.next()? {
+            if header.base_offset >= high_watermark {
+                break;
+            }
+            if header.last_offset() < log_start || header.max_timestamp < timestamp_ms {
+                continue;
+            }
+            if header.has_hidden_times() {
+                let first = header.base_timestamp;
+                let is_first = !header.is_log_append_time() && first >= timestamp_ms;
+                let timestamp = if is_first { first } else { header.max_timestamp };
+                return Ok(Some((header.base_offset.max(log_start), timestamp)));
+            }
+            let records = stamps(segment, position, &header)?;
+            let found = records.into_iter().find(|(offset, time)| *offset >= log_start && *time >= timestamp_ms);
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Of the batches that may be read; the largest of a segment may lie below the log start.
+    fn largest_in(&self, segment: &Segment, log_start: i64) -> io::Result<Option<(i64, i64)>> {
+        let (high_watermark, wanted) = (self.high_watermark(), segment.snapshot().max_timestamp);
+        let from = if segment.base_offset >= log_start {
+            segment.position_of_time(wanted)?
+        } else {
+            segment.position_of(log_start)?
+        };
+        let mut best: Option<(u64, BatchHeader)> = None;
+        let mut walk = HeaderWalk::new(&segment.file, from, segment.length());
+        while let Some((position, header)) = walk.next()? {
+            if header.base_offset >= high_watermark {
+                break;
+            }
+            let larger = best.as_ref().is_none_or(|(_, best)| header.max_timestamp > best.max_timestamp);
+            if header.last_offset() >= log_start && larger {
+                best = Some((position, header));
+                if header.max_timestamp == wanted {
+                    break;
+                }
+            }
+        }
+        let Some((position, header)) = best else { return Ok(None) };
+        if header.has_hidden_times() {
+            return Ok(Some((header.last_offset(), header.max_timestamp)));
+        }
+        let records = stamps(segment, position, &header)?;
+        let readable = records.into_iter().filter(|(offset, _)| *offset >= log_start);
+        // The first of equals.
+        Ok(readable.rev().max_by_key(|(_, timestamp)| *timestamp))
+    }
+}
+
+/// None when the segment holds nothing at or behind `offset`.
+fn read_segment(
+    segment: &Segment,
+    offset: i64,
+    high_watermark: i64,
+    max_bytes: usize,
+    at_least_one: bool,
+) -> io::Result<Option<Bytes>> {
+    let end = segment.length();
+    let from = segment.position_of(offset)?;
+    let wanted = max_bytes.saturating_add(INDEX_SLACK_BYTES).min((end - from) as usize);
+    let window = read_exact(segment, from, wanted)?;
+    let mut start: Option<usize> = None;
+    let mut position = 0;
+    while from + (position as u64) < end {
+        let rest = window.get(position..).unwrap_or_default();
+        let Some(header) = BatchHeader::read(rest) else { break };
+        let invalid =
+            || io::Error::new(io::ErrorKind::InvalidData, format!("no batch at byte {}", from + position as u64));
+        let total = header.total_bytes().ok_or_else(invalid)?;
+        if header.magic != 2 || total as u64 > end - from - position as u64 {
+            return Err(invalid());
+        }
+        if header.base_offset >= high_watermark {
+            break;
+        }
+        if start.is_none() && header.last_offset() >= offset {
+            start = Some(position);
+            if total > max_bytes || total > rest.len() {
+                // It does not fit: alone, or not at all.
+                let alone = || read_exact(segment, from + position as u64, total);
+                return if at_least_one || total <= max_bytes { alone().map(Some) } else { Ok(Some(Bytes::new())) };
+            }
+        }
+        match start {
+            Some(start) if position + total - start > max_bytes || total > rest.len() => break,
+            _ => position += total,
+        }
+    }
+    match start {
+        Some(start) => Ok(Some(window.slice(start..position))),
+        None if from + position as u64 >= end => Ok(None),
+        // The batch begins behind the window: only when a large batch precedes it in one interval of the index.
+        None => far_batch(segment, from + position as u64, offset, high_watermark, max_bytes, at_least_one),
+    }
+}
+
+/// Walks to the batch that contains `offset` by headers only, and reads that one.
+fn far_batch(
+    segment: &Segment,
+    from: u64,
+    offset: i64,
+    high_watermark: i64,
+    max_bytes: usize,
+    at_least_one: bool,
+) -> io::Result<Option<Bytes>> {
+    let mut walk = HeaderWalk::new(&segment.file, from, segment.length());
+    while let Some((position, header)) = walk.next()? {
+        if header.base_offset >= high_watermark {
+            break;
+        }
+        if header.last_offset() >= offset {
+            let total = header.total_bytes().unwrap_or_default();
+            let fits = at_least_one || total <= max_bytes;
+            return if fits { read_exact(segment, position, total).map(Some) } else { Ok(Some(Bytes::new())) };
+        }
+    }
+    Ok(None)
+}
+
+fn read_exact(segment: &Segment, position: u64, length: usize) -> io::Result<Bytes> {
+    let mut buffer = vec![0; length];
+    segment.file.read_exact_at(&mut buffer, position)?;
+    Ok(buffer.into())
+}
+
+/// Offset and timestamp of each record of an uncompressed batch.
+fn stamps(segment: &Segment, position: u64, header: &BatchHeader) -> io::Result<Vec<(i64, i64)>> {
+    let bytes = read_exact(segment, position, header.total_bytes().unwrap_or_default())?;
+    let Some(batch) = CheckedBatch::split(&bytes, *header) else { return Ok(Vec::new()) };
+    let stamp = |delta: super::batch::RecordStamp| {
+        let offset = header.base_offset.saturating_add(delta.offset_delta);
+        (offset, header.base_timestamp.saturating_add(delta.timestamp_delta))
+    };
+    Ok(Records::of(&batch).flatten().map(stamp).collect())
+}

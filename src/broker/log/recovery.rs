@@ -1,0 +1,298 @@
+//! Start-up: checkpoint, then the journal on top, by what was promised. Nothing is served before all that is kept is
+//! synced and a new checkpoint says so.
+
+use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::Sender;
+use std::sync::{Mutex, RwLock};
+
+use bytes::Bytes;
+
+use super::batch::{BatchHeader, CheckedBatch};
+use super::checkpoint::{self, Checkpoint};
+use super::core::{Core, StateMap, graveyard, identity, journal_directory};
+use super::housekeeper::Job;
+use super::journal::JournalFiles;
+use super::journal_scan::JournalScan;
+use super::partition::Partition;
+use super::queue::{PendingBatch, Queue};
+use super::records::{Record, decode_group};
+use super::segment_recovery::open_store;
+use super::{Durability, LogSettings, OpenError, RecoveryReport, files, lock, read_lock};
+
+/// What later groups say about partitions, known before anything is opened.
+#[derive(Default)]
+pub(super) struct Foresight {
+    deleted: HashSet<u64>,
+    log_starts: HashMap<u64, i64>,
+}
+
+impl Foresight {
+    /// Where the log will start in the end: what lies below may be gone already.
+    pub fn log_start(&self, number: u64) -> i64 {
+        self.log_starts.get(&number).copied().unwrap_or(0)
+    }
+}
+
+/// Opens what is in `directory`, or begins there.
+pub(super) fn recover(
+    directory: &Path,
+    settings: LogSettings,
+    jobs: Sender<Job>,
+) -> Result<(Arc<Core>, RecoveryReport), OpenError> {
+    let journal = journal_directory(directory);
+    let graveyard = graveyard(directory);
+    for needed in [directory, &journal, &graveyard] {
+        std::fs::create_dir_all(needed).map_err(OpenError::io("create", needed))?;
+    }
+    let checkpoint = Checkpoint::read(directory)?;
+    let scan = JournalScan::scan(&journal, checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.sequence))?;
+    if checkpoint.is_none() && !scan.paths.is_empty() {
+        let what = "it is missing, though there is a journal";
+        return Err(OpenError::damaged(&checkpoint::path(directory), 0, what));
+    }
+    let mode = checkpoint.as_ref().map_or(settings.durability, |checkpoint| checkpoint.durability);
+    let mut report = RecoveryReport {
+        clean_stop: checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.clean && scan.groups.is_empty()),
+        cut_bytes: scan.cut_bytes,
+        ..RecoveryReport::default()
+    };
+    let next_journal = scan.next_number.max(checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.next_journal_number));
+    let core = Arc::new(Core {
+        directory: directory.to_owned(),
+        journal_files: JournalFiles::new(&journal, settings.journal_bytes_max, next_journal, Vec::new()),
+        settings,
+        queue: Arc::new(Queue::default()),
+        state: RwLock::new(checkpoint.as_ref().map_or_else(StateMap::new, |checkpoint| checkpoint.state.clone())),
+        partitions: RwLock::default(),
+        next_partition_number: AtomicU64::new(checkpoint.as_ref().map_or(1, |known| known.next_partition_number)),
+        written_sequence: AtomicU64::new(scan.last_sequence),
+        applied_sequence: AtomicU64::new(scan.last_sequence),
+        unsynced_bytes: AtomicU64::new(0),
+        jobs: Mutex::new(jobs),
+    });
+    let foresight = look_ahead(&scan)?;
+    open_checkpointed(&core, checkpoint, &foresight, mode, &mut report)?;
+    replay(&core, &scan, &foresight, mode, &mut report)?;
+    finish(&core, &scan)?;
+    report.partitions = read_lock(&core.partitions).len();
+    Ok((core, report))
+}
+
+fn look_ahead(scan: &JournalScan) -> Result<Foresight, OpenError> {
+    let mut foresight = Foresight::default();
+    for place in &scan.groups {
+        for record in decode(scan, place)? {
+            match record {
+                Record::Delete(number) => {
+                    foresight.deleted.insert(number);
+                }
+                Record::LogStart { number, offset } => {
+                    let known = foresight.log_starts.entry(number).or_insert(offset);
+                    *known = offset.max(*known);
+                }
+                Record::Batch { .. } | Record::State(_) | Record::Create(_) => {}
+            }
+        }
+    }
+    Ok(foresight)
+}
+
+fn decode(scan: &JournalScan, place: &super::journal_scan::GroupPlace) -> Result<Vec<Record>, OpenError> {
+    let payload = scan.payload(place)?;
+    decode_group(&payload)
+        .ok_or_else(|| OpenError::damaged(scan.path_of(place), place.position, "its records make no sense"))
+}
+
+fn open_checkpointed(
+    core: &Arc<Core>,
+    checkpoint: Option<Checkpoint>,
+    foresight: &Foresight,
+    mode: Durability,
+    report: &mut RecoveryReport,
+) -> Result<(), OpenError> {
+    for mut snapshot in checkpoint.into_iter().flat_map(|checkpoint| checkpoint.partitions) {
+        if foresight.deleted.contains(&snapshot.record.number) {
+            continue;
+        }
+        let path = core.directory.join(&snapshot.record.directory);
+        snapshot.log_start = snapshot.log_start.max(foresight.log_start(snapshot.record.number));
+        let record = snapshot.record.clone();
+        let store = open_store(&path, snapshot, mode, report)?;
+        let partition = Partition::new(record, path, core.queue.clone(), store);
+        super::write_lock(&core.partitions).insert(partition.id(), partition);
+    }
+    Ok(())
+}
+
+fn replay(
+    core: &Arc<Core>,
+    scan: &JournalScan,
+    foresight: &Foresight,
+    mode: Durability,
+    report: &mut RecoveryReport,
+) -> Result<(), OpenError> {
+    let by_number = |number: u64| core.all_partitions().into_iter().find(|known| known.number() == number);
+    let mut known: HashMap<u64, Partition> =
+        core.all_partitions().into_iter().map(|partition| (partition.number(), partition)).collect();
+    for place in &scan.groups {
+        let mut runs: HashMap<u64, Vec<PendingBatch>> = HashMap::new();
+        for record in decode(scan, place)? {
+            match record {
+                Record::Batch { number, .. } if foresight.deleted.contains(&number) => {}
+                Record::Batch { number, now_ms, bytes } => {
+                    let damaged = |what: &str| OpenError::damaged(scan.path_of(place), place.position, what);
+                    let partition = known.get(&number).ok_or_else(|| damaged("a batch of an unknown partition"))?;
+                    let header = BatchHeader::read(&bytes).ok_or_else(|| damaged("a batch is cut off"))?;
+                    let batch = CheckedBatch::split(&bytes, header).ok_or_else(|| damaged("a batch is cut off"))?;
+                    let run = runs.entry(number).or_default();
+                    run.push(PendingBatch { partition: partition.clone(), batch, now_ms });
+                }
+                Record::State(changes) => core.apply_state(changes),
+                Record::Create(record) => {
+                    let number = record.number;
+                    let next = &core.next_partition_number;
+                    next.fetch_max(number + 1, std::sync::atomic::Ordering::AcqRel);
+                    if foresight.deleted.contains(&number) || by_number(number).is_some() {
+                        continue;
+                    }
+                    let created = recreate(core, record, foresight, mode, report)?;
+                    known.insert(number, created);
+                }
+                // Known from the look ahead.
+                Record::Delete(_) | Record::LogStart { .. } => {}
+            }
+        }
+        for (number, run) in runs {
+            if let Some(partition) = known.get(&number) {
+                report.replayed_batches += store_missing(partition, run)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn recreate(
+    core: &Arc<Core>,
+    record: super::records::PartitionRecord,
+    foresight: &Foresight,
+    mode: Durability,
+    report: &mut RecoveryReport,
+) -> Result<Partition, OpenError> {
+    let path = core.directory.join(&record.directory);
+    super::core::make_directory(&path, record.number).map_err(OpenError::io("create", &path))?;
+    let snapshot = super::store::PartitionSnapshot {
+        log_start: foresight.log_start(record.number),
+        end_offset: 0,
+        segments: Vec::new(),
+        producers: Default::default(),
+        record: record.clone(),
+    };
+    let store = open_store(&path, snapshot, mode, report)?;
+    let partition = Partition::new(record, path, core.queue.clone(), store);
+    super::write_lock(&core.partitions).insert(partition.id(), partition.clone());
+    Ok(partition)
+}
+
+/// Stores what the segments do not hold yet. What lies below the log start is gone for good, and only remembered.
+fn store_missing(partition: &Partition, run: Vec<PendingBatch>) -> Result<u64, OpenError> {
+    let mut missing = Vec::with_capacity(run.len());
+    {
+        let mut store = lock(&partition.0.store);
+        for pending in run {
+            let header = &pending.batch.header;
+            if header.base_offset < store.end_offset {
+                continue;
+            }
+            if header.last_offset() < store.log_start && missing.is_empty() {
+                store.producers.apply(header, pending.now_ms);
+                store.end_offset = header.last_offset() + 1;
+                // What follows does not continue a segment that ended before the hole.
+                store.last_is_closed = true;
+                continue;
+            }
+            missing.push(pending);
+        }
+    }
+    let count = missing.len() as u64;
+    partition.store_batches(&missing).map_err(OpenError::io("write", &partition.0.path))?;
+    Ok(count)
+}
+
+/// Makes what was kept durable, begins a new journal, and clears away what is left over.
+fn finish(core: &Arc<Core>, scan: &JournalScan) -> Result<(), OpenError> {
+    let directory = &core.directory;
+    for partition in core.all_partitions() {
+        let log_start = {
+            let mut store = lock(&partition.0.store);
+            if store.end_offset < store.log_start {
+                // `os`: the raised log start was synced, the batches before it were lost with the machine.
+                store.end_offset = store.log_start;
+                store.last_is_closed = true;
+            }
+            store.log_start
+        };
+        let cleared = core.apply_log_start(&partition, log_start);
+        cleared.map_err(|(path, source)| OpenError::Io { action: "remove", path, source })?;
+        lock(&partition.0.store).directory_dirty = true;
+        partition.catch_up();
+    }
+    clear_orphans(core)?;
+    files::sync_directory(directory).map_err(OpenError::io("sync", directory))?;
+    checkpoint::take(core, false)?;
+    let journal = journal_directory(directory);
+    for path in &scan.paths {
+        std::fs::remove_file(path).map_err(OpenError::io("remove", path))?;
+    }
+    clear_directory(&journal)?;
+    files::sync_directory(&journal).map_err(OpenError::io("sync", &journal))?;
+    clear_directory(&graveyard(directory))
+}
+
+/// Directories of partitions that nobody knows: deleted, or never created durably.
+fn clear_orphans(core: &Arc<Core>) -> Result<(), OpenError> {
+    let live: HashSet<u64> = core.all_partitions().iter().map(Partition::number).collect();
+    let directory = &core.directory;
+    for entry in std::fs::read_dir(directory).map_err(OpenError::io("list", directory))?.flatten() {
+        let path = entry.path();
+        // Without its identity it is none of ours, and stays.
+        if path.is_dir() && identity(&path).is_some_and(|number| !live.contains(&number)) {
+            std::fs::remove_dir_all(&path).map_err(OpenError::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+fn clear_directory(directory: &Path) -> Result<(), OpenError> {
+    for entry in std::fs::read_dir(directory).map_err(OpenError::io("list", directory))?.flatten() {
+        let path = entry.path();
+        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(OpenError::io("remove", &path)(error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Reads a whole batch of a file at `position`; none when there is none that is whole and valid.
+pub(super) fn whole_batch(file: &std::fs::File, position: u64, length: u64) -> Option<(BatchHeader, u64)> {
+    use std::os::unix::fs::FileExt;
+    let mut head = [0; super::batch::HEADER_BYTES];
+    if position + head.len() as u64 > length {
+        return None;
+    }
+    file.read_exact_at(&mut head, position).ok()?;
+    let header = BatchHeader::read(&head)?;
+    let total = header.total_bytes()?;
+    if header.magic != 2 || total as u64 > length - position {
+        return None;
+    }
+    let mut bytes = vec![0; total];
+    file.read_exact_at(&mut bytes, position).ok()?;
+    let batch = CheckedBatch::split(&Bytes::from(bytes), header)?;
+    (batch.computed_crc() == header.crc).then_some((header, total as u64))
+}

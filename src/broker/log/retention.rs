@@ -1,0 +1,63 @@
+//! Retention: closes segments by age, and removes whole closed segments by time and by bytes.
+
+use std::sync::Arc;
+
+use super::core::Core;
+use super::lock;
+use super::partition::Partition;
+use super::queue::Completion;
+use super::records::Change;
+use super::segment::Segment;
+
+/// Looks at all partitions once.
+pub(super) fn enforce(core: &Arc<Core>, now_ms: i64) {
+    for partition in core.all_partitions() {
+        partition.expire_producers(now_ms);
+        let config = partition.config();
+        let (segments, closed, log_start) = {
+            let store = lock(&partition.0.store);
+            let segments: Vec<(Arc<Segment>, i64)> = store
+                .segments
+                .iter()
+                .enumerate()
+                .map(|(index, segment)| (segment.clone(), store.end_of(index)))
+                .collect();
+            let open = usize::from(!store.last_is_closed && !segments.is_empty());
+            (segments.clone(), segments.len() - open, store.log_start)
+        };
+        if let Some((last, _)) = segments.get(closed) {
+            let last = last.snapshot();
+            if last.length > 0 && now_ms.saturating_sub(last.opened_ms) > config.segment_age_ms_max {
+                core.queue.push_change(Change::Roll(partition.clone()), Completion::Nobody);
+            }
+        }
+        segments.iter().take(closed).for_each(|(segment, _)| segment.release_index());
+        if config.compacted {
+            continue;
+        }
+        let cut = cut_at(&partition, &segments, closed, now_ms);
+        if cut.is_some_and(|offset| offset > log_start) {
+            let change = Change::LogStart(partition.clone(), cut.unwrap_or(log_start));
+            core.queue.push_change(change, Completion::Nobody);
+        }
+    }
+}
+
+/// The new log start, if a segment may go. Time counts from the append, not from the producer's timestamps: a replay
+/// of old prices must not vanish before it is read.
+fn cut_at(partition: &Partition, segments: &[(Arc<Segment>, i64)], closed: usize, now_ms: i64) -> Option<i64> {
+    let config = partition.config();
+    let mut bytes: u64 = segments.iter().map(|(segment, _)| segment.length()).sum();
+    let mut cut = None;
+    for (segment, end) in segments.iter().take(closed) {
+        let segment = segment.snapshot();
+        let too_old = config.retention_ms.is_some_and(|ms| now_ms.saturating_sub(segment.last_append_ms) > ms);
+        let too_large = config.retention_bytes.is_some_and(|limit| bytes - segment.length >= limit);
+        if !too_old && !too_large {
+            break;
+        }
+        bytes -= segment.length;
+        cut = Some(*end);
+    }
+    cut
+}

@@ -1,0 +1,160 @@
+//! Opens a partition's segments as the checkpoint knows them, and decides about what lies beyond.
+//!
+//! `fsync`: everything beyond the checkpoint is in the journal, so it is cut and replayed. `os`: it is only here, so it
+//! is read up to the first batch that is not whole.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::recovery::whole_batch;
+use super::segment::{Segment, SegmentSnapshot, base_offset_of, log_name};
+use super::store::{PartitionSnapshot, Store};
+use super::{Durability, OpenError, RecoveryReport};
+
+/// Opens the segments in `path`. `snapshot.log_start` is where the log starts in the end.
+pub(super) fn open_store(
+    path: &Path,
+    snapshot: PartitionSnapshot,
+    mode: Durability,
+    report: &mut RecoveryReport,
+) -> Result<Store, OpenError> {
+    let mut store = Store {
+        log_start: snapshot.log_start,
+        end_offset: snapshot.end_offset,
+        producers: snapshot.producers,
+        directory_dirty: true,
+        ..Store::default()
+    };
+    let ends = snapshot.segments.iter().skip(1).map(|next| next.base_offset).chain([snapshot.end_offset]);
+    for (segment, end) in snapshot.segments.iter().zip(ends) {
+        match open_known(path, *segment)? {
+            Some(open) => store.segments.push_back(Arc::new(open)),
+            // Removed after the checkpoint, by a raised log start that the journal tells of.
+            None if end <= snapshot.log_start => store.last_is_closed = true,
+            None => {
+                let file = path.join(log_name(segment.base_offset));
+                let what = format!("the file is missing, though it holds offsets up to {}", end - 1);
+                return Err(OpenError::damaged(&file, 0, what));
+            }
+        }
+    }
+    let known: Vec<i64> = snapshot.segments.iter().map(|segment| segment.base_offset).collect();
+    let mut strangers = list(path)?;
+    strangers.retain(|base_offset| !known.contains(base_offset));
+    match mode {
+        Durability::Fsync => cut_beyond(path, &store, &strangers)?,
+        Durability::Os => read_beyond(path, &mut store, &strangers, report)?,
+    }
+    Ok(store)
+}
+
+/// None when the file is missing.
+fn open_known(path: &Path, snapshot: SegmentSnapshot) -> Result<Option<Segment>, OpenError> {
+    let file = path.join(log_name(snapshot.base_offset));
+    let segment = match Segment::open(path, snapshot) {
+        Ok(segment) => segment,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(OpenError::Io { action: "open", path: file, source }),
+    };
+    let length = segment.file.metadata().map_err(OpenError::io("read", &file))?.len();
+    if length < snapshot.length {
+        let what = format!("the file ends there, but it held {} bytes", snapshot.length);
+        return Err(OpenError::damaged(&file, length, what));
+    }
+    Ok(Some(segment))
+}
+
+fn list(path: &Path) -> Result<Vec<i64>, OpenError> {
+    let mut found = Vec::new();
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(source) => return Err(OpenError::Io { action: "list", path: path.to_owned(), source }),
+    };
+    for entry in entries.flatten() {
+        found.extend(entry.file_name().to_str().and_then(base_offset_of));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn remove(path: &Path, base_offset: i64) -> Result<u64, OpenError> {
+    let file = path.join(log_name(base_offset));
+    let bytes = std::fs::metadata(&file).map_or(0, |metadata| metadata.len());
+    std::fs::remove_file(&file).map_err(OpenError::io("remove", &file))?;
+    Ok(bytes)
+}
+
+fn cut(segment: &Segment) -> Result<u64, OpenError> {
+    segment.cut().map_err(OpenError::io("cut", &segment.log_path()))
+}
+
+fn cut_beyond(path: &Path, store: &Store, strangers: &[i64]) -> Result<(), OpenError> {
+    for segment in &store.segments {
+        cut(segment)?;
+    }
+    for base_offset in strangers {
+        remove(path, *base_offset)?;
+    }
+    Ok(())
+}
+
+fn read_beyond(
+    path: &Path,
+    store: &mut Store,
+    strangers: &[i64],
+    report: &mut RecoveryReport,
+) -> Result<(), OpenError> {
+    let mut torn = false;
+    if let Some(last) = store.segments.back().cloned() {
+        report.replayed_batches += read_on(&last, store)?;
+        let cut_bytes = cut(&last)?;
+        report.cut_bytes += cut_bytes;
+        torn = cut_bytes > 0;
+    }
+    for &base_offset in strangers {
+        // Wholly below the log start: about to be removed when the last life ended.
+        if torn || base_offset < store.end_offset {
+            report.cut_bytes += remove(path, base_offset)?;
+            continue;
+        }
+        let file = path.join(log_name(base_offset));
+        let fresh = SegmentSnapshot::empty(base_offset, 0);
+        let segment = Arc::new(Segment::open(path, fresh).map_err(OpenError::io("open", &file))?);
+        let batches = read_on(&segment, store)?;
+        let cut_bytes = cut(&segment)?;
+        torn = cut_bytes > 0;
+        report.cut_bytes += cut_bytes;
+        report.replayed_batches += batches;
+        if batches == 0 {
+            remove(path, base_offset)?;
+        } else {
+            store.segments.push_back(segment);
+            store.last_is_closed = false;
+        }
+    }
+    Ok(())
+}
+
+/// Counts whole batches behind the ones that count, up to the first that is not whole or not in order.
+fn read_on(segment: &Segment, store: &mut Store) -> Result<u64, OpenError> {
+    let path = segment.log_path();
+    let metadata = segment.file.metadata().map_err(OpenError::io("read", &path))?;
+    let modified = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    let appended_ms = modified.map_or(0, |since| since.as_millis() as i64);
+    let mut batches = 0;
+    let mut position = segment.length();
+    while let Some((header, total)) = whole_batch(&segment.file, position, metadata.len()) {
+        let in_order = header.base_offset >= store.end_offset && header.last_offset_delta >= 0;
+        if !in_order || header.base_offset < segment.base_offset {
+            break;
+        }
+        let noted = segment.note(std::iter::once((&header, total as usize, appended_ms)));
+        noted.map_err(OpenError::io("read", &path))?;
+        store.producers.apply(&header, appended_ms);
+        store.end_offset = header.last_offset() + 1;
+        position += total;
+        batches += 1;
+    }
+    Ok(batches)
+}

@@ -1,0 +1,192 @@
+//! What a partition holds on disk: its segments in order, the end of what counts, producer state as far as that.
+//!
+//! The lock around it is held for looks and for counting, never for reading or writing batches.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::lock;
+use super::partition::Partition;
+use super::producer_state::ProducerStates;
+use super::queue::PendingBatch;
+use super::records::PartitionRecord;
+use super::segment::{Segment, SegmentSnapshot};
+
+/// A segment's positions and relative offsets are 32 bits wide.
+const SEGMENT_BYTES_LIMIT: u64 = i32::MAX as u64;
+
+/// What a checkpoint says about a partition.
+#[derive(Clone, Debug)]
+pub(super) struct PartitionSnapshot {
+    pub record: PartitionRecord,
+    pub log_start: i64,
+    pub end_offset: i64,
+    pub segments: Vec<SegmentSnapshot>,
+    pub producers: ProducerStates,
+}
+
+/// The durable side of a partition.
+#[derive(Default)]
+pub(super) struct Store {
+    pub segments: VecDeque<Arc<Segment>>,
+    /// The next batch begins a new segment.
+    pub last_is_closed: bool,
+    pub log_start: i64,
+    pub end_offset: i64,
+    pub producers: ProducerStates,
+    /// A file was created or removed since the directory was synced.
+    pub directory_dirty: bool,
+}
+
+impl Store {
+    pub fn size_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.length()).sum()
+    }
+
+    /// The segment that holds `offset`, and the one behind it, for an offset that is missing at a segment's end.
+    pub fn segments_from(&self, offset: i64) -> Vec<Arc<Segment>> {
+        let after = self.segments.partition_point(|segment| segment.base_offset <= offset);
+        self.segments.iter().skip(after.saturating_sub(1)).take(2).cloned().collect()
+    }
+
+    /// Where a segment ends: the next one's base, or the end of the log.
+    pub fn end_of(&self, index: usize) -> i64 {
+        self.segments.get(index + 1).map_or(self.end_offset, |next| next.base_offset)
+    }
+
+    /// Raises the log start and takes out the segments that lie wholly below it.
+    pub fn raise_log_start(&mut self, offset: i64) -> Vec<Arc<Segment>> {
+        self.log_start = self.log_start.max(offset);
+        let mut removed = Vec::new();
+        while !self.segments.is_empty() && self.end_of(0) <= self.log_start {
+            // The last one may still get batches, unless it was closed.
+            if self.segments.len() == 1 && !self.last_is_closed {
+                break;
+            }
+            removed.extend(self.segments.pop_front());
+            self.directory_dirty = true;
+        }
+        removed
+    }
+}
+
+/// What must be synced before a snapshot counts.
+pub(super) struct Unsynced {
+    pub segments: Vec<Arc<Segment>>,
+    pub directory: Option<File>,
+}
+
+impl Unsynced {
+    pub fn sync(&self) -> io::Result<()> {
+        for segment in &self.segments {
+            segment.file.sync_data()?;
+        }
+        self.directory.as_ref().map_or(Ok(()), File::sync_all)
+    }
+}
+
+impl Partition {
+    /// Writes batches to the segments and counts them. By the writer (or recovery) only.
+    pub(super) fn store_batches(&self, batches: &[PendingBatch]) -> io::Result<()> {
+        let config = self.config();
+        let bytes_max = config.segment_bytes_max.min(SEGMENT_BYTES_LIMIT);
+        let mut rest = batches;
+        while let Some(first) = rest.first() {
+            let (segment, room_used) = self.segment_for(first, bytes_max, config.segment_age_ms_max)?;
+            let count = batches_that_fit(rest, &segment, room_used, bytes_max);
+            let (now, later) = rest.split_at(count);
+            segment.write(now)?;
+            let mut store = lock(&self.0.store);
+            segment.note(now.iter().map(|pending| {
+                let batch = &pending.batch;
+                (&batch.header, batch.total_bytes(), pending.now_ms)
+            }))?;
+            for pending in now {
+                store.producers.apply(&pending.batch.header, pending.now_ms);
+                store.end_offset = pending.batch.header.last_offset() + 1;
+            }
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// The segment that takes `first`: the last one, or a new one.
+    fn segment_for(&self, first: &PendingBatch, bytes_max: u64, age_ms_max: i64) -> io::Result<(Arc<Segment>, u64)> {
+        let last = {
+            let store = lock(&self.0.store);
+            if store.last_is_closed { None } else { store.segments.back().cloned() }
+        };
+        if let Some(last) = last {
+            let now = last.snapshot();
+            let fits = fits(first, &last, now.length, bytes_max);
+            if now.length == 0 || (fits && first.now_ms.saturating_sub(now.opened_ms) <= age_ms_max) {
+                return Ok((last, now.length));
+            }
+        }
+        let fresh = Arc::new(Segment::create(&self.0.path, first.batch.header.base_offset, first.now_ms)?);
+        let mut store = lock(&self.0.store);
+        store.segments.push_back(fresh.clone());
+        store.last_is_closed = false;
+        store.directory_dirty = true;
+        Ok((fresh, 0))
+    }
+
+    /// A consistent picture for a checkpoint, and what to sync before it may be written.
+    pub(super) fn checkpoint(&self) -> io::Result<(PartitionSnapshot, Unsynced)> {
+        let record = self.record();
+        let mut store = lock(&self.0.store);
+        let mut segments = Vec::with_capacity(store.segments.len());
+        let mut unsynced = Unsynced { segments: Vec::new(), directory: None };
+        // Before the marks are taken off: from there on nothing may fail but the sync itself.
+        if store.directory_dirty {
+            unsynced.directory = Some(File::open(&self.0.path)?);
+            store.directory_dirty = false;
+        }
+        for segment in &store.segments {
+            let (snapshot, dirty) = segment.checkpoint();
+            segments.push(snapshot);
+            if dirty {
+                unsynced.segments.push(segment.clone());
+            }
+        }
+        let (log_start, end_offset) = (store.log_start, store.end_offset);
+        let snapshot =
+            PartitionSnapshot { record, log_start, end_offset, segments, producers: store.producers.clone() };
+        Ok((snapshot, unsynced))
+    }
+}
+
+fn fits(pending: &PendingBatch, segment: &Segment, used: u64, bytes_max: u64) -> bool {
+    let offsets = pending.batch.header.last_offset().saturating_sub(segment.base_offset);
+    used + pending.batch.total_bytes() as u64 <= bytes_max && offsets <= i64::from(i32::MAX)
+}
+
+/// How many of the batches (at least one) the segment takes before it is closed.
+fn batches_that_fit(batches: &[PendingBatch], segment: &Segment, mut used: u64, bytes_max: u64) -> usize {
+    let mut count = 0;
+    for pending in batches {
+        if count > 0 && !fits(pending, segment, used, bytes_max) {
+            break;
+        }
+        used += pending.batch.total_bytes() as u64;
+        count += 1;
+    }
+    count
+}
+
+/// Removes a segment's files from the directory; open handles stay readable. A missing file is as good as removed.
+pub(super) fn move_away(segment: &Segment, number: u64, graveyard: &Path) -> io::Result<Vec<std::path::PathBuf>> {
+    let mut moved = Vec::with_capacity(2);
+    for (from, kind) in [(segment.log_path(), "log"), (segment.index_path(), "index")] {
+        let to = graveyard.join(format!("{number}-{:020}.{kind}", segment.base_offset));
+        match std::fs::rename(&from, &to) {
+            Ok(()) => moved.push(to),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(moved)
+}

@@ -1,0 +1,213 @@
+//! The writer thread: takes all that waits, makes it durable as one group, then lets readers see it.
+//!
+//! Order of one round: journal, sync, segments (page cache), state, high watermarks, completions. With
+//! `Durability::Os` batches skip the journal.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::core::{Core, PoisonOnPanic};
+use super::journal::{Journal, JournalError, journals_batches};
+use super::partition::Partition;
+use super::queue::{Completion, Entry, GROUP_BYTES_MAX, PendingBatch, Taken};
+use super::records::{Change, GroupBuffer};
+use super::{AppendError, Durability, files, lock};
+use crate::metrics::{BROKER_APPENDED_BYTES_TOTAL, BROKER_SYNC_SECONDS};
+
+/// Batches are refused below this: room for the largest group, indexes, and a checkpoint.
+const FREE_BYTES_MIN: u64 = 2 * GROUP_BYTES_MAX as u64;
+
+/// Runs until the queue is stopped.
+pub(super) fn run(core: &Arc<Core>, sequence: u64) {
+    let _guard = PoisonOnPanic(core, "the writer of the log");
+    let mut journal = Journal::new(&core.journal_files, sequence);
+    loop {
+        match core.queue.take() {
+            Taken::Entries(entries) => round(core, &mut journal, entries),
+            Taken::LookForRoom => look_for_room(core, &mut journal),
+            Taken::Stop => break,
+        }
+    }
+    fail_all(core.queue.clear(), &AppendError::Storage("the log is closed".to_owned()));
+}
+
+fn broken(core: &Core, path: &std::path::Path, error: &std::io::Error) {
+    core.poison(&format!(
+        "writing {} failed: {error}; nothing is acknowledged any more; check the disk, then restart the broker",
+        path.display()
+    ));
+}
+
+/// A full disk is noticed before a group is promised that no segment can take. A look costs a microsecond.
+fn check_room(core: &Core, entries: &[Entry]) -> Result<(), JournalError> {
+    let has_batches = entries.iter().any(|entry| matches!(entry, Entry::Batch(_)));
+    if has_batches && files::free_bytes(&core.directory).is_some_and(|free| free < FREE_BYTES_MIN) {
+        return Err(JournalError::Full(std::io::ErrorKind::StorageFull.into()));
+    }
+    Ok(())
+}
+
+fn look_for_room(core: &Core, journal: &mut Journal<'_>) {
+    if files::free_bytes(&core.directory).is_some_and(|free| free < FREE_BYTES_MIN) {
+        return;
+    }
+    match journal.make_room(core.settings.journal_bytes_max / 2) {
+        Ok(file_is_full) => {
+            if file_is_full {
+                core.request_checkpoint();
+            }
+            tracing::info!("there is room for the log again");
+            core.queue.accept();
+        }
+        // What a checkpoint frees may be enough.
+        Err(JournalError::Full(_)) => core.request_checkpoint(),
+        Err(JournalError::Broken(path, error)) => broken(core, &path, &error),
+    }
+}
+
+fn round(core: &Core, journal: &mut Journal<'_>, entries: Vec<Entry>) {
+    match check_room(core, &entries).and_then(|()| write_group(core, journal, &entries)) {
+        Ok(()) => {}
+        Err(JournalError::Full(error)) => return full(core, entries, &error),
+        Err(JournalError::Broken(path, error)) => {
+            broken(core, &path, &error);
+            return fail_all(entries, &core.storage_error());
+        }
+    }
+    apply(core, entries);
+}
+
+fn write_group(core: &Core, journal: &mut Journal<'_>, entries: &[Entry]) -> Result<(), JournalError> {
+    let durability = core.settings.durability;
+    let mut group = GroupBuffer::default();
+    let mut sync = durability == Durability::Fsync;
+    for entry in entries {
+        match entry {
+            Entry::Batch(pending) if journals_batches(durability) => group.batch(pending),
+            Entry::Batch(_) => {}
+            Entry::Change(change, _) => {
+                sync |= change.always_synced();
+                group.change(change);
+            }
+        }
+    }
+    if group.is_empty() {
+        return Ok(());
+    }
+    let written = journal.write(&group.parts(), sync)?;
+    core.written_sequence.store(written.sequence, Ordering::Release);
+    if let Some(seconds) = written.sync_seconds {
+        metrics::histogram!(BROKER_SYNC_SECONDS).record(seconds);
+    }
+    if written.file_is_full {
+        core.request_checkpoint();
+    }
+    Ok(())
+}
+
+/// Nothing of the group was written, so nothing needs to be poisoned: everyone hears that the disk is full.
+fn full(core: &Core, entries: Vec<Entry>, error: &std::io::Error) {
+    let why = format!("no room for the log in {}: {error}; free space, then try again", core.directory.display());
+    tracing::error!("{why}; appends are refused until there is room");
+    let waiting = core.queue.refuse(why.clone());
+    for partition in core.all_partitions() {
+        partition.refuse_waiting();
+    }
+    fail_all(entries, &AppendError::Storage(why.clone()));
+    fail_all(waiting, &AppendError::Storage(why));
+}
+
+/// Tells those who wait for changes; those who wait for batches hear it from their partition.
+pub(super) fn fail_all(entries: Vec<Entry>, error: &AppendError) {
+    for entry in entries {
+        if let Entry::Change(_, completion) = entry {
+            completion.complete(Err(error.clone()));
+        }
+    }
+}
+
+fn apply(core: &Core, entries: Vec<Entry>) {
+    let mut runs: Vec<(Partition, Vec<PendingBatch>)> = Vec::new();
+    let mut completions: Vec<(Completion, Result<(), AppendError>)> = Vec::new();
+    for entry in entries {
+        match entry {
+            Entry::Batch(pending) => {
+                let number = pending.partition.number();
+                match runs.iter_mut().find(|(partition, _)| partition.number() == number) {
+                    Some((_, run)) => run.push(pending),
+                    None => runs.push((pending.partition.clone(), vec![pending])),
+                }
+            }
+            Entry::Change(change, completion) => {
+                if !matches!(change, Change::State(_)) {
+                    store_runs(core, &mut runs);
+                }
+                completions.push((completion, apply_change(core, change)));
+            }
+        }
+    }
+    store_runs(core, &mut runs);
+    // What was applied up to here may be left to the checkpoint; never what could not be applied.
+    if core.queue.poisoned().is_none() {
+        core.applied_sequence.store(core.written_sequence.load(Ordering::Acquire), Ordering::Release);
+    }
+    for (completion, result) in completions {
+        let poisoned = core.queue.poisoned().is_some();
+        completion.complete(if poisoned { Err(core.storage_error()) } else { result });
+    }
+}
+
+fn store_runs(core: &Core, runs: &mut Vec<(Partition, Vec<PendingBatch>)>) {
+    for (partition, run) in runs.drain(..) {
+        if partition.is_deleted() || core.queue.poisoned().is_some() {
+            continue;
+        }
+        if let Err(error) = partition.store_batches(&run) {
+            broken(core, &partition.0.path, &error);
+            continue;
+        }
+        let bytes: usize = run.iter().map(|pending| pending.batch.total_bytes()).sum();
+        metrics::counter!(BROKER_APPENDED_BYTES_TOTAL).increment(bytes as u64);
+        partition.publish();
+        limit_unsynced(core, bytes as u64);
+    }
+}
+
+/// Without batches the journal's files rarely fill up, so the bytes themselves ask for a checkpoint.
+fn limit_unsynced(core: &Core, bytes: u64) {
+    if core.settings.durability == Durability::Fsync {
+        return;
+    }
+    let unsynced = core.unsynced_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
+    if unsynced >= core.settings.journal_bytes_max {
+        core.unsynced_bytes.store(0, Ordering::Release);
+        core.request_checkpoint();
+    }
+}
+
+fn apply_change(core: &Core, change: Change) -> Result<(), AppendError> {
+    if core.queue.poisoned().is_some() {
+        return Err(core.storage_error());
+    }
+    let applied = match change {
+        Change::State(changes) => {
+            core.apply_state(changes);
+            Ok(())
+        }
+        Change::Create(record) => core.apply_create(record).map(drop),
+        Change::Delete(partition) => core.apply_delete(&partition),
+        Change::LogStart(partition, _) if partition.is_deleted() => return Err(AppendError::Deleted),
+        Change::LogStart(partition, offset) => core.apply_log_start(&partition, offset),
+        Change::Roll(partition) => {
+            lock(&partition.0.store).last_is_closed = true;
+            Ok(())
+        }
+    };
+    applied.map_err(|(path, error)| {
+        if files::is_full(&error) {
+            tracing::error!("the disk is full");
+        }
+        broken(core, &path, &error);
+        core.storage_error()
+    })
+}

@@ -1,0 +1,253 @@
+//! The listener: accepts clients, bounds their number, and stops them in order.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use metrics::gauge;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::catalog::{Catalog, CatalogError};
+use super::connection;
+use super::frame::FrameError;
+use super::group::Coordinator;
+use super::log::{AppendError, Log, LogSettings, OpenError, RecoveryReport};
+use super::node::{Node, new_cluster_id};
+use super::producer_ids::ProducerIds;
+use crate::clock::SystemClock;
+use crate::config::BrokerSettings;
+use crate::metrics::BROKER_CONNECTIONS;
+
+const CLUSTER_ID_KEY: &[u8] = b"cluster/id";
+const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const RETENTION_TICK: Duration = Duration::from_secs(10);
+/// How long answers that wait for a sync may take once the broker stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// A pause after a failed accept: file descriptors run out, and come back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a client may ask of us; every bound has a name.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Open connections; further ones are closed at once.
+    pub connections_max: usize,
+    /// Bytes of a Produce request.
+    pub frame_bytes_max: usize,
+    /// Bytes of any other request.
+    pub small_frame_bytes_max: usize,
+    /// Bytes of a connection's first request.
+    pub first_frame_bytes_max: usize,
+    /// From a request's first byte to its last.
+    pub request_timeout: Duration,
+    /// Between two requests.
+    pub idle_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections_max: 1000,
+            frame_bytes_max: 100 * 1024 * 1024,
+            small_frame_bytes_max: 8 * 1024 * 1024,
+            first_frame_bytes_max: 64 * 1024,
+            request_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Why the broker did not start or stop.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The listen address cannot be had.
+    #[error("cannot listen on {address}: {source}; stop the other process there or choose another --kafka-listen")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    /// `--kafka-advertise` is not HOST:PORT.
+    #[error("cannot tell clients to connect to {0:?}: it must be HOST:PORT, as in kafka.example.org:9092")]
+    Advertise(String),
+    /// The log did not open or close.
+    #[error("broker log in {dir}: {source}")]
+    Log { dir: PathBuf, source: OpenError },
+    /// Start-up could not write what it must remember.
+    #[error("broker state in {dir}: {source}")]
+    State { dir: PathBuf, source: AppendError },
+    /// The topics did not open.
+    #[error("topics in {dir}: {source}")]
+    Catalog { dir: PathBuf, source: CatalogError },
+}
+
+/// A running broker. Dropping it stops it without a clean mark; `stop` is the way to end it.
+pub struct Broker {
+    address: SocketAddr,
+    node: Arc<Node>,
+    recovery: RecoveryReport,
+    dir: PathBuf,
+    stop: watch::Sender<bool>,
+    listener: JoinHandle<()>,
+    housekeeping: JoinHandle<()>,
+}
+
+impl Broker {
+    /// Opens the log in `settings.dir`, recovers it, binds, and serves.
+    ///
+    /// # Errors
+    /// The address is taken, the log or its state cannot be read or written.
+    pub async fn start(settings: BrokerSettings) -> Result<Broker, BrokerError> {
+        Self::start_with(settings, Limits::default()).await
+    }
+
+    /// As `start`, with limits of one's own.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub async fn start_with(settings: BrokerSettings, limits: Limits) -> Result<Broker, BrokerError> {
+        let dir = settings.dir.clone();
+        // Bind first: a port that is taken is the common mistake, and recovery can take long.
+        let listen = |source| BrokerError::Listen { address: settings.listen, source };
+        let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let (host, port) = advertised(settings.advertise.as_deref(), address)?;
+
+        let log_settings = LogSettings { durability: settings.durability, journal_bytes_max: JOURNAL_BYTES_MAX };
+        let (opened, log_dir) = (dir.clone(), dir.clone());
+        // Recovery reads files for as long as it takes; other tasks of this runtime must go on.
+        let opening = tokio::task::spawn_blocking(move || Log::open(&opened, log_settings));
+        let (log, recovery) = match opening.await {
+            Ok(result) => result.map_err(|source| BrokerError::Log { dir: log_dir, source })?,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
+        let cluster_id = cluster_id(&log).await.map_err(|source| BrokerError::State { dir: dir.clone(), source })?;
+        let catalog = Catalog::open(log.clone(), &settings)
+            .await
+            .map_err(|source| BrokerError::Catalog { dir: dir.clone(), source })?;
+        let groups = Coordinator::open(Arc::new(log.clone()));
+        let producer_ids = ProducerIds::open(log.clone());
+        let clock = SystemClock::shared();
+        let node = Arc::new(Node { cluster_id, host, port, log, catalog, groups, producer_ids, clock });
+
+        let (stop, stopped) = watch::channel(false);
+        let listener = tokio::spawn(accept(node.clone(), listener, limits, stopped.clone()));
+        let housekeeping = tokio::spawn(keep_house(node.clone(), stopped));
+        Ok(Broker { address, node, recovery, dir, stop, listener, housekeeping })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The cluster id, made once per data directory.
+    pub fn cluster_id(&self) -> &str {
+        &self.node.cluster_id
+    }
+
+    /// What start-up found in the log.
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.recovery
+    }
+
+    /// Bytes on disk of the log and its state.
+    pub fn disk_bytes(&self) -> u64 {
+        self.node.log.disk_bytes()
+    }
+
+    /// Takes no further requests, answers those that are carried out, and closes the log with a clean mark.
+    ///
+    /// # Errors
+    /// The log cannot be closed cleanly; the next start recovers it.
+    pub async fn stop(self) -> Result<(), BrokerError> {
+        self.stop.send_replace(true);
+        let _ = self.listener.await;
+        let _ = self.housekeeping.await;
+        self.node.groups.stop();
+        self.node.log.close().await.map_err(|source| BrokerError::Log { dir: self.dir, source })
+    }
+}
+
+fn advertised(advertise: Option<&str>, bound: SocketAddr) -> Result<(String, u16), BrokerError> {
+    match advertise {
+        None => {
+            // "Any address" is a fine place to listen, and no place to connect to.
+            let any = bound.ip().is_unspecified();
+            Ok((if any { "localhost".to_owned() } else { bound.ip().to_string() }, bound.port()))
+        }
+        Some(text) => {
+            let parsed = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+            match parsed {
+                Some((host, port)) if !host.is_empty() => {
+                    Ok((host.trim_start_matches('[').trim_end_matches(']').to_owned(), port))
+                }
+                _ => Err(BrokerError::Advertise(text.to_owned())),
+            }
+        }
+    }
+}
+
+async fn cluster_id(log: &Log) -> Result<String, AppendError> {
+    if let Some((_, id)) = log.state(CLUSTER_ID_KEY).into_iter().next() {
+        return Ok(String::from_utf8_lossy(&id).into_owned());
+    }
+    let id = new_cluster_id();
+    log.put_state(vec![(Bytes::from_static(CLUSTER_ID_KEY), Some(Bytes::from(id.clone())))]).await?;
+    Ok(id)
+}
+
+async fn accept(node: Arc<Node>, listener: TcpListener, limits: Limits, mut stop: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    loop {
+        gauge!(BROKER_CONNECTIONS).set(connections.len() as f64);
+        tokio::select! {
+            () = stopped(&mut stop) => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((socket, peer)) if connections.len() >= limits.connections_max => {
+                    tracing::warn!(%peer, "connection refused: {} are open, which is the limit", connections.len());
+                    drop(socket);
+                }
+                Ok((socket, peer)) => {
+                    connections.spawn(serve(node.clone(), socket, peer, limits, stop.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!("cannot accept a connection: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    let all = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP_TIMEOUT, all).await.is_err() {
+        tracing::warn!("some clients did not take their answers within {STOP_TIMEOUT:?}; their connections are cut");
+    }
+}
+
+async fn serve(node: Arc<Node>, socket: TcpStream, peer: SocketAddr, limits: Limits, mut stop: watch::Receiver<bool>) {
+    match connection::serve(node, socket, limits, async move { stopped(&mut stop).await }).await {
+        Ok(()) => {}
+        // Clients come and go.
+        Err(error @ (FrameError::Io(_) | FrameError::Idle(_))) => tracing::debug!(%peer, "connection closed: {error}"),
+        Err(error) => tracing::warn!(%peer, "connection closed: {error}"),
+    }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that the broker was dropped, which stops it too.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn keep_house(node: Arc<Node>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = stopped(&mut stop) => return,
+            () = tokio::time::sleep(RETENTION_TICK) => {
+                let housekeeper = node.clone();
+                // Deleting files may block.
+                let _ = tokio::task::spawn_blocking(move || housekeeper.log.enforce_retention(housekeeper.now_ms())).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! The loop: stage what is due soon, write the intents, send each message at its time, settle what comes back.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer};
+use rdkafka::types::RDKafkaErrorCode;
+
+use super::client::{self, Client, Deliveries};
+use super::resume::Found;
+use super::staged::Staged;
+use super::start::Context;
+use super::tally::{COMPLAINT_INTERVAL, Tally, patiently};
+use super::{ProducerError, ProducerReport};
+use crate::clock::Micros;
+use crate::ledger::LedgerWriter;
+use crate::progress::Progress;
+use crate::shutdown::Stage;
+use crate::source::arrival::Arrivals;
+use crate::source::{Draft, Source};
+use crate::transaction::{HEADER_RUN, HEADER_RUN_INFO, HEADER_SEQUENCE, MessageId, RunId};
+
+/// Messages whose intents share one write, at most.
+const STAGED_MESSAGES_MAX: usize = 1024;
+/// How far ahead of their time messages are staged.
+const STAGED_AHEAD_US: i64 = 10_000;
+/// Between two looks at delivery reports; outcomes are in the ledger this soon.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(25);
+/// The shortest sleep: at high rates, a few messages share a wake-up.
+const SLEEP_MIN: Duration = Duration::from_micros(200);
+/// The longest sleep: how late a stop is noticed.
+const SLEEP_MAX: Duration = Duration::from_millis(25);
+/// While the client's queue is full.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
+/// Trouble with the topic that lasts this long ends the run.
+const TOPIC_TROUBLE_MAX: Duration = Duration::from_secs(30);
+const TOPIC_TROUBLE_PAUSE: Duration = Duration::from_millis(100);
+/// Longest drain after somebody asked to stop, whatever the settings say.
+const DRAIN_ON_REQUEST_MAX: Duration = Duration::from_secs(8);
+/// The first so many messages carry the run's description, and then every so many-th.
+const RUN_INFO_FIRST: i64 = 64;
+const RUN_INFO_EVERY: i64 = 10_000;
+
+pub(super) struct Publisher<'a> {
+    context: &'a Context,
+    source: Box<dyn Source>,
+    /// None only while it is being replaced and after the drain.
+    client: Option<Client>,
+    deliveries: Arc<Deliveries>,
+    ledger: LedgerWriter,
+    tally: Tally,
+    found: Option<Found>,
+    arrivals: Arrivals,
+    start: Micros,
+    end: Option<Micros>,
+    staged: Staged,
+    draft: Draft,
+    /// The draft's due time, once it is filled.
+    pending: Option<Micros>,
+    run: RunId,
+    run_text: String,
+    run_info: String,
+    topic: String,
+    next_sequence: i64,
+    exhausted: bool,
+    scheduled: u64,
+    settled_at: Instant,
+    complained_at: Instant,
+}
+
+/// Whether to go on.
+#[derive(PartialEq, Eq)]
+enum Flow {
+    On,
+    Stop,
+}
+
+impl<'a> Publisher<'a> {
+    pub(super) fn new(
+        context: &'a Context,
+        source: Box<dyn Source>,
+        client: Client,
+        deliveries: Arc<Deliveries>,
+        ledger: LedgerWriter,
+        tally: Tally,
+        found: Option<Found>,
+    ) -> Publisher<'a> {
+        let start = context.clock.now();
+        let end = context.settings.duration.map(|duration| Micros(start.0.saturating_add(duration.as_micros() as i64)));
+        let record = ledger.record();
+        Publisher {
+            context,
+            source,
+            client: Some(client),
+            deliveries,
+            tally,
+            found,
+            arrivals: Arrivals::new(context.settings.pace, start),
+            start,
+            end,
+            staged: Staged::default(),
+            draft: Draft::default(),
+            pending: None,
+            run: record.run,
+            run_text: record.run.to_string(),
+            // Strings and numbers only: this cannot fail, and an empty header would be understood as none.
+            run_info: serde_json::to_string(&record.info).unwrap_or_default(),
+            topic: record.topic.clone(),
+            ledger,
+            next_sequence: 0,
+            exhausted: false,
+            scheduled: 0,
+            settled_at: Instant::now(),
+            complained_at: Instant::now(),
+        }
+    }
+
+    /// Sends until the end or the stop, then drains. What is known is in the ledger also after an error.
+    pub(super) fn run(mut self) -> Result<ProducerReport, ProducerError> {
+        let produced = self.produce();
+        let drained = self.drain();
+        produced?;
+        drained?;
+        self.finish()
+    }
+
+    fn produce(&mut self) -> Result<(), ProducerError> {
+        while !self.context.shutdown.requested() {
+            let now = self.context.clock.now();
+            if *self.context.paused.borrow() && self.end.is_none_or(|end| now < end) {
+                self.rest(SLEEP_MAX.as_micros() as i64)?;
+                continue;
+            }
+            let Some(due) = self.stage(now)? else { break };
+            if self.staged.len() == 0 {
+                // Nothing is due soon: no intents yet for what a stop would leave unsent.
+                self.rest(due.since(now) - STAGED_AHEAD_US / 2)?;
+                continue;
+            }
+            let ledger = &mut self.ledger;
+            patiently(self.context, || ledger.flush_intents())?;
+            for index in 0..self.staged.len() {
+                if self.wait_until(self.staged.due(index))? == Flow::Stop || self.send(index)? == Flow::Stop {
+                    return Ok(());
+                }
+            }
+            self.settle_sometimes()?;
+        }
+        Ok(())
+    }
+
+    /// Stages the messages that are due soon and notes their intents. The due time of the next one; None at the end.
+    fn stage(&mut self, now: Micros) -> Result<Option<Micros>, ProducerError> {
+        self.staged.clear();
+        let mut next_due = None;
+        while self.staged.len() < STAGED_MESSAGES_MAX {
+            let Some(due) = self.peek(now)? else { break };
+            next_due = Some(due);
+            if due.since(now) > STAGED_AHEAD_US {
+                break;
+            }
+            let sequence = self.next_sequence;
+            self.staged.push(MessageId { run: self.run, sequence }, &self.draft, due);
+            // A message that an earlier process intended is not intended a second time.
+            if sequence >= self.ledger.next_sequence() {
+                let (ledger, draft) = (&mut self.ledger, &self.draft);
+                patiently(self.context, || ledger.intend(sequence, &draft.user_id, draft.currency, draft.amount))?;
+            }
+            self.pending = None;
+            self.next_sequence += 1;
+        }
+        Ok(next_due)
+    }
+
+    /// Fills the draft with the next message that has to be sent; its due time, or None at the end.
+    fn peek(&mut self, now: Micros) -> Result<Option<Micros>, ProducerError> {
+        if self.pending.is_some() {
+            return Ok(self.pending);
+        }
+        loop {
+            let counted_out = self.context.settings.count.is_some_and(|count| self.next_sequence as u64 >= count);
+            if self.exhausted || counted_out || !self.source.next_into(&mut self.draft)? {
+                self.exhausted = true;
+                return Ok(None);
+            }
+            if !self.found.as_ref().is_some_and(|found| found.contains(self.next_sequence)) {
+                break;
+            }
+            self.next_sequence += 1;
+        }
+        let due = self.arrivals.next(self.draft.event_time, now);
+        if self.end.is_some_and(|end| due >= end) {
+            return Ok(None);
+        }
+        self.pending = Some(due);
+        Ok(self.pending)
+    }
+
+    /// Sleeps until a message is due, settling meanwhile. Only an urgent stop cuts it short: the rest of what is staged
+    /// is due within milliseconds.
+    fn wait_until(&mut self, due: Micros) -> Result<Flow, ProducerError> {
+        loop {
+            let left_us = due.since(self.context.clock.now());
+            if left_us <= 0 {
+                return Ok(Flow::On);
+            }
+            if self.context.shutdown.stage() == Stage::Now {
+                return Ok(Flow::Stop);
+            }
+            self.rest(left_us)?;
+        }
+    }
+
+    fn rest(&mut self, wanted_us: i64) -> Result<(), ProducerError> {
+        self.settle_sometimes()?;
+        thread::sleep(Duration::from_micros(wanted_us.max(0) as u64).clamp(SLEEP_MIN, SLEEP_MAX));
+        Ok(())
+    }
+
+    fn send(&mut self, index: usize) -> Result<Flow, ProducerError> {
+        let mut trouble = None;
+        loop {
+            let sent_at = self.context.clock.now();
+            self.staged.stamp(index, sent_at);
+            match self.hand_over(index, sent_at) {
+                Ok(()) => {
+                    self.tally.sent(sent_at.since(self.staged.due(index)));
+                    return Ok(Flow::On);
+                }
+                Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) => {
+                    if self.context.shutdown.stage() == Stage::Now || deadline_passed(&mut asked, self.context) {
+                        return Ok(Flow::Stop);
+                    }
+                    self.settle_sometimes()?;
+                    thread::sleep(QUEUE_FULL_PAUSE);
+                }
+                Err(KafkaError::MessageProduction(RDKafkaErrorCode::Fatal)) => self.replace_client()?,
+                // Too large today is too large tomorrow.
+                Err(error @ KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => {
+                    return Err(self.refused(index, error));
+                }
+                Err(KafkaError::MessageProduction(code)) => {
+                    if self.stop_time_left() == Some(Duration::ZERO) {
+                        return Ok(Flow::Stop);
+                    }
+                    self.wait_for_topic(code, &mut trouble)?;
+                }
+                Err(error) => return Err(self.refused(index, error)),
+            }
+        }
+    }
+
+    fn refused(&self, index: usize, error: KafkaError) -> ProducerError {
+        ProducerError::Refused { run: self.run, sequence: self.staged.sequence(index), error }
+    }
+
+    /// After the broker's complaint about the topic, the client itself refuses messages until it has heard better. It
+    /// never took this one, so it can be offered again without being stored twice. Only what lasts ends the run.
+    fn wait_for_topic(&mut self, code: RDKafkaErrorCode, since: &mut Option<Instant>) -> Result<(), ProducerError> {
+        let lasted = since.get_or_insert_with(Instant::now).elapsed();
+        if lasted >= TOPIC_TROUBLE_MAX {
+            let cure = match code {
+                RDKafkaErrorCode::TopicAuthorizationFailed => "ask for the right to write to it",
+                _ => "was it deleted while the run was going on? Start again to recreate it",
+            };
+            let why = format!("{code} for {} s; {cure}", lasted.as_secs());
+            return Err(ProducerError::Topic { topic: self.topic.clone(), why });
+        }
+        self.settle_sometimes()?;
+        if let Some(client) = &self.client {
+            // Makes the client look again now instead of at its next refresh; its answer shows in the next attempt.
+            let _ = client.client().fetch_metadata(None, TOPIC_TROUBLE_PAUSE);
+        }
+        thread::sleep(TOPIC_TROUBLE_PAUSE);
+        Ok(())
+    }
+
+    /// How long what is under way may still take once somebody asked to stop; None before that.
+    fn stop_time_left(&mut self) -> Option<Duration> {
+        let stage = self.context.shutdown.stage();
+        if stage == Stage::Running {
+            return None;
+        }
+        let asked = *self.stop_seen_at.get_or_insert_with(Instant::now);
+        let limit = self.context.settings.drain_timeout.min(DRAIN_ON_REQUEST_MAX);
+        Some(if stage == Stage::Now { Duration::ZERO } else { limit.saturating_sub(asked.elapsed()) })
+    }
+
+    fn hand_over(&self, index: usize, sent_at: Micros) -> Result<(), KafkaError> {
+        let sequence = self.staged.sequence(index);
+        let mut sequence_text = itoa::Buffer::new();
+        let mut headers = OwnedHeaders::new_with_capacity(3)
+            .insert(Header { key: HEADER_RUN, value: Some(&self.run_text) })
+            .insert(Header { key: HEADER_SEQUENCE, value: Some(sequence_text.format(sequence)) });
+        if sequence < RUN_INFO_FIRST || sequence % RUN_INFO_EVERY == 0 {
+            headers = headers.insert(Header { key: HEADER_RUN_INFO, value: Some(&self.run_info) });
+        }
+        let (key, payload) = self.staged.record(index);
+        let record = BaseRecord::with_opaque_to(&self.topic, sequence as usize)
+            .key(key)
+            .payload(payload)
+            .timestamp(sent_at.as_millis())
+            .headers(headers);
+        match &self.client {
+            Some(client) => client.send(record).map_err(|(error, _)| error),
+            None => Err(KafkaError::Canceled),
+        }
+    }
+
+    /// The broker refused this producer's identity for good. An endless source goes on under a new one, and what is
+    /// outstanding stays unknown: it is never sent again under another identity, which could store it twice.
+    fn replace_client(&mut self) -> Result<(), ProducerError> {
+        let fatal = self.client.as_ref().and_then(|client| client.client().fatal_error());
+        let why = fatal.map_or_else(|| self.deliveries.last_error(), |(code, reason)| format!("{code}: {reason}"));
+        let finite = self.source.fingerprint().is_some();
+        if finite {
+            return Err(ProducerError::Fatal(why));
+        }
+        tracing::warn!("the broker refused the producer's identity, going on with a new one: {why}");
+        // Dropping it reports everything outstanding as failed.
+        self.client = None;
+        self.tally.settle(&self.deliveries, &mut self.ledger, self.context)?;
+        let kafka = &self.context.settings.kafka;
+        let client = client::connect(kafka, finite, &self.deliveries, &self.context.clock);
+        self.client = Some(client.map_err(ProducerError::Client)?);
+        Ok(())
+    }
+
+    fn settle_sometimes(&mut self) -> Result<(), ProducerError> {
+        if self.settled_at.elapsed() < SETTLE_INTERVAL {
+            return Ok(());
+        }
+        self.settled_at = Instant::now();
+        self.tally.settle(&self.deliveries, &mut self.ledger, self.context)?;
+        self.show_scheduled();
+        self.complain_when_stuck();
+        if self.client.as_ref().is_some_and(|client| client.client().fatal_error().is_some()) {
+            self.replace_client()?;
+        }
+        Ok(())
+    }
+
+    fn show_scheduled(&mut self) {
+        let now = self.context.clock.now();
+        let now = self.end.map_or(now, |end| now.min(Micros(end.0 - 1)));
+        let over = self.exhausted || self.context.shutdown.requested();
+        let scheduled = if over { self.tally.sent } else { self.arrivals.arrived_by(now) };
+        let limit = self.context.settings.count.or(self.source.total()).unwrap_or(u64::MAX);
+        let scheduled = scheduled.min(limit).max(self.tally.sent).max(self.scheduled);
+        Progress::add(&self.context.progress.scheduled, scheduled - self.scheduled);
+        self.scheduled = scheduled;
+    }
+
+    fn complain_when_stuck(&mut self) {
+        let stuck = self.tally.outstanding() > 0 && self.tally.last_report.elapsed() >= COMPLAINT_INTERVAL;
+        if stuck && self.complained_at.elapsed() >= COMPLAINT_INTERVAL {
+            self.complained_at = Instant::now();
+            tracing::warn!(
+                "no answer from the broker at {} for {} s; {} messages wait, none is lost ({})",
+                self.context.settings.kafka.brokers,
+                self.tally.last_report.elapsed().as_secs(),
+                self.tally.outstanding(),
+                self.deliveries.last_error()
+            );
+        }
+    }
+
+    /// Waits for outstanding reports, then lets go of the client; what it still holds is reported as unknown.
+    fn drain(&mut self) -> Result<(), ProducerError> {
+        let started = Instant::now();
+        let mut settled = Ok(());
+        while let Some(client) = &self.client {
+            settled = self.tally.settle(&self.deliveries, &mut self.ledger, self.context);
+            let limit = match self.context.shutdown.stage() {
+                Stage::Running => self.context.settings.drain_timeout,
+                Stage::Drain => self.context.settings.drain_timeout.min(DRAIN_ON_REQUEST_MAX),
+                Stage::Now => Duration::ZERO,
+            };
+            let fatal = client.client().fatal_error().is_some();
+            if settled.is_err() || self.tally.outstanding() == 0 || started.elapsed() >= limit || fatal {
+                break;
+            }
+            // An error is the timeout, after which we look again.
+            let _ = client.flush(SETTLE_INTERVAL.min(limit.saturating_sub(started.elapsed())));
+            self.complain_when_stuck();
+        }
+        settled?;
+        self.find_places();
+        self.client = None;
+        self.tally.settle(&self.deliveries, &mut self.ledger, self.context)?;
+        self.show_scheduled();
+        Ok(())
+    }
+
+    /// Where a retry was recognised without an offset, the partition's end stands in for it.
+    fn find_places(&mut self) {
+        let Some(client) = &self.client else { return };
+        for partition in std::mem::take(&mut self.tally.placeless) {
+            match client.client().fetch_watermarks(&self.topic, partition, Duration::from_secs(2)) {
+                Ok((_, end)) => self.tally.note_place(partition, end - 1),
+                Err(error) => tracing::warn!("the end of partition {partition} is not known: {error}"),
+            }
+        }
+    }
+
+    fn finish(self) -> Result<ProducerReport, ProducerError> {
+        let unknown = self.tally.failed + self.tally.outstanding();
+        let finite = self.source.fingerprint().is_some();
+        let complete = unknown == 0 && (self.exhausted || !finite);
+        let report = ProducerReport {
+            run: Some(self.run),
+            continued: self.found.is_some(),
+            scheduled: self.scheduled,
+            sent: self.tally.sent,
+            acknowledged: self.tally.acknowledged,
+            unknown,
+            found: self.found.as_ref().map_or(0, Found::count),
+            highest_acknowledged: self.tally.highest,
+            skipped: self.source.skipped(),
+            elapsed: Duration::from_micros(self.context.clock.now().since(self.start).max(0) as u64),
+            complete,
+        };
+        // An endless run is over when it ends; a finite one only when nothing is missing.
+        self.ledger.finish(complete || !finite)?;
+        Ok(report)
+    }
+}

@@ -1,0 +1,168 @@
+//! The commands that ask: `verify` and `sql`. They join what runs, start what does not, and stop that again.
+
+use std::io::IsTerminal;
+
+use anyhow::{Context, bail};
+
+use super::database::DatabaseService;
+use super::figures::thousands;
+use super::kafka::{self, EmbeddedBroker};
+use super::{Exit, plan, print};
+use crate::audit::{self, AuditSettings, Verdict};
+use crate::broker::log::Durability;
+use crate::cli::{Cli, SharedArgs, SqlArgs, VerifyArgs};
+use crate::config::{self, BrokerSettings};
+use crate::data_dir::DataDir;
+use crate::postgres::{OutputFormat, write_query};
+
+/// The data directory of a question: it must be there already, unless everything asked about is elsewhere.
+fn existing_data_dir(shared: &SharedArgs) -> anyhow::Result<DataDir> {
+    if !shared.data_dir.join("FORMAT").exists() && shared.database_url.is_none() {
+        bail!(
+            "{} is not a data directory of finstream: run `finstream` first, or name the right one with --data-dir",
+            kafka::shown(&shared.data_dir)
+        );
+    }
+    Ok(DataDir::open(&shared.data_dir)?)
+}
+
+/// The database of a question.
+pub(super) async fn database(shared: &SharedArgs, data_dir: &DataDir) -> anyhow::Result<DatabaseService> {
+    let url = shared.database_url.as_deref().map(config::database_url).transpose()?;
+    let schema = config::schema(&shared.db_schema)?;
+    DatabaseService::start(data_dir, url.as_deref(), &schema, shared.pg_bin.as_deref()).await
+}
+
+/// The Kafka API of a question: given, running, or an embedded broker on a free port that only we use.
+pub(super) async fn broker(
+    shared: &SharedArgs,
+    data_dir: &DataDir,
+) -> anyhow::Result<(String, Option<EmbeddedBroker>)> {
+    if let Some(brokers) = &shared.brokers {
+        return Ok((brokers.clone(), None));
+    }
+    if let Some(running) = kafka::running(data_dir) {
+        return Ok((running.kafka, None));
+    }
+    let settings = BrokerSettings {
+        dir: data_dir.path().join("broker"),
+        listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+        advertise: None,
+        durability: Durability::Fsync,
+        default_partitions: shared.partitions,
+        // A question cuts nothing: the retention of topics that exist is in their own configs.
+        retention: std::time::Duration::from_secs(24 * 3600),
+        retention_bytes_per_partition: u64::MAX / 2,
+    };
+    let broker = EmbeddedBroker::start(data_dir, settings).await?;
+    Ok((broker.endpoint.kafka.clone(), Some(broker)))
+}
+
+/// Runs the question, then stops what was started for it, whatever the answer.
+pub(super) async fn with_services<T>(
+    database: DatabaseService,
+    broker: Option<EmbeddedBroker>,
+    question: impl AsyncFnOnce(&DatabaseService) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let answer = question(&database).await;
+    let released = database.release().await;
+    let stopped = match broker {
+        Some(broker) => broker.stop().await,
+        None => Ok(()),
+    };
+    let answer = answer?;
+    released?;
+    stopped?;
+    Ok(answer)
+}
+
+/// `finstream verify`
+///
+/// # Errors
+/// A witness cannot be read.
+pub async fn verify(cli: &Cli, arguments: &VerifyArgs) -> anyhow::Result<Exit> {
+    let shared = &cli.shared;
+    let data_dir = existing_data_dir(shared)?;
+    let properties = plan::properties(shared)?;
+    let database = database(shared, &data_dir).await?;
+    let (brokers, broker) = match broker(shared, &data_dir).await {
+        Ok(found) => found,
+        Err(error) => {
+            database.release().await?;
+            return Err(error);
+        }
+    };
+    let mut ledger_dirs = vec![data_dir.path().join("ledger")];
+    ledger_dirs.extend(arguments.ledger.iter().cloned());
+    let kafka = plan::kafka_settings(shared, &properties, &brokers);
+    let report = with_services(database, broker, async |database| {
+        let settings = AuditSettings { kafka, database: database.database(), ledger_dirs };
+        Ok(audit::verify(settings, say_progress()).await?)
+    })
+    .await?;
+    print(&if shared.json { serde_json::to_string_pretty(&report)? } else { report.to_string() })?;
+    Ok(exit_of(report.verdict))
+}
+
+/// Says how far the audit has read, on a terminal.
+fn say_progress() -> impl FnMut(u64, u64) + Send + 'static {
+    let on_terminal = std::io::stderr().is_terminal();
+    move |read, of| {
+        if on_terminal {
+            let (read, of) = (thousands(read), thousands(of));
+            eprint!("\rReading the log: {read} of {of} messages\x1b[K");
+        }
+    }
+}
+
+/// The exit code of an audit.
+pub(super) fn exit_of(verdict: Verdict) -> Exit {
+    match verdict {
+        Verdict::Balanced => Exit::Done,
+        Verdict::Differences => Exit::No,
+        Verdict::Undecided => Exit::Undecided,
+    }
+}
+
+/// `finstream sql [QUERY]`
+///
+/// # Errors
+/// The database cannot be reached, or refuses the query; psql is missing.
+pub async fn sql(cli: &Cli, arguments: &SqlArgs) -> anyhow::Result<Exit> {
+    let shared = &cli.shared;
+    let data_dir = existing_data_dir(shared)?;
+    let database = database(shared, &data_dir).await?;
+    with_services(database, None, async |database| match &arguments.query {
+        Some(query) => {
+            let format = if shared.json { OutputFormat::Json } else { OutputFormat::Table };
+            match write_query(&database.database(), query, format, &mut std::io::stdout()).await {
+                Err(crate::postgres::PostgresError::Sql(sqlx::Error::Io(error)))
+                    if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+                answered => drop(answered?),
+            }
+            Ok(Exit::Done)
+        }
+        None => psql(database).await,
+    })
+    .await
+}
+
+/// Hands the terminal to psql until the user leaves it.
+async fn psql(database: &DatabaseService) -> anyhow::Result<Exit> {
+    let mut command = database.database().psql();
+    if std::io::stdin().is_terminal() {
+        eprintln!(
+            "Views: user_totals, symbol_totals, message_latencies, stage_latency_percentiles, pipeline_progress, runs, \
+             repeated_transactions. \\q leaves."
+        );
+    }
+    // psql answers Ctrl-C itself; it must not end us while psql has the terminal.
+    let mut interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let ignore = tokio::spawn(async move { while interrupts.recv().await.is_some() {} });
+    let status = tokio::task::spawn_blocking(move || command.status()).await.context("psql's task")?;
+    ignore.abort();
+    let status = status.context(
+        "cannot start psql: install the PostgreSQL client, or give the question as an argument: finstream sql 'select …'",
+    )?;
+    Ok(if status.success() { Exit::Done } else { Exit::Failed })
+}

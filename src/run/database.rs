@@ -1,0 +1,151 @@
+//! The database that this process uses: the private cluster, or the user's own server.
+
+use std::path::Path;
+
+use anyhow::Context;
+use sqlx::{Connection, PgConnection, Row};
+
+use super::summary::TopUser;
+use crate::data_dir::DataDir;
+use crate::postgres::{Database, PgSettings, PrivateCluster};
+use crate::shutdown::{self, Stage, Trigger};
+
+/// Users in the summary.
+const TOP_USERS: i64 = 5;
+
+/// A database that is ready, and the private server behind it, if it is ours.
+pub struct DatabaseService {
+    database: Database,
+    private: Option<Private>,
+}
+
+struct Private {
+    cluster: std::sync::Arc<PrivateCluster>,
+    watch: tokio::task::JoinHandle<()>,
+    stop_watch: Trigger,
+}
+
+/// What the database already holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Contents {
+    /// Runs of producers.
+    pub runs: u64,
+    /// Messages in the totals.
+    pub transactions: u64,
+}
+
+impl DatabaseService {
+    /// Reaches `url`, or starts the private server; then brings the schema up to date.
+    ///
+    /// # Errors
+    /// No server, no binaries, a schema of a newer finstream: each with its cure.
+    pub async fn start(
+        data_dir: &DataDir,
+        url: Option<&str>,
+        schema: &str,
+        pg_bin: Option<&Path>,
+    ) -> anyhow::Result<DatabaseService> {
+        let service = match url {
+            Some(url) => DatabaseService { database: Database::external(url, schema)?, private: None },
+            None => {
+                let settings = PgSettings { pg_bin: pg_bin.map(Path::to_owned) };
+                let cluster = std::sync::Arc::new(PrivateCluster::ensure(data_dir, settings).await?);
+                let database = cluster.database(schema)?;
+                let (stop_watch, stopped) = shutdown::channel();
+                let watched = cluster.clone();
+                let watch = tokio::spawn(async move { watched.watch(stopped, |line| eprintln!("{line}.")).await });
+                DatabaseService { database, private: Some(Private { cluster, watch, stop_watch }) }
+            }
+        };
+        match service.database.prepare().await {
+            Ok(()) => Ok(service),
+            Err(error) => {
+                // The cause is told; whether the server could be left as well is not what the user asked about.
+                let _ = service.release().await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Where roles connect to.
+    pub fn database(&self) -> Database {
+        self.database.clone()
+    }
+
+    /// The private cluster's folder, where there is one.
+    pub fn cluster_dir(&self) -> Option<&Path> {
+        self.private.as_ref().map(|private| private.cluster.cluster_path())
+    }
+
+    /// For the start-up block.
+    pub fn describe(&self) -> String {
+        match &self.private {
+            Some(private) => format!(
+                "private PostgreSQL {} in {}, schema {}  (finstream sql)",
+                private.cluster.major(),
+                super::kafka::shown(private.cluster.cluster_path()),
+                self.database.schema
+            ),
+            None => format!("{}, schema {}", self.database.target, self.database.schema),
+        }
+    }
+
+    /// The psql command that opens the totals.
+    pub fn psql_command(&self) -> String {
+        self.database.psql_command()
+    }
+
+    /// What is there before this process adds to it.
+    ///
+    /// # Errors
+    /// The server went away.
+    pub async fn contents(&self) -> anyhow::Result<Contents> {
+        let mut connection = self.database.connect().await?;
+        let row = sqlx::query(
+            "select (select count(*) from runs), (select coalesce(sum(messages), 0)::bigint from partition_offsets)",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        let (runs, transactions): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        connection.close().await?;
+        Ok(Contents { runs: runs.max(0) as u64, transactions: transactions.max(0) as u64 })
+    }
+
+    /// The users with the largest net spend.
+    ///
+    /// # Errors
+    /// The server went away.
+    pub async fn top_users(&self) -> anyhow::Result<Vec<TopUser>> {
+        let mut connection: PgConnection = self.database.connect().await?;
+        let rows = sqlx::query(
+            "select user_id, currency, transactions, net_spend::text from user_totals where transactions > 0 \
+             order by net_spend desc, user_id limit $1",
+        )
+        .bind(TOP_USERS)
+        .fetch_all(&mut connection)
+        .await?;
+        connection.close().await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(TopUser {
+                    user_id: row.try_get(0)?,
+                    currency: row.try_get(1)?,
+                    transactions: row.try_get(2)?,
+                    net_spend: row.try_get(3)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Leaves the private server, which stops when nobody else uses it.
+    ///
+    /// # Errors
+    /// It does not stop.
+    pub async fn release(self) -> anyhow::Result<()> {
+        let Some(private) = self.private else { return Ok(()) };
+        private.stop_watch.raise(Stage::Now);
+        private.watch.await.context("the watch over PostgreSQL ended unexpectedly")?;
+        private.cluster.leave().await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+//! Starts the chosen roles, stops them in order, and carries out the other commands.
+
+use std::io::Write;
+
+use anyhow::Context;
+
+use crate::cli::{Cli, Command};
+use crate::config::ConfigError;
+
+mod ask;
+mod conclude;
+mod console;
+mod database;
+mod disk_guard;
+mod exit;
+mod figures;
+mod kafka;
+mod pipeline;
+mod plan;
+mod reset;
+mod roles;
+mod signals;
+mod startup;
+mod summary;
+
+pub use exit::Exit;
+
+/// Carries out what the command line asks for.
+///
+/// # Errors
+/// What could not be done, in one line, with its cure.
+pub fn main(cli: Cli) -> anyhow::Result<Exit> {
+    start_log();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime's threads")?;
+    let ended = runtime.block_on(async {
+        match &cli.command {
+            None => pipeline::run(&cli).await,
+            Some(Command::Verify(arguments)) => ask::verify(&cli, arguments).await,
+            Some(Command::Sql(arguments)) => ask::sql(&cli, arguments).await,
+            Some(Command::Reset(arguments)) => reset::run(&cli, arguments).await,
+            Some(Command::Schema) => print(&crate::transaction::schema_json()).map(|()| Exit::Done),
+        }
+    });
+    // Nothing is waited for any more: what had to be finished was awaited above.
+    runtime.shutdown_background();
+    ended
+}
+
+/// The exit code of an error.
+pub fn exit_for(error: &anyhow::Error) -> Exit {
+    if error.is::<ConfigError>() { Exit::Usage } else { Exit::Failed }
+}
+
+/// Writes data to stdout. A reader that left early (`| head`) is not an error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{}", text.trim_end_matches('\n')) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot write to stdout"),
+        _ => Ok(()),
+    }
+}
+
+/// Warnings go to stderr; FINSTREAM_LOG asks for more, in tracing's own words.
+fn start_log() {
+    let filter = std::env::var("FINSTREAM_LOG").unwrap_or_else(|_| "warn".to_string());
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}

@@ -1,0 +1,244 @@
+//! One process of the pipeline: starts its roles, watches them, drains them, audits the books.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use tokio::task::JoinHandle;
+
+use super::console::{self, Goal, SampleChoice};
+use super::database::DatabaseService;
+use super::kafka::{self, BrokerEndpoint, EmbeddedBroker};
+use super::plan::Plan;
+use super::{Exit, signals, startup};
+use crate::cli::Cli;
+use crate::clock::{SharedClock, SystemClock};
+use crate::data_dir::DataDir;
+use crate::http::{self, HttpState, Readiness};
+use crate::postgres::PrivateCluster;
+use crate::progress::Progress;
+use crate::shutdown::{self, Shutdown, Stage};
+
+/// A consumer that runs alone shows one transaction and one total in this time.
+const SAMPLE_EVERY: Duration = Duration::from_secs(2);
+
+/// Runs the pipeline as the command line says.
+///
+/// # Errors
+/// The first thing that could not be done, with its cure.
+pub async fn run(cli: &Cli) -> anyhow::Result<Exit> {
+    let plan = Plan::new(cli)?;
+    let (trigger, shutdown) = shutdown::channel();
+    signals::listen(trigger)?;
+    let mut now = shutdown.clone();
+    tokio::select! {
+        ended = Box::pin(Pipeline::run(plan, shutdown)) => ended,
+        () = now.reached(Stage::Now) => Ok(Exit::Failed),
+    }
+}
+
+/// What all roles of this process share.
+pub(super) struct Pipeline {
+    pub plan: Plan,
+    pub data_dir: DataDir,
+    pub progress: Arc<Progress>,
+    pub readiness: Readiness,
+    pub clock: SharedClock,
+    pub shutdown: Shutdown,
+}
+
+impl Pipeline {
+    async fn run(plan: Plan, shutdown: Shutdown) -> anyhow::Result<Exit> {
+        let (data_dir, _temporary) = open_data_dir(&plan)?;
+        let pipeline = Pipeline {
+            plan,
+            data_dir,
+            progress: Arc::new(Progress::new()),
+            readiness: Readiness::new(),
+            clock: SystemClock::shared(),
+            shutdown,
+        };
+        pipeline.serve().await
+    }
+
+    async fn serve(self) -> anyhow::Result<Exit> {
+        let roles = self.plan.roles;
+        for (role, runs) in [("broker", roles.broker), ("consumer", roles.consumer), ("producer", roles.producer)] {
+            if runs {
+                self.readiness.waiting(role, "start");
+            }
+        }
+        let (http_stop, http_shutdown) = shutdown::channel();
+        let http_address = self.open_windows(http_shutdown).await?;
+
+        let (broker, database) = tokio::join!(self.start_broker(), self.start_database());
+        // Both were started at once; if one of them failed, the other is stopped before the error is told.
+        let (broker, database) = match (broker, database) {
+            (Ok(broker), Ok(database)) => (broker, database),
+            (broker, database) => {
+                let mut errors = Vec::new();
+                match broker {
+                    Ok(Some(broker)) => errors.extend(broker.stop().await.err()),
+                    Ok(None) => {}
+                    Err(error) => errors.insert(0, error),
+                }
+                match database {
+                    Ok(Some(database)) => errors.extend(database.release().await.err()),
+                    Ok(None) => {}
+                    Err(error) => errors.insert(0, error),
+                }
+                return Err(errors.into_iter().next().unwrap_or_else(|| anyhow!("start-up failed")));
+            }
+        };
+        let served = self.serve_roles(broker.as_ref(), database.as_ref(), http_address).await;
+
+        http_stop.raise(Stage::Drain);
+        let broker_stopped = match broker {
+            Some(broker) => broker.stop().await,
+            None => Ok(()),
+        };
+        let database_released = match database {
+            Some(database) => database.release().await,
+            None => Ok(()),
+        };
+        let exit = served?;
+        broker_stopped?;
+        database_released?;
+        if self.plan.data_dir.is_none() {
+            // As root the cluster may be outside of the temporary folder.
+            PrivateCluster::destroy(&self.data_dir).await?;
+        }
+        Ok(exit)
+    }
+
+    async fn start_broker(&self) -> anyhow::Result<Option<EmbeddedBroker>> {
+        if !self.plan.roles.broker {
+            return Ok(None);
+        }
+        let settings = self.plan.broker(self.data_dir.path().join("broker"));
+        let broker = EmbeddedBroker::start(&self.data_dir, settings).await?;
+        self.readiness.ready("broker");
+        Ok(Some(broker))
+    }
+
+    async fn start_database(&self) -> anyhow::Result<Option<DatabaseService>> {
+        if !self.plan.roles.consumer {
+            return Ok(None);
+        }
+        self.readiness.waiting("consumer", "PostgreSQL");
+        let plan = &self.plan;
+        DatabaseService::start(&self.data_dir, plan.database_url.as_deref(), &plan.schema, plan.pg_bin.as_deref())
+            .await
+            .map(Some)
+    }
+
+    /// Binds and serves page, metrics and health.
+    async fn open_windows(&self, shutdown: Shutdown) -> anyhow::Result<std::net::SocketAddr> {
+        let (listen, explicit) = self.plan.http;
+        let listener = http::bind(listen, explicit).await?;
+        let address = listener.local_addr().context("the page's address")?;
+        let metrics = http::install_recorder()?;
+        let upkeep = metrics.clone();
+        tokio::spawn(async move {
+            let mut interval = tokio::time::interval(http::UPKEEP_INTERVAL);
+            loop {
+                interval.tick().await;
+                upkeep.run_upkeep();
+            }
+        });
+        let state = HttpState::new(self.progress.clone(), metrics, self.readiness.clone());
+        tokio::spawn(async move {
+            if let Err(error) = http::serve(listener, state, shutdown).await {
+                eprintln!("The page stopped: {error}; the pipeline goes on.");
+            }
+        });
+        Ok(address)
+    }
+
+    async fn find_kafka(&self, broker: Option<&EmbeddedBroker>) -> Option<BrokerEndpoint> {
+        match (broker, &self.plan.brokers) {
+            (Some(broker), _) => Some(broker.endpoint.clone()),
+            (None, Some(brokers)) => {
+                Some(BrokerEndpoint { kafka: brokers.clone(), durability: "external".to_string(), pid: 0 })
+            }
+            (None, None) => {
+                let mut shutdown = self.shutdown.clone();
+                kafka::wait_for_running(&self.data_dir, &mut shutdown).await
+            }
+        }
+    }
+
+    async fn serve_roles(
+        &self,
+        broker: Option<&EmbeddedBroker>,
+        database: Option<&DatabaseService>,
+        http_address: std::net::SocketAddr,
+    ) -> anyhow::Result<Exit> {
+        let roles = self.plan.roles;
+        let Some(endpoint) = self.find_kafka(broker).await else { return Ok(Exit::Done) };
+        let settings = self.plan.kafka(&endpoint.kafka);
+        let before = match database {
+            Some(database) => Some(database.contents().await?),
+            None => None,
+        };
+        startup::print(self, broker, &endpoint, database, before.as_ref(), http_address)?;
+
+        let started = Instant::now();
+        let mut consumer = match database {
+            Some(database) => Some(self.start_consumer(settings.clone(), database)?),
+            None => None,
+        };
+        if roles.consumer && roles.producer {
+            self.await_consumer(consumer.as_mut()).await;
+        }
+        let mut producer = roles.producer.then(|| self.start_producer(settings.clone(), &endpoint, database));
+        startup::write_ready_file(self, &endpoint, database, http_address)?;
+
+        let samples = self.show_samples();
+        let (live_stop, live_shutdown) = shutdown::channel();
+        let flags = self.plan.flags();
+        let goal = Goal { count: flags.count, duration: flags.duration };
+        let live = tokio::spawn(console::live(self.progress.clone(), roles, goal, live_shutdown));
+        let ended = self.until_the_end(&mut producer, &mut consumer).await;
+        let busy = started.elapsed();
+        live_stop.raise(Stage::Now);
+        // The live line is only a view: whether its task ended well changes nothing.
+        let _ = live.await;
+        if let Some(samples) = samples {
+            samples.abort();
+        }
+        self.conclude(ended, settings, database, busy).await
+    }
+
+    fn show_samples(&self) -> Option<JoinHandle<()>> {
+        let (roles, flags) = (self.plan.roles, self.plan.flags());
+        let asked = flags.print_transactions || flags.print_aggregates;
+        let alone = roles.consumer && !roles.producer && !roles.broker;
+        if !roles.consumer || !(asked || alone) || (self.plan.json() && !asked) {
+            return None;
+        }
+        let choice = match asked {
+            true => SampleChoice {
+                transactions: flags.print_transactions,
+                aggregates: flags.print_aggregates,
+                at_most_every: None,
+            },
+            false => SampleChoice { transactions: true, aggregates: true, at_most_every: Some(SAMPLE_EVERY) },
+        };
+        Some(tokio::spawn(console::print_samples(self.progress.clone(), choice)))
+    }
+}
+
+/// The data directory, and the folder that is removed at exit if it is temporary.
+fn open_data_dir(plan: &Plan) -> anyhow::Result<(DataDir, Option<tempfile::TempDir>)> {
+    match &plan.data_dir {
+        Some(path) => Ok((DataDir::open(path)?, None)),
+        None => {
+            let temporary = tempfile::Builder::new()
+                .prefix("finstream-")
+                .tempdir()
+                .context("cannot make a temporary folder for --ephemeral")?;
+            Ok((DataDir::open(temporary.path())?, Some(temporary)))
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `finstream reset`: start over, or skip lost records of one partition on record.
+
+use std::fs;
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use sqlx::PgConnection;
+
+use super::figures::bytes;
+use super::kafka::shown;
+use super::{Exit, ask, plan};
+use crate::cli::{Cli, ResetArgs, SharedArgs};
+use crate::config::{ConfigError, KafkaSettings};
+use crate::consumer::{self, PartitionInLog};
+use crate::data_dir::DataDir;
+use crate::postgres::PrivateCluster;
+use crate::shutdown;
+use crate::sink::{self, LifeStart};
+
+/// What finstream keeps in a data directory, apart from the private PostgreSQL; nothing else is touched.
+const OURS: [(&str, &str); 6] = [
+    ("broker", "the log, with topics, groups and offsets"),
+    ("ledger", "the producers' ledger"),
+    ("endpoints", ""),
+    ("postgres.log", ""),
+    ("postgres.log.1", ""),
+    ("FORMAT", ""),
+];
+
+/// Carries out `finstream reset`.
+///
+/// # Errors
+/// Something still runs on the data directory; a file cannot be removed; the partition cannot be moved.
+pub async fn run(cli: &Cli, arguments: &ResetArgs) -> anyhow::Result<Exit> {
+    match (&arguments.topic, arguments.partition, arguments.to) {
+        (Some(topic), Some(partition), Some(to)) => move_partition(&cli.shared, arguments, topic, partition, to).await,
+        _ => start_over(&cli.shared, arguments.yes).await,
+    }
+}
+
+async fn start_over(shared: &SharedArgs, yes: bool) -> anyhow::Result<Exit> {
+    if shared.brokers.is_some() || shared.database_url.is_some() {
+        return Err(ConfigError::new(
+            "reset removes what finstream keeps in its data directory; topics of --brokers and tables of --database-url \
+             are yours: drop the schema with psql, delete the topics with your Kafka tools, or use a new --db-schema",
+        )
+        .into());
+    }
+    let path = &shared.data_dir;
+    if !path.join("FORMAT").exists() {
+        eprintln!("{} holds nothing of finstream: there is nothing to reset.", shown(path));
+        return Ok(Exit::Done);
+    }
+    let data_dir = DataDir::open(path)?;
+    let _broker = data_dir.lock(super::kafka::SERVICE)?;
+    eprintln!("This removes from {}, for good:", shown(path));
+    if let Some(cluster) = PrivateCluster::location(&data_dir) {
+        eprintln!("  the totals in PostgreSQL          {:>12}  {}", bytes(size(&cluster)), cluster.display());
+    }
+    for (name, what) in OURS.iter().filter(|(name, what)| !what.is_empty() && path.join(name).exists()) {
+        eprintln!("  {what:<34}{:>12}", bytes(size(&path.join(name))));
+    }
+    if !yes && !confirmed()? {
+        eprintln!("Nothing was removed.");
+        return Ok(Exit::No);
+    }
+    PrivateCluster::destroy(&data_dir).await?;
+    for (name, _) in OURS {
+        remove(&path.join(name))?;
+    }
+    remove(&path.join("locks"))?;
+    // Left where someone else's files are in it.
+    let _ = fs::remove_dir(path);
+    eprintln!("Done: the next start begins from nothing.");
+    Ok(Exit::Done)
+}
+
+async fn move_partition(
+    shared: &SharedArgs,
+    arguments: &ResetArgs,
+    topic: &str,
+    partition: i32,
+    to: i64,
+) -> anyhow::Result<Exit> {
+    if !arguments.accept_loss {
+        return Err(ConfigError::new(
+            "records that are skipped are never counted: add --accept-loss to agree; the audit will name the range",
+        )
+        .into());
+    }
+    let data_dir = DataDir::open(&shared.data_dir)?;
+    let properties = plan::properties(shared)?;
+    let database = ask::database(shared, &data_dir).await?;
+    let (brokers, broker) = match ask::broker(shared, &data_dir).await {
+        Ok(found) => found,
+        Err(error) => {
+            database.release().await?;
+            return Err(error);
+        }
+    };
+    let kafka = plan::kafka_settings(shared, &properties, &brokers);
+    let target = Target { topic, partition, to };
+    ask::with_services(database, broker, async |database| {
+        let mut connection = database.database().connect().await?;
+        target.reach(&mut connection, &kafka).await
+    })
+    .await?;
+    Ok(Exit::Done)
+}
+
+/// Where a partition is to go on.
+struct Target<'a> {
+    topic: &'a str,
+    partition: i32,
+    to: i64,
+}
+
+impl Target<'_> {
+    /// Forward in the same log: a gap on record. Everything else: a new life of the topic.
+    async fn reach(&self, connection: &mut PgConnection, kafka: &KafkaSettings) -> anyhow::Result<()> {
+        let &Target { topic, partition, to } = self;
+        let Some(stream) = sink::current_stream(connection, topic).await? else {
+            bail!("topic {topic} has no totals in this database yet: there is nothing to reset");
+        };
+        let applied = sink::progress(connection, stream.topic_ref).await?;
+        let next_offset = applied.iter().find(|known| known.partition == partition).map(|known| known.next_offset);
+        let (_trigger, shutdown) = shutdown::channel();
+        let Some(log) = consumer::look_at_topic(kafka, topic, applied, &shutdown).await? else { return Ok(()) };
+        let Some(found) = log.partitions.iter().find(|found| found.partition == partition) else {
+            bail!("topic {topic} has no partition {partition}: it has 0 to {}", log.partitions.len().saturating_sub(1));
+        };
+        if to < found.log.start || to > found.log.end {
+            let (start, end) = (found.log.start, found.log.end);
+            bail!("--to {to} is outside of what the log of {topic} partition {partition} holds: {start} to {end}");
+        }
+        let same_log = log.cluster_id == stream.cluster_id
+            && (found.applied.is_some() || next_offset.is_some_and(|next| found.log.start >= next));
+        if same_log && next_offset.is_some_and(|next| to > next) {
+            let from = sink::reset_forward(connection, topic, partition, to).await?;
+            let last = to - 1;
+            eprintln!("Skipped on record: offsets {from} to {last} of {topic} partition {partition}; the next is {to}.");
+            return Ok(());
+        }
+        let starts: Vec<LifeStart> = log.partitions.iter().map(|found| self.start_of(found)).collect();
+        sink::open_new_life(connection, &log.cluster_id, topic, &starts).await?;
+        eprintln!("A new life of {topic} begins; what was counted before stays in the totals. Next offsets:");
+        for start in starts {
+            eprintln!("  partition {:<5} {}", start.partition, start.next_offset);
+        }
+        Ok(())
+    }
+
+    fn start_of(&self, found: &PartitionInLog) -> LifeStart {
+        let (next_offset, fingerprint) = match found.applied {
+            _ if found.partition == self.partition => (self.to, None),
+            Some((next_offset, fingerprint)) => (next_offset, Some(fingerprint)),
+            None => (found.log.start, None),
+        };
+        LifeStart { partition: found.partition, next_offset, fingerprint }
+    }
+}
+
+fn confirmed() -> anyhow::Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        bail!("reset asks before it removes anything, and nobody is at the terminal: add --yes");
+    }
+    eprint!("Type yes to go on: ");
+    std::io::stderr().flush().context("the terminal")?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).context("the terminal")?;
+    Ok(answer.trim() == "yes")
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Bytes of the files below `path`; what cannot be read counts as nothing, for this is only shown.
+fn size(path: &Path) -> u64 {
+    let mut folders: Vec<PathBuf> = vec![path.to_owned()];
+    let mut total = 0;
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(folder) else { continue };
+        for entry in entries.flatten() {
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => folders.push(entry.path()),
+                Ok(metadata) => total += metadata.len(),
+                Err(_) => {}
+            }
+        }
+    }
+    total
+}

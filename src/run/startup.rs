@@ -1,0 +1,139 @@
+//! The start-up block on the terminal, and the ready file for programs.
+
+use std::net::SocketAddr;
+
+use anyhow::Context;
+use serde_json::json;
+
+use super::database::{Contents, DatabaseService};
+use super::figures::{bytes, thousands};
+use super::kafka::{BrokerEndpoint, EmbeddedBroker, shown};
+use super::pipeline::Pipeline;
+use crate::config::{Pace, SourceSettings};
+use crate::data_dir::DiskSpace;
+
+/// Says where everything is and what the data directory already holds.
+///
+/// # Errors
+/// The file system cannot be asked for its free space.
+pub fn print(
+    pipeline: &Pipeline,
+    broker: Option<&EmbeddedBroker>,
+    endpoint: &BrokerEndpoint,
+    database: Option<&DatabaseService>,
+    contents: Option<&Contents>,
+    http: SocketAddr,
+) -> anyhow::Result<()> {
+    let plan = &pipeline.plan;
+    let mut rows = Vec::new();
+    rows.push(("broker", broker_row(broker, endpoint)));
+    if let Some(database) = database {
+        rows.push(("database", database.describe()));
+    }
+    rows.push(("page", format!("http://{http}/  (metrics: /metrics, health: /healthz, /readyz)")));
+    if plan.roles.producer {
+        rows.push(("source", format!("{}, {}", source(&plan.source), pace(plan.pace))));
+    }
+    rows.push(("data", data_row(pipeline, broker)?));
+    eprintln!("finstream {}", env!("CARGO_PKG_VERSION"));
+    for (name, text) in rows {
+        eprintln!("  {name:<10}{text}");
+    }
+    if let Some(contents) = contents.filter(|contents| contents.transactions > 0) {
+        eprintln!(
+            "Continuing {}: {} run{}, {} transactions in the totals.",
+            shown(pipeline.data_dir.path()),
+            thousands(contents.runs),
+            if contents.runs == 1 { "" } else { "s" },
+            thousands(contents.transactions)
+        );
+    }
+    Ok(())
+}
+
+fn broker_row(broker: Option<&EmbeddedBroker>, endpoint: &BrokerEndpoint) -> String {
+    let Some(broker) = broker else {
+        let whose = if endpoint.pid == 0 { "external".to_string() } else { format!("of process {}", endpoint.pid) };
+        return format!("{}  ({whose})", endpoint.kafka);
+    };
+    let recovery = broker.broker.recovery();
+    let mut text = format!(
+        "{}  (embedded Kafka API, acknowledges after {})",
+        endpoint.kafka,
+        match endpoint.durability.as_str() {
+            "fsync" => "fdatasync",
+            _ => "the page-cache write",
+        }
+    );
+    if recovery.partitions > 0 && !recovery.clean_stop {
+        text += &format!(
+            "; recovered from a crash: {} batches put back, {} of unacknowledged tail cut",
+            thousands(recovery.replayed_batches),
+            bytes(recovery.cut_bytes)
+        );
+    }
+    text
+}
+
+fn data_row(pipeline: &Pipeline, broker: Option<&EmbeddedBroker>) -> anyhow::Result<String> {
+    let path = pipeline.data_dir.path();
+    let space = DiskSpace::of(path).with_context(|| format!("cannot ask for the free space of {}", path.display()))?;
+    let log = broker.map_or(String::new(), |broker| format!("log {}, ", bytes(broker.broker.disk_bytes())));
+    Ok(format!("{}  ({log}{} of {} free)", shown(path), bytes(space.free_bytes), bytes(space.total_bytes)))
+}
+
+fn source(source: &SourceSettings) -> String {
+    match source {
+        SourceSettings::Synthetic { users, seed, .. } => {
+            format!("synthetic card transactions of {} users, seed {seed}", thousands(*users))
+        }
+        SourceSettings::Yfinance { files, .. } => {
+            let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+            format!("trades from {}", names.join(", "))
+        }
+    }
+}
+
+fn pace(pace: Pace) -> String {
+    match pace {
+        Pace::Rate(rate) if rate.fract() == 0.0 => format!("{}/s", thousands(rate as u64)),
+        Pace::Rate(rate) => format!("{rate}/s"),
+        Pace::Max => "as fast as it goes".to_string(),
+        Pace::Speed(speed) => format!("{speed} times faster than it happened"),
+    }
+}
+
+/// Writes all addresses for programs that wait for this process.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_ready_file(
+    pipeline: &Pipeline,
+    endpoint: &BrokerEndpoint,
+    database: Option<&DatabaseService>,
+    http: SocketAddr,
+) -> anyhow::Result<()> {
+    let Some(file) = &pipeline.plan.flags().ready_file else { return Ok(()) };
+    let ready = json!({
+        "pid": std::process::id(),
+        "kafka": endpoint.kafka,
+        "http": format!("http://{http}"),
+        "psql": database.map(|database| database.psql_command()),
+        "data_dir": pipeline.data_dir.path(),
+    });
+    // Written aside and renamed, so that whoever waits for the name never reads half of it.
+    let aside = file.with_extension("partial");
+    std::fs::write(&aside, format!("{ready:#}\n"))
+        .and_then(|()| std::fs::rename(&aside, file))
+        .with_context(|| format!("cannot write the ready file {}", file.display()))
+}
+
+/// The line with which a person goes on after a run.
+pub fn next_command(pipeline: &Pipeline) -> String {
+    let default = pipeline.plan.data_dir.as_deref() == Some(std::path::Path::new("finstream-data"));
+    if pipeline.plan.data_dir.is_none() {
+        return String::new();
+    }
+    let place = if default { String::new() } else { format!(" --data-dir {}", shown(pipeline.data_dir.path())) };
+    format!("finstream{place} sql 'select * from user_totals order by net_spend desc limit 10'")
+}

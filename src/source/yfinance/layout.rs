@@ -1,0 +1,139 @@
+//! Which columns of a yfinance file hold what.
+//!
+//! `download(...)` writes three header rows, `Price,Close,…`, `Ticker,AAPL,…` and `Date,,…` (the first two change places
+//! with `group_by='ticker'`); `history(...)` writes one, which names no symbol. Columns that a bar does not need
+//! (`Adj Close`, `Dividends`, `Stock Splits`, `Capital Gains`, `Repaired?`) are ignored.
+
+use std::path::Path;
+
+use csv::StringRecord;
+
+use crate::source::SourceError;
+use crate::transaction::SYMBOL_CHARS_MAX;
+
+/// The columns of one symbol; the time is in column 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Columns {
+    pub(super) symbol: String,
+    pub(super) open: usize,
+    pub(super) high: usize,
+    pub(super) low: usize,
+    pub(super) close: usize,
+    pub(super) volume: usize,
+}
+
+/// Characters of a file that an error repeats.
+const SHOWN_CHARS_MAX: usize = 60;
+
+/// Finds the columns from the first rows, and says how many rows the header takes. `symbol` names a file that does not
+/// name its own, and selects one of those that a file names.
+pub(super) fn detect(
+    path: &Path,
+    rows: &[StringRecord],
+    symbol: Option<&str>,
+) -> Result<(Vec<Columns>, usize), SourceError> {
+    let cell = |row: usize, column: usize| rows.get(row).and_then(|row| row.get(column)).unwrap_or("").trim();
+    let (columns, header_rows) = match (cell(0, 0), cell(1, 0), cell(2, 0)) {
+        ("Price", "Ticker", "Date" | "Datetime") => (download(path, &rows[0], &rows[1], symbol)?, 3),
+        ("Ticker", "Price", "Date" | "Datetime") => (download(path, &rows[1], &rows[0], symbol)?, 3),
+        ("Date" | "Datetime", _, _) => (vec![history(path, &rows[0], symbol)?], 1),
+        _ => return Err(unknown(path, rows)),
+    };
+    for found in &columns {
+        check_symbol(path, &found.symbol)?;
+    }
+    Ok((columns, header_rows))
+}
+
+fn download(
+    path: &Path,
+    fields: &StringRecord,
+    tickers: &StringRecord,
+    symbol: Option<&str>,
+) -> Result<Vec<Columns>, SourceError> {
+    let mut names: Vec<&str> = Vec::new();
+    for ticker in tickers.iter().skip(1).map(str::trim).filter(|ticker| !ticker.is_empty()) {
+        if !names.contains(&ticker) {
+            names.push(ticker);
+        }
+    }
+    if let Some(symbol) = symbol {
+        if !names.contains(&symbol) {
+            let why = format!("--symbol {symbol} is not in it; it holds {}", shorten(&names.join(", ")));
+            return Err(SourceError::Symbol { path: path.to_path_buf(), why });
+        }
+        names.retain(|name| *name == symbol);
+    }
+    let of_ticker = |name: &str| {
+        columns_by_name(path, name, |field| {
+            let mut pairs = fields.iter().zip(tickers.iter());
+            pairs.position(|(found, ticker)| found.trim() == field && ticker.trim() == name)
+        })
+    };
+    if names.is_empty() {
+        let found = "its header names no ticker".to_owned();
+        return Err(SourceError::UnknownLayout { path: path.to_path_buf(), found });
+    }
+    names.into_iter().map(of_ticker).collect()
+}
+
+fn history(path: &Path, header: &StringRecord, symbol: Option<&str>) -> Result<Columns, SourceError> {
+    let symbol = match symbol {
+        Some(symbol) => symbol.to_owned(),
+        None => symbol_from_name(path)?,
+    };
+    columns_by_name(path, &symbol, |field| header.iter().position(|found| found.trim() == field))
+}
+
+fn columns_by_name(path: &Path, symbol: &str, find: impl Fn(&str) -> Option<usize>) -> Result<Columns, SourceError> {
+    let column = |field: &str| {
+        find(field).ok_or_else(|| {
+            let found = format!("there is no column {field} for {symbol:?}");
+            SourceError::UnknownLayout { path: path.to_path_buf(), found }
+        })
+    };
+    Ok(Columns {
+        symbol: symbol.to_owned(),
+        open: column("Open")?,
+        high: column("High")?,
+        low: column("Low")?,
+        close: column("Close")?,
+        volume: column("Volume")?,
+    })
+}
+
+/// The letters, digits and `.^=` that the file's name begins with: `EA-15m-no-bad-divs.csv` is EA, `ASAI.L_1h.csv` is
+/// ASAI.L. A symbol with a dash in it (BTC-USD) has to be given by `--symbol`.
+fn symbol_from_name(path: &Path) -> Result<String, SourceError> {
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy()).unwrap_or_default();
+    let symbol: String = stem.chars().take_while(|c| c.is_alphanumeric() || ".^=".contains(*c)).collect();
+    if symbol.is_empty() {
+        let why = "names no symbol, neither inside nor in its name; give --symbol".to_owned();
+        return Err(SourceError::Symbol { path: path.to_path_buf(), why });
+    }
+    Ok(symbol)
+}
+
+fn check_symbol(path: &Path, symbol: &str) -> Result<(), SourceError> {
+    if symbol.chars().count() <= SYMBOL_CHARS_MAX && !symbol.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let shown = shorten(symbol);
+    let why = format!("symbol {shown:?} is longer than {SYMBOL_CHARS_MAX} characters or holds a control character");
+    Err(SourceError::Symbol { path: path.to_path_buf(), why })
+}
+
+fn unknown(path: &Path, rows: &[StringRecord]) -> SourceError {
+    let found = match rows.first() {
+        None => "it is empty".to_owned(),
+        Some(row) => format!("its first row is {:?}", shorten(&row.iter().collect::<Vec<_>>().join(","))),
+    };
+    SourceError::UnknownLayout { path: path.to_path_buf(), found }
+}
+
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

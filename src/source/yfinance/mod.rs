@@ -1,0 +1,185 @@
+//! Trades from yfinance price files.
+//!
+//! A bar becomes four trades, at its open, high, low and close (low before high if it closed up), a quarter of the bar
+//! apart. Its volume is split into four integers that add up to it; a leg that gets none is not sent. All files are
+//! read before the first trade, so that what is wrong with one is known at once, and replayed in time order.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use chrono::DateTime;
+use rust_decimal::Decimal;
+
+use self::read::{Bar, Bars, PRICE_SCALE};
+use super::{Draft, Kind, SkipReport, Source, SourceError, check_users, write_user_id};
+use crate::clock::Micros;
+use crate::transaction::{Currency, Side};
+
+mod layout;
+mod number;
+mod read;
+
+const LEGS: i64 = 4;
+
+/// A replay of yfinance files.
+pub(super) struct Yfinance {
+    files: Vec<PathBuf>,
+    bars: Bars,
+    currency: Currency,
+    users: u64,
+    seed: u64,
+    next_bar: usize,
+    /// Legs of bars that have begun: time, bar, place in the bar. The earliest is on top.
+    waiting: BinaryHeap<Reverse<(Micros, usize, i64)>>,
+}
+
+impl Yfinance {
+    pub(super) fn open(
+        files: &[PathBuf],
+        symbol: Option<&str>,
+        currency: Currency,
+        users: u64,
+        seed: u64,
+    ) -> Result<Yfinance, SourceError> {
+        check_users(users)?;
+        if files.is_empty() {
+            return Err(SourceError::Setting(
+                "--source yfinance: needs a file, such as yfinance:prices.csv".to_owned(),
+            ));
+        }
+        let mut bars = Bars::default();
+        for file in files {
+            bars.read(file, symbol)?;
+        }
+        bars.sort();
+        let waiting = BinaryHeap::new();
+        Ok(Yfinance { files: files.to_vec(), bars, currency, users, seed, next_bar: 0, waiting })
+    }
+
+    /// The next leg in time order, those without quantity passed over.
+    fn next_leg(&mut self) -> Option<(Micros, usize, i64)> {
+        loop {
+            while let Some(bar) = self.bars.bars.get(self.next_bar) {
+                if self.waiting.peek().is_some_and(|Reverse((time, ..))| *time < bar.start) {
+                    break;
+                }
+                for place in (0..LEGS).filter(|place| quantity(bar.volume, *place) > 0) {
+                    let time = Micros(bar.start.0 + bar.length_us / LEGS * place);
+                    self.waiting.push(Reverse((time, self.next_bar, place)));
+                }
+                self.next_bar += 1;
+            }
+            // Only if all bars are used up and nothing waits is this the end.
+            match self.waiting.pop() {
+                Some(Reverse(leg)) => return Some(leg),
+                None if self.next_bar >= self.bars.bars.len() => return None,
+                None => {}
+            }
+        }
+    }
+}
+
+impl Source for Yfinance {
+    fn next_into(&mut self, out: &mut Draft) -> Result<bool, SourceError> {
+        let Some((time, index, place)) = self.next_leg() else { return Ok(false) };
+        let bar = &self.bars.bars[index];
+        let symbol = &self.bars.symbols[bar.symbol as usize];
+        let (leg, price) = leg_of(bar, place);
+        let quantity = quantity(bar.volume, place);
+        let hash = mix(self.seed, symbol, bar.start, place);
+        out.kind = Kind::Trade;
+        out.transaction_id.clear();
+        // Writing to a String cannot fail; the time was checked when it was read.
+        let start = DateTime::from_timestamp_micros(bar.start.0).unwrap_or_default();
+        let _ = write!(out.transaction_id, "{symbol}:{}:{leg}", start.format("%Y%m%dT%H%M%SZ"));
+        write_user_id(&mut out.user_id, hash % self.users + 1);
+        out.side = if hash >> 63 == 0 { Side::Buy } else { Side::Sell };
+        out.symbol.clear();
+        out.symbol.push_str(symbol);
+        out.quantity = quantity;
+        out.price = Decimal::new(price, PRICE_SCALE);
+        out.amount = Decimal::from_i128_with_scale(i128::from(price) * i128::from(quantity), PRICE_SCALE);
+        out.currency = self.currency;
+        out.event_time = Some(time);
+        Ok(true)
+    }
+
+    fn describe(&self) -> String {
+        let files: Vec<_> = self.files.iter().map(|file| file.display().to_string()).collect();
+        format!("yfinance:{}", files.join(","))
+    }
+
+    fn total(&self) -> Option<u64> {
+        Some(self.bars.bars.iter().map(|bar| bar.volume.min(LEGS) as u64).sum())
+    }
+
+    fn skipped(&self) -> SkipReport {
+        self.bars.skipped.clone()
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        let mut hash = Fnv::new();
+        for value in [self.users, self.seed] {
+            hash.add(&value.to_le_bytes());
+        }
+        hash.add(self.currency.as_str().as_bytes());
+        for bar in &self.bars.bars {
+            hash.add(self.bars.symbols[bar.symbol as usize].as_bytes());
+            for value in [bar.start.0, bar.length_us, bar.open, bar.high, bar.low, bar.close, bar.volume] {
+                hash.add(&value.to_le_bytes());
+            }
+        }
+        Some(format!("{:016x}-{}-bars", hash.0, self.bars.bars.len()))
+    }
+
+    fn has_event_times(&self) -> bool {
+        true
+    }
+}
+
+/// Name and price of the trade at this place of a bar.
+fn leg_of(bar: &Bar, place: i64) -> (&'static str, i64) {
+    let closed_up = bar.close >= bar.open;
+    match (place, closed_up) {
+        (0, _) => ("open", bar.open),
+        (1, true) | (2, false) => ("low", bar.low),
+        (1, false) | (2, true) => ("high", bar.high),
+        _ => ("close", bar.close),
+    }
+}
+
+/// The share of a volume at this place: quarters, what is left over goes to the first ones.
+fn quantity(volume: i64, place: i64) -> i64 {
+    volume / LEGS + i64::from(place < volume % LEGS)
+}
+
+/// Spreads trades over users and sides: the same trade always falls to the same user.
+fn mix(seed: u64, symbol: &str, start: Micros, place: i64) -> u64 {
+    let mut hash = Fnv::new();
+    hash.add(&seed.to_le_bytes());
+    hash.add(symbol.as_bytes());
+    hash.add(&start.0.to_le_bytes());
+    hash.add(&place.to_le_bytes());
+    // FNV alone leaves the high bits of short inputs alike: the finalizer of splitmix64 spreads them.
+    let mut value = hash.0;
+    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+/// FNV-1a, 64 bits: stable over versions, which the standard library's hasher does not promise.
+struct Fnv(u64);
+
+impl Fnv {
+    fn new() -> Self {
+        Fnv(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}

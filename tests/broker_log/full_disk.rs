@@ -1,0 +1,96 @@
+//! A full disk refuses appends, loses nothing, and is over when there is room. Skipped where no tmpfs can be mounted.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use finstream::broker::log::{AppendError, Durability, Log, LogSettings, Partition};
+
+use crate::support::*;
+
+fn big(sequence: i32) -> Bytes {
+    BatchOf { value_bytes: 100_000, ..BatchOf::records(2) }.of(1, 0, sequence).bytes()
+}
+
+/// One append to its end, as a producer sees it.
+async fn try_put(partition: &Partition, sequence: i32) -> Result<i64, AppendError> {
+    let appended = partition.append(big(sequence), 0, NOW_MS)?;
+    partition.durable(appended.last_offset).await?;
+    Ok(appended.base_offset)
+}
+
+/// Appends until it is refused; returns the sequence that was refused and what was stored.
+async fn fill(partition: &Partition, mut sequence: i32) -> (i32, Vec<i64>) {
+    let mut stored = Vec::new();
+    loop {
+        match try_put(partition, sequence).await {
+            Ok(base_offset) => stored.push(base_offset),
+            Err(error) => {
+                assert!(error.to_string().contains("full") || error.to_string().contains("no room"), "{error}");
+                return (sequence, stored);
+            }
+        }
+        sequence += 2;
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_appends_until_there_is_room_and_loses_nothing() {
+    let Some(disk) = SmallDisk::mount(96) else { return };
+    let directory = disk.0.path().join("log");
+    // Once the journal runs out of room, once the look at the file system comes first.
+    for journal_bytes_max in [2 << 20, 16 << 20] {
+        let settings = LogSettings { durability: Durability::Fsync, journal_bytes_max };
+        let log = Log::open(&directory, settings.clone()).unwrap().0;
+        let partition = create(&log, 0);
+        let (refused, mut stored) = fill(&partition, 0).await;
+        assert!(stored.len() > 20);
+        assert_eq!(batches_from(&partition, 0).len(), stored.len());
+        // Changes that free room are let in; then the same batch goes through.
+        let cut = stored[stored.len() - 10];
+        assert_eq!(partition.delete_records_before(cut).await.unwrap(), cut);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let accepted = loop {
+            match try_put(&partition, refused).await {
+                Ok(base_offset) => break base_offset,
+                Err(_) => tokio::task::yield_now().await,
+            }
+            assert!(Instant::now() < deadline, "appends are still refused");
+        };
+        assert!(accepted > stored[stored.len() - 1]);
+        stored.push(accepted);
+        drop(partition);
+        drop(log);
+        let log = Log::open(&directory, settings).unwrap().0;
+        let partition = log.partition(id(0)).unwrap();
+        let found: Vec<i64> = batches_from(&partition, cut).into_iter().map(|(base_offset, _)| base_offset).collect();
+        assert_eq!(found, stored[stored.len() - 11..]);
+        assert!(partition.append(big(refused), 0, NOW_MS).unwrap().duplicate);
+        log.delete_partition(id(0)).await.unwrap();
+        log.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_refused_append_hears_of_it_even_when_later_ones_are_stored() {
+    let Some(disk) = SmallDisk::mount(64) else { return };
+    let log = open(&disk.0.path().join("log"));
+    let partition = create(&log, 0);
+    put(&partition, BatchOf::records(1).bytes()).await;
+    let hog = disk.0.path().join("hog");
+    std::fs::write(&hog, vec![1; 56 << 20]).unwrap();
+    let (_, stored) = fill(&partition, 0).await;
+    let end = partition.high_watermark();
+    let lost = partition.durable(end + 1);
+    std::fs::remove_file(hog).unwrap();
+    let next = 2 * stored.len() as i32;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while try_put(&partition, next).await.is_err() {
+        assert!(Instant::now() < deadline, "appends are still refused");
+        tokio::task::yield_now().await;
+    }
+    assert!(partition.high_watermark() > end + 2);
+    assert!(matches!(lost.await, Err(AppendError::Storage(_))));
+    // The offsets of the refused one are missing; a read there goes on behind them.
+    let batches = partition.read(end, 1 << 20, true).unwrap().batches;
+    assert!(i64::from_be_bytes(batches[0..8].try_into().unwrap()) > end);
+}

@@ -1,0 +1,11 @@
+//! The broker's durable log: what was acknowledged is there after any crash, and nothing else disturbs it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod append;
+mod full_disk;
+mod golden;
+mod kill;
+mod partitions;
+mod read;
+mod recovery;
+mod support;

@@ -1,0 +1,146 @@
+//! What goes wrong is one line that names the cause and the cure, with the right exit code, and loses nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::process::Output;
+
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use support::{Sandbox, wait_until};
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).to_string()
+}
+
+/// The last line on stderr is the error: one line that holds all of `words`.
+fn fails_with(sandbox: &Sandbox, code: i32, arguments: &[&str], words: &[&str]) {
+    let output = sandbox.run(arguments);
+    assert_eq!(output.status.code(), Some(code));
+    let text = stderr(&output);
+    let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+    for word in words {
+        assert!(line.contains(word), "{word:?} is not in the error line: {line}");
+    }
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+#[test]
+fn bad_usage_is_exit_code_two() {
+    let sandbox = Sandbox::new();
+    let output = sandbox.run(&["--no-such-flag"]);
+    assert_eq!(output.status.code(), Some(2));
+    fails_with(&sandbox, 2, &["--source", "nonsense"], &["--source", "nonsense", "yfinance:"]);
+    fails_with(&sandbox, 2, &["--kafka-listen", "0.0.0.0:0"], &["--kafka-listen", "--insecure-listen"]);
+    fails_with(&sandbox, 2, &["--role", "broker", "--brokers", "x:1"], &["--brokers"]);
+    fails_with(&sandbox, 2, &["-X", "sasl.password=hunter2"], &["sasl.password", "@FILE"]);
+    fails_with(&sandbox, 2, &["--db-schema", "public"], &["--db-schema", "public"]);
+}
+
+#[test]
+fn a_second_broker_on_one_data_directory_is_refused() {
+    let sandbox = Sandbox::new();
+    let running = sandbox.start(&["--role", "broker"]);
+    fails_with(&sandbox, 4, &["--role", "broker"], &["already runs the broker", "--data-dir"]);
+    assert_eq!(running.stop().0, Some(0));
+}
+
+#[test]
+fn a_taken_port_is_named_with_the_flag_that_moves_it() {
+    let sandbox = Sandbox::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    fails_with(&sandbox, 4, &["--role", "broker", "--kafka-listen", &address], &[&address, "--kafka-listen"]);
+    fails_with(&sandbox, 4, &["--role", "broker", "--http", &address], &[&address, "--http"]);
+}
+
+#[test]
+fn missing_postgresql_binaries_are_named_with_what_to_install() {
+    let sandbox = Sandbox::new();
+    let empty = sandbox.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let empty = empty.to_str().unwrap();
+    fails_with(&sandbox, 4, &["--count", "1", "--pg-bin", empty], &["initdb", empty]);
+}
+
+#[test]
+fn an_unreachable_database_is_named() {
+    let sandbox = Sandbox::new();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("postgresql://me@127.0.0.1:{closed}/books");
+    fails_with(&sandbox, 4, &["--count", "1", "--database-url", &url], &["127.0.0.1", "PostgreSQL"]);
+}
+
+#[test]
+fn an_unreadable_or_unknown_file_is_named_before_anything_is_sent() {
+    let sandbox = Sandbox::new();
+    fails_with(&sandbox, 4, &["--source", "yfinance:absent.csv"], &["absent.csv"]);
+    std::fs::write(sandbox.path().join("odd.csv"), "a,b\n1,2\n").unwrap();
+    fails_with(&sandbox, 4, &["--source", "yfinance:odd.csv"], &["odd.csv"]);
+}
+
+#[test]
+fn a_file_with_a_bad_row_is_read_and_the_row_is_counted() {
+    let sandbox = Sandbox::new();
+    let file =
+        "Date,Open,High,Low,Close,Volume\n2024-01-02,1,2,1,2,400\n2024-01-03,x,2,1,2,400\n2024-01-04,1,2,1,2,400\n";
+    std::fs::write(sandbox.path().join("ACME.csv"), file).unwrap();
+    let text = sandbox.expect(0, &["--source", "yfinance:ACME.csv", "--rate", "max"]);
+    assert!(text.contains("note") && text.contains("1 "), "{text}");
+    assert_eq!(sandbox.sql("select quantity from symbol_totals where symbol = 'ACME'"), "800");
+}
+
+#[test]
+fn what_cannot_be_read_becomes_a_dead_letter_and_the_rest_is_stored() {
+    let sandbox = Sandbox::new();
+    let mut running = sandbox.spawn(&["--rate", "500"]);
+    let ready = running.wait_ready();
+    let producer: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", ready["kafka"].as_str().unwrap()).create().unwrap();
+    let good = |user: &str, amount: &str| {
+        format!(
+            r#"{{"transaction_id":"t","type":"purchase","user_id":"{user}","amount":"{amount}","currency":"USD","merchant":"m","category":"c","event_time":"2026-01-01T00:00:00.000000Z"}}"#
+        )
+    };
+    let long = "u".repeat(10_000);
+    let bad = [
+        "not json".to_string(),
+        good("a\\u0000b", "1.00"),
+        good(&long, "1.00"),
+        good("u", "99999999999999999999999999"),
+        good("u", "NaN"),
+        String::new(),
+    ];
+    for (place, payload) in bad.iter().enumerate() {
+        let record = BaseRecord::<str, str>::to("finance.transactions").payload(payload).partition(place as i32 % 6);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    let foreign = good("foreign-user", "12.34");
+    producer.send(BaseRecord::<str, str>::to("finance.transactions").payload(&foreign)).map_err(|(e, _)| e).unwrap();
+    producer.flush(support::PATIENCE).unwrap();
+    wait_until("the dead letters", || sandbox.sql("select count(*) from dead_letters") == bad.len().to_string());
+    wait_until("the foreign message", || {
+        sandbox.sql("select count(*) from user_totals where user_id = 'foreign-user' and spend = 12.34") == "1"
+    });
+    assert_eq!(sandbox.sql("select count(*) from dead_letters where reason = ''"), "0");
+    let (code, output) = running.stop();
+    assert_eq!(code, Some(0), "{output}");
+    sandbox.expect(0, &["verify"]);
+}
+
+#[test]
+fn a_recreated_topic_stops_the_consumer_with_the_cure() {
+    let sandbox = Sandbox::new();
+    sandbox.expect(0, &["--count", "500", "--rate", "max"]);
+    // The log goes, the totals stay: another cluster, as far as PostgreSQL can tell.
+    std::fs::remove_dir_all(sandbox.data().join("broker")).unwrap();
+    fails_with(&sandbox, 4, &["--count", "500", "--rate", "max"], &["finance.transactions", "finstream reset"]);
+    assert_eq!(sandbox.sql("select count(*) from messages"), "500");
+}
+
+#[test]
+fn another_consumer_group_on_the_same_schema_is_refused() {
+    let sandbox = Sandbox::new();
+    sandbox.expect(0, &["--count", "10"]);
+    fails_with(&sandbox, 4, &["--count", "10", "--group", "other"], &["other", "--db-schema"]);
+}

@@ -1,0 +1,169 @@
+//! The windows over HTTP, through a real socket.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use finstream::http::{self, HttpState, Readiness};
+use finstream::metrics::{SINK_STORED_TOTAL, STAGE_LATENCY_SECONDS};
+use finstream::progress::{Progress, Stage};
+use finstream::shutdown::{self, Trigger};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The recorder is one a process, the tests are several.
+fn recorder() -> PrometheusHandle {
+    static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+    RECORDER.get_or_init(|| http::install_recorder().unwrap()).clone()
+}
+
+struct Server {
+    address: SocketAddr,
+    progress: Arc<Progress>,
+    readiness: Readiness,
+    trigger: Trigger,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    async fn start() -> Server {
+        let listener = http::bind("127.0.0.1:0".parse().unwrap(), true).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (progress, readiness) = (Arc::new(Progress::new()), Readiness::new());
+        let (trigger, shutdown) = shutdown::channel();
+        let state = HttpState::new(Arc::clone(&progress), recorder(), readiness.clone());
+        let task = tokio::spawn(http::serve(listener, state, shutdown));
+        Server { address, progress, readiness, trigger, task }
+    }
+
+    async fn request(&self, method: &str, path: &str) -> (u16, String, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let code = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (code, head.to_ascii_lowercase(), body.to_owned())
+    }
+
+    async fn get(&self, path: &str) -> (u16, String, String) {
+        self.request("GET", path).await
+    }
+
+    async fn stop(self) {
+        self.trigger.raise(shutdown::Stage::Drain);
+        tokio::time::timeout(PATIENCE, self.task).await.unwrap().unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_process_is_alive_before_it_is_ready() {
+    let server = Server::start().await;
+    assert_eq!(server.get("/healthz").await.0, 200);
+    assert_eq!(server.get("/readyz").await.0, 503, "no role has reported yet");
+
+    server.readiness.waiting("consumer", "a broker at 127.0.0.1:9092");
+    let (code, _, body) = server.get("/readyz").await;
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((code, &body["waiting_for"]["consumer"]), (503, &Value::from("a broker at 127.0.0.1:9092")));
+
+    server.readiness.ready("consumer");
+    assert_eq!(server.get("/readyz").await.0, 200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_status_shows_what_the_roles_counted() {
+    let server = Server::start().await;
+    Progress::add(&server.progress.stored, 7);
+    server.progress.record(Stage::EndToEnd, [2_000]);
+    let (code, head, body) = server.get("/api/v1/status").await;
+    assert_eq!(code, 200);
+    assert!(head.contains("content-type: application/json"), "{head}");
+    let status: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(status["counters"]["stored"], 7);
+    assert_eq!(status["lag"]["messages"], Value::Null);
+    let stages = status["stages"].as_array().unwrap();
+    assert_eq!(stages.len(), Stage::ALL.len());
+    let p50_us = stages.last().unwrap()["p50_us"].as_u64().unwrap();
+    assert!((2_000..=2_002).contains(&p50_us), "{p50_us} us");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_are_histograms_with_the_documented_bounds_and_never_summaries() {
+    let server = Server::start().await;
+    metrics::histogram!(STAGE_LATENCY_SECONDS, "stage" => "scheduled_to_committed").record(0.000_020);
+    metrics::counter!(SINK_STORED_TOTAL).increment(3);
+    let (code, head, body) = server.get("/metrics").await;
+    assert_eq!(code, 200);
+    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    assert!(body.contains("# TYPE finstream_stage_latency_seconds histogram"), "{body}");
+    assert!(body.contains("# HELP finstream_sink_stored_messages_total "), "{body}");
+    assert!(!body.contains("quantile="), "a summary: {body}");
+    let buckets = body.lines().filter(|line| line.starts_with("finstream_stage_latency_seconds_bucket")).count();
+    assert_eq!(buckets, 39 + 1, "39 bounds and +Inf");
+    assert!(body.contains("finstream_build_info{version="), "{body}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_page_loads_nothing_from_elsewhere() {
+    let server = Server::start().await;
+    for (path, kind) in [("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")] {
+        let (code, head, body) = server.get(path).await;
+        assert_eq!(code, 200, "{path}");
+        assert!(head.contains(&format!("content-type: {kind}")), "{path}: {head}");
+        assert!(head.contains("content-security-policy: default-src 'none'"), "{path}: {head}");
+        assert!(!body.contains("//cdn") && !body.contains("https://"), "{path}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn head_unknown_paths_and_wrong_methods_are_answered() {
+    let server = Server::start().await;
+    let (code, _, body) = server.request("HEAD", "/healthz").await;
+    assert_eq!((code, body.as_str()), (200, ""));
+    let (code, _, body) = server.get("/no/such?path").await;
+    assert_eq!(code, 404);
+    assert!(body.contains("/no/such") && body.contains("/api/v1/status"), "{body}");
+    assert_eq!(server.request("POST", "/api/v1/status").await.0, 405);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_never_finishes_does_not_hold_up_the_stop() {
+    let server = Server::start().await;
+    let mut stuck = TcpStream::connect(server.address).await.unwrap();
+    stuck.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
+    // A whole answer on a second connection shows that the first one was accepted.
+    assert_eq!(server.get("/healthz").await.0, 200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_taken_default_port_moves_on_and_a_taken_explicit_one_is_an_error() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap();
+
+    let error = http::bind(address, true).await.unwrap_err().to_string();
+    assert!(error.contains(&address.to_string()) && error.contains("--http"), "{error}");
+
+    let moved = http::bind(address, false).await.unwrap().local_addr().unwrap();
+    assert_eq!(moved.ip(), address.ip());
+    assert!(moved.port() > address.port(), "{moved}");
+}
+
+#[tokio::test]
+async fn an_address_of_another_machine_is_an_error_even_as_a_default() {
+    let error = http::bind("192.0.2.1:8080".parse().unwrap(), false).await.unwrap_err().to_string();
+    assert!(error.contains("192.0.2.1:8080"), "{error}");
+}
