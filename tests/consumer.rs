@@ -15,9 +15,9 @@ use finstream::shutdown::{Stage, Trigger, channel};
 use finstream::sink::{Reason, SinkError};
 use finstream::transaction::{HEADER_RUN, HEADER_RUN_INFO, HEADER_SEQUENCE, RunInfo};
 use rdkafka::ClientConfig;
-use rdkafka::producer::DefaultProducerContext;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use sink_support::{Schema, purchase, trade};
 use tokio::sync::watch;
@@ -118,7 +118,8 @@ impl Sender {
             .insert(Header { key: HEADER_RUN, value: Some(&run) })
             .insert(Header { key: HEADER_SEQUENCE, value: Some(&sequence) });
         if self.sequence == 0 {
-            let info = RunInfo { command: "finstream \0 test".to_owned(), rate: "max".to_owned(), ..RunInfo::default() };
+            let info =
+                RunInfo { command: "finstream \0 test".to_owned(), rate: "max".to_owned(), ..RunInfo::default() };
             let info = serde_json::to_string(&info).unwrap();
             headers = headers.insert(Header { key: HEADER_RUN_INFO, value: Some(&info) });
         }
@@ -312,8 +313,11 @@ async fn read_aggregates(cluster: &Cluster, keys: usize) -> HashMap<String, serd
     use rdkafka::consumer::{Consumer, StreamConsumer};
     use rdkafka::message::Message;
     use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-    let consumer: StreamConsumer =
-        ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).set("group.id", "reader").create().unwrap();
+    let consumer: StreamConsumer = ClientConfig::new()
+        .set("bootstrap.servers", cluster.bootstrap_servers())
+        .set("group.id", "reader")
+        .create()
+        .unwrap();
     let mut list = TopicPartitionList::new();
     list.add_partition_offset("finance.aggregates", 0, Offset::Beginning).unwrap();
     consumer.assign(&list).unwrap();

@@ -42,9 +42,7 @@ impl<'a> Event<'a> {
         let kind = match &transaction.detail {
             Detail::Purchase { .. } => Kind::Purchase,
             Detail::Refund { .. } => Kind::Refund,
-            Detail::Trade { symbol, quantity, price, .. } => {
-                Kind::Trade { symbol, quantity: *quantity, price: *price }
-            }
+            Detail::Trade { symbol, quantity, price, .. } => Kind::Trade { symbol, quantity: *quantity, price: *price },
         };
         Event {
             offset,
@@ -226,7 +224,8 @@ mod tests {
 
     #[test]
     fn trades_never_add_to_spend() {
-        let deltas = aggregate([event(1, "ann", 100, Kind::Purchase), event(2, "ann", 900, trade("EA", 3, 3))]).unwrap();
+        let deltas =
+            aggregate([event(1, "ann", 100, Kind::Purchase), event(2, "ann", 900, trade("EA", 3, 3))]).unwrap();
         let ann = &deltas.users[0];
         assert_eq!((ann.purchases, ann.spend.units()), (1, 100_000_000));
         assert_eq!((ann.trades, ann.traded.units()), (1, 900_000_000));
@@ -246,8 +245,11 @@ mod tests {
 
     #[test]
     fn the_last_price_goes_by_event_time_then_offset_in_any_order() {
-        let mut events =
-            vec![event(3, "a", 1, trade("EA", 1, 30)), event(5, "b", 1, trade("EA", 2, 50)), event(4, "c", 1, trade("EA", 4, 40))];
+        let mut events = vec![
+            event(3, "a", 1, trade("EA", 1, 30)),
+            event(5, "b", 1, trade("EA", 2, 50)),
+            event(4, "c", 1, trade("EA", 4, 40)),
+        ];
         events[0].event_time = Micros(9);
         events[2].event_time = Micros(9);
         for _ in 0..3 {

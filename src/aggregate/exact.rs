@@ -35,8 +35,7 @@ impl ExactSum {
         // Zeros at the end carry no value: 1.500000000 is exact.
         let amount = if amount.scale() > Self::UNIT_SCALE { amount.normalize() } else { amount };
         let Some(missing) = Self::UNIT_SCALE.checked_sub(amount.scale()) else { return Err(refused) };
-        let units =
-            amount.mantissa().checked_mul(10i128.pow(missing)).and_then(|units| self.units.checked_add(units));
+        let units = amount.mantissa().checked_mul(10i128.pow(missing)).and_then(|units| self.units.checked_add(units));
         let Some(units) = units else { return Err(refused) };
         self.units = units;
         self.scale = self.scale.max(amount.scale());

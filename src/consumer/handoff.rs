@@ -87,9 +87,8 @@ impl Handoff {
     pub(super) fn flush(&self, timeout: Duration) -> bool {
         self.lock().flushing += 1;
         self.changed.notify_all();
-        let is_stored = self.wait(timeout, |state, _| {
-            state.abandoned || (state.filling.is_empty() && state.in_flight == 0)
-        });
+        let is_stored =
+            self.wait(timeout, |state, _| state.abandoned || (state.filling.is_empty() && state.in_flight == 0));
         let mut state = self.lock();
         state.flushing -= 1;
         is_stored && !state.abandoned

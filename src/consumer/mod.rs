@@ -77,11 +77,15 @@ pub enum ConsumerError {
     #[error("{what}: {error}")]
     Kafka { what: String, error: KafkaError },
     /// The input topic loses records by design.
-    #[error("topic {topic} is compacted (cleanup.policy={policy}): it loses records on purpose, totals over it would be \
-             wrong. Use a topic with cleanup.policy=delete")]
+    #[error(
+        "topic {topic} is compacted (cleanup.policy={policy}): it loses records on purpose, totals over it would be \
+             wrong. Use a topic with cleanup.policy=delete"
+    )]
     Compacted { topic: String, policy: String },
     /// Someone else uses our name.
-    #[error("another consumer with the same group.instance.id has joined the group; each consumer needs a name of its own")]
+    #[error(
+        "another consumer with the same group.instance.id has joined the group; each consumer needs a name of its own"
+    )]
     FencedInstance,
     /// A defect of finstream.
     #[error("a thread of the consumer ended by a panic; this is a defect of finstream, please report it")]
@@ -128,12 +132,17 @@ pub async fn run(
     let mut threads = Threads::start(&settings, worker, &shared, &shutdown)?;
     let (stop_publisher, stopped) = watch::channel(false);
     let publisher = settings.publish_aggregates.then(|| {
-        let publisher =
-            Publisher::new(settings.kafka.clone(), database.clone(), stream.topic_ref, shared.clone());
+        let publisher = Publisher::new(settings.kafka.clone(), database.clone(), stream.topic_ref, shared.clone());
         tokio::spawn(publisher.run(stopped))
     });
-    let mut supervisor =
-        Supervisor { settings: &settings, shared: &shared, shutdown, drain_to, database: &database, topic_ref: stream.topic_ref };
+    let mut supervisor = Supervisor {
+        settings: &settings,
+        shared: &shared,
+        shutdown,
+        drain_to,
+        database: &database,
+        topic_ref: stream.topic_ref,
+    };
     let drained = supervisor.watch().await;
     threads.join().await?;
     // After the threads: the last batch has its totals published, too.
@@ -185,9 +194,12 @@ impl Threads {
         shared: &Arc<Shared>,
         shutdown: &Shutdown,
     ) -> Result<Self, ConsumerError> {
-        let poller =
-            Poller::subscribe(&client::consumer_config(settings), shared.clone(), settings.drain_timeout.min(SIGNAL_DRAIN_MAX))
-                .map_err(|error| ConsumerError::Kafka { what: "joining the consumer group".to_owned(), error })?;
+        let poller = Poller::subscribe(
+            &client::consumer_config(settings),
+            shared.clone(),
+            settings.drain_timeout.min(SIGNAL_DRAIN_MAX),
+        )
+        .map_err(|error| ConsumerError::Kafka { what: "joining the consumer group".to_owned(), error })?;
         let patience = Patience::new(shutdown.clone(), settings.drain_timeout.min(SIGNAL_DRAIN_MAX));
         let for_writer = shared.clone();
         let writer = spawn("finstream-sink", move || {

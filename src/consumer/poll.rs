@@ -115,8 +115,7 @@ impl Poller {
     fn set_paused(&mut self, is_paused: bool) -> Result<(), ConsumerError> {
         let what = || "pausing while PostgreSQL is busy".to_owned();
         let partitions = self.consumer.assignment().map_err(|error| ConsumerError::Kafka { what: what(), error })?;
-        let done =
-            if is_paused { self.consumer.pause(&partitions) } else { self.consumer.resume(&partitions) };
+        let done = if is_paused { self.consumer.pause(&partitions) } else { self.consumer.resume(&partitions) };
         done.map_err(|error| ConsumerError::Kafka { what: what(), error })?;
         self.is_paused = is_paused;
         Ok(())
@@ -227,7 +226,10 @@ impl Poller {
     /// Stores what is pending, gives the partitions back, and waits until the group has them.
     fn leave(&mut self) {
         if self.shared.mode() < Mode::Now && !self.shared.handoff.flush(self.drain_timeout) {
-            tracing::warn!("{} messages that were read are not stored; the next start reads them again", self.shared.handoff.pending());
+            tracing::warn!(
+                "{} messages that were read are not stored; the next start reads them again",
+                self.shared.handoff.pending()
+            );
         }
         self.commit_offsets();
         // A static member that only closes keeps its partitions until its session ends.
@@ -245,10 +247,8 @@ fn take(shared: &Shared, record: &BorrowedMessage<'_>) -> Result<(), ConsumerErr
     let received_at = shared.clock.now();
     let (partition, offset) = (record.partition(), record.offset());
     let record = Record::read(record, received_at);
-    let verdict = shared
-        .assignment()
-        .judge(partition, offset, || record.fingerprint())
-        .map_err(ConsumerError::Mismatch)?;
+    let verdict =
+        shared.assignment().judge(partition, offset, || record.fingerprint()).map_err(ConsumerError::Mismatch)?;
     if verdict == Verdict::Apply {
         record.decode_into(|add| shared.handoff.push(add));
     }

@@ -65,12 +65,7 @@ enum Round {
 }
 
 impl Publisher {
-    pub(super) fn new(
-        kafka: KafkaSettings,
-        database: PgConnectOptions,
-        topic_ref: i32,
-        shared: Arc<Shared>,
-    ) -> Self {
+    pub(super) fn new(kafka: KafkaSettings, database: PgConnectOptions, topic_ref: i32, shared: Arc<Shared>) -> Self {
         let topic = kafka.aggregates_topic();
         Publisher { kafka, database, topic_ref, shared, topic, connection: None, producer: None, has_trouble: false }
     }

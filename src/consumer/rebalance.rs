@@ -156,15 +156,13 @@ impl Context {
         None
     }
 
-    fn revoke(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        list: &TopicPartitionList,
-        numbers: Vec<i32>,
-    ) -> KafkaResult<()> {
+    fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList, numbers: Vec<i32>) -> KafkaResult<()> {
         let is_lost = consumer.assignment_lost();
         if !is_lost && self.0.mode() < Mode::Now && !self.0.handoff.flush(REVOKE_FLUSH_TIMEOUT) {
-            tracing::warn!(?numbers, "partitions are given up before their last messages are stored; the next owner reads them again");
+            tracing::warn!(
+                ?numbers,
+                "partitions are given up before their last messages are stored; the next owner reads them again"
+            );
         }
         self.0.handoff.remove(&numbers);
         if !is_lost {

@@ -171,10 +171,7 @@ fn is_refused(error: &KafkaError) -> bool {
     )
 }
 
-fn create(
-    config: &ClientConfig,
-    kafka: &KafkaSettings,
-) -> Result<AdminClient<DefaultClientContext>, ConsumerError> {
+fn create(config: &ClientConfig, kafka: &KafkaSettings) -> Result<AdminClient<DefaultClientContext>, ConsumerError> {
     config
         .create()
         .map_err(|error| ConsumerError::Kafka { what: format!("starting a Kafka client for {}", kafka.brokers), error })

@@ -111,8 +111,7 @@ pub enum ProducerError {
 /// Runs a producer until its source, count or duration ends or `shutdown` asks for it, then drains.
 ///
 /// A broker that cannot be reached is waited for. While `paused` is true nothing is sent; arrivals go on, and are late.
-/// The loop has a thread of its own, which only `shutdown` ends: dropping
-/// the future does not.
+/// The loop has a thread of its own, which only `shutdown` ends: dropping the future does not.
 ///
 /// # Errors
 /// See [`ProducerError`]; outcomes known so far are in the ledger then, too.

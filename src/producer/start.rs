@@ -9,6 +9,8 @@ use super::publish::Publisher;
 use super::resume::{self, Found};
 use super::tally::Tally;
 use super::{ProducerError, ProducerReport, topic};
+use tokio::sync::watch;
+
 use crate::clock::SharedClock;
 use crate::config::{Pace, ProducerSettings, SourceSettings};
 use crate::ledger::{LedgerWriter, RunRecord, SourceRecord};
@@ -16,7 +18,6 @@ use crate::progress::Progress;
 use crate::shutdown::Shutdown;
 use crate::source::{self, Source};
 use crate::transaction::{RunId, RunInfo};
-use tokio::sync::watch;
 
 /// What was handed in.
 pub(super) struct Context {

@@ -139,7 +139,9 @@ impl Target<'_> {
         if same_log && next_offset.is_some_and(|next| to > next) {
             let from = sink::reset_forward(connection, topic, partition, to).await?;
             let last = to - 1;
-            eprintln!("Skipped on record: offsets {from} to {last} of {topic} partition {partition}; the next is {to}.");
+            eprintln!(
+                "Skipped on record: offsets {from} to {last} of {topic} partition {partition}; the next is {to}."
+            );
             return Ok(());
         }
         let starts: Vec<LifeStart> = log.partitions.iter().map(|found| self.start_of(found)).collect();

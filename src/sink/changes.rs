@@ -115,8 +115,7 @@ pub async fn read_changes(
     symbols.dedup();
     if !users.is_empty() {
         let (user_ids, currencies): (Vec<String>, Vec<String>) = users.into_iter().unzip();
-        let rows =
-            sqlx::query(USERS).bind(user_ids).bind(currencies).bind(topic_ref).fetch_all(&mut *snapshot).await?;
+        let rows = sqlx::query(USERS).bind(user_ids).bind(currencies).bind(topic_ref).fetch_all(&mut *snapshot).await?;
         changes.totals.extend(totals(rows)?);
     }
     if !symbols.is_empty() {

@@ -41,24 +41,34 @@ pub enum SinkError {
     #[error("PostgreSQL: {0}")]
     Database(#[from] sqlx::Error),
     /// PostgreSQL was away for longer than the caller could wait.
-    #[error("PostgreSQL was not reachable until it was time to stop; {messages} messages read from Kafka are not \
-             stored, the next start reads them again. The last error was: {last}")]
+    #[error(
+        "PostgreSQL was not reachable until it was time to stop; {messages} messages read from Kafka are not \
+             stored, the next start reads them again. The last error was: {last}"
+    )]
     GaveUp { messages: usize, last: sqlx::Error },
     /// The books are not what this worker wrote.
-    #[error("broken invariant on topic_ref {topic_ref}: {what}; nothing of this batch was stored. Did something else \
-             write to these tables? Stop all consumers, then `finstream verify` names the differences")]
+    #[error(
+        "broken invariant on topic_ref {topic_ref}: {what}; nothing of this batch was stored. Did something else \
+             write to these tables? Stop all consumers, then `finstream verify` names the differences"
+    )]
     Broken { topic_ref: i32, what: String },
     /// Another consumer group's totals live in this schema.
-    #[error("the totals in this schema belong to consumer group {owner:?}, this consumer is of group {group:?}: their \
-             totals would mix. Give it a schema of its own with --db-schema NAME, or use --group {owner}")]
+    #[error(
+        "the totals in this schema belong to consumer group {owner:?}, this consumer is of group {group:?}: their \
+             totals would mix. Give it a schema of its own with --db-schema NAME, or use --group {owner}"
+    )]
     OtherGroup { owner: String, group: String },
     /// The same topic name on another cluster.
-    #[error("the totals of topic {topic} in this database come from Kafka cluster {known}, but this is cluster {found}: \
-             their offsets cannot be compared. `finstream reset` starts over, --db-schema NAME keeps both apart")]
+    #[error(
+        "the totals of topic {topic} in this database come from Kafka cluster {known}, but this is cluster {found}: \
+             their offsets cannot be compared. `finstream reset` starts over, --db-schema NAME keeps both apart"
+    )]
     OtherCluster { topic: String, known: String, found: String },
     /// A lock on a partition's progress could not be had.
-    #[error("partition {partition} is locked in PostgreSQL by backend {pid:?}, which could not be ended; end it with \
-             `select pg_terminate_backend(PID)` as a user who may, then start again")]
+    #[error(
+        "partition {partition} is locked in PostgreSQL by backend {pid:?}, which could not be ended; end it with \
+             `select pg_terminate_backend(PID)` as a user who may, then start again"
+    )]
     Locked { partition: i32, pid: Option<i32> },
 }
 

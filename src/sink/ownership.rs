@@ -77,7 +77,11 @@ pub(super) async fn claim(
             Err(SinkError::Database(error)) if is_lock_timeout(&error) => {
                 owner = recorded_owner(connection, topic_ref, partition).await?;
                 if let Some(owner) = owner.filter(|owner| *owner != backend) {
-                    tracing::warn!(partition, pid = owner.pid, "the partition's last owner is stuck in PostgreSQL; ending its backend");
+                    tracing::warn!(
+                        partition,
+                        pid = owner.pid,
+                        "the partition's last owner is stuck in PostgreSQL; ending its backend"
+                    );
                     owner.terminate(connection).await?;
                 }
             }
@@ -118,12 +122,7 @@ async fn try_claim(
     .fetch_one(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    Ok(Claimed {
-        partition,
-        epoch: row.try_get(0)?,
-        next_offset: row.try_get(1)?,
-        fingerprint: row.try_get(2)?,
-    })
+    Ok(Claimed { partition, epoch: row.try_get(0)?, next_offset: row.try_get(1)?, fingerprint: row.try_get(2)? })
 }
 
 /// Registers a new backend for what this worker owns, without raising an epoch.

@@ -25,8 +25,10 @@ pub enum ResetError {
     #[error("partition {partition} of topic {topic} is not known in this database")]
     UnknownPartition { topic: String, partition: i32 },
     /// A life is never rewound.
-    #[error("partition {partition} of topic {topic} has applied everything before offset {next_offset}; --to {to} is not \
-             beyond it, and a life is never rewound: this needs a new life")]
+    #[error(
+        "partition {partition} of topic {topic} has applied everything before offset {next_offset}; --to {to} is not \
+             beyond it, and a life is never rewound: this needs a new life"
+    )]
     NotForward { topic: String, partition: i32, next_offset: i64, to: i64 },
     /// PostgreSQL's answer.
     #[error(transparent)]
@@ -53,13 +55,12 @@ pub async fn reset_forward(
 ) -> Result<i64, ResetError> {
     let stream = known_stream(connection, topic).await?;
     let mut transaction = connection.begin().await?;
-    let row = sqlx::query(
-        "select next_offset from partition_offsets where topic_ref = $1 and partition = $2 for update",
-    )
-    .bind(stream.topic_ref)
-    .bind(partition)
-    .fetch_optional(&mut *transaction)
-    .await?;
+    let row =
+        sqlx::query("select next_offset from partition_offsets where topic_ref = $1 and partition = $2 for update")
+            .bind(stream.topic_ref)
+            .bind(partition)
+            .fetch_optional(&mut *transaction)
+            .await?;
     let Some(row) = row else { return Err(ResetError::UnknownPartition { topic: topic.to_owned(), partition }) };
     let next_offset: i64 = row.try_get(0)?;
     if to <= next_offset {

@@ -51,7 +51,10 @@ impl fmt::Display for Mismatch {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Mismatch { topic, partition, next_offset, log, reason } = self;
         let LogRange { start, end } = log;
-        write!(formatter, "{topic} partition {partition}: PostgreSQL has applied everything before offset {next_offset}, ")?;
+        write!(
+            formatter,
+            "{topic} partition {partition}: PostgreSQL has applied everything before offset {next_offset}, "
+        )?;
         match reason {
             Reason::Cut => write!(
                 formatter,

@@ -72,11 +72,7 @@ pub async fn open_stream(
     if stream.cluster_id == cluster_id {
         return Ok(stream);
     }
-    Err(SinkError::OtherCluster {
-        topic: topic.to_owned(),
-        known: stream.cluster_id,
-        found: cluster_id.to_owned(),
-    })
+    Err(SinkError::OtherCluster { topic: topic.to_owned(), known: stream.cluster_id, found: cluster_id.to_owned() })
 }
 
 /// Inserts the next life of a topic with its partitions, unless another process was first; its number, or none.

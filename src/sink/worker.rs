@@ -262,14 +262,11 @@ impl Worker {
     }
 
     /// Waits for PostgreSQL and connects again. Says so once a trouble, and once when it is over.
-    async fn recover(
-        &mut self,
-        error: SinkError,
-        patience: &mut Patience,
-        messages: usize,
-    ) -> Result<(), SinkError> {
+    async fn recover(&mut self, error: SinkError, patience: &mut Patience, messages: usize) -> Result<(), SinkError> {
         self.connection = None;
-        tracing::warn!("{error}; waiting for PostgreSQL, nothing is lost: what was read stays in memory and in the log");
+        tracing::warn!(
+            "{error}; waiting for PostgreSQL, nothing is lost: what was read stays in memory and in the log"
+        );
         metrics::counter!(SINK_RETRIES_TOTAL).increment(1);
         let mut last = error;
         loop {
@@ -401,11 +398,8 @@ fn split<'a>(mut part: Part<'a>, reason: &str, pending: &mut Vec<Part<'a>>) -> R
 }
 
 fn stored_part(part: &Part<'_>, moves: &[Move], processed_at: Micros, committed_at: Option<Micros>) -> StoredPart {
-    let times = if part.refused.is_some() {
-        Vec::new()
-    } else {
-        part.items.iter().filter_map(|item| times_of(item)).collect()
-    };
+    let times =
+        if part.refused.is_some() { Vec::new() } else { part.items.iter().filter_map(|item| times_of(item)).collect() };
     StoredPart {
         messages: moves.iter().map(|step| step.messages as u64).sum(),
         dead_letters: moves.iter().map(|step| step.dead_letters as u64).sum(),

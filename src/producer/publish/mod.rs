@@ -44,7 +44,9 @@ const DRAIN_ON_REQUEST_MAX: Duration = Duration::from_secs(8);
 const RUN_INFO_FIRST: i64 = 64;
 const RUN_INFO_EVERY: i64 = 10_000;
 
-pub(super) struct Publisher<'a> {
+mod ending;
+
+pub(in crate::producer) struct Publisher<'a> {
     context: &'a Context,
     source: Box<dyn Source>,
     /// None only while it is being replaced and after the drain.
@@ -65,10 +67,15 @@ pub(super) struct Publisher<'a> {
     run_info: String,
     topic: String,
     next_sequence: i64,
+    /// The source or the count is at its end.
     exhausted: bool,
+    /// The next message is due after the end of the duration.
+    time_is_over: bool,
     scheduled: u64,
     settled_at: Instant,
+    stop_seen_at: Option<Instant>,
     complained_at: Instant,
+    failed_shown: u64,
 }
 
 /// Whether to go on.
@@ -79,7 +86,7 @@ enum Flow {
 }
 
 impl<'a> Publisher<'a> {
-    pub(super) fn new(
+    pub(in crate::producer) fn new(
         context: &'a Context,
         source: Box<dyn Source>,
         client: Client,
@@ -112,14 +119,17 @@ impl<'a> Publisher<'a> {
             ledger,
             next_sequence: 0,
             exhausted: false,
+            time_is_over: false,
             scheduled: 0,
             settled_at: Instant::now(),
+            stop_seen_at: None,
             complained_at: Instant::now(),
+            failed_shown: 0,
         }
     }
 
     /// Sends until the end or the stop, then drains. What is known is in the ledger also after an error.
-    pub(super) fn run(mut self) -> Result<ProducerReport, ProducerError> {
+    pub(in crate::producer) fn run(mut self) -> Result<ProducerReport, ProducerError> {
         let produced = self.produce();
         let drained = self.drain();
         produced?;
@@ -134,8 +144,15 @@ impl<'a> Publisher<'a> {
                 self.rest(SLEEP_MAX.as_micros() as i64)?;
                 continue;
             }
-            let Some(due) = self.stage(now)? else { break };
-            if self.staged.len() == 0 {
+            let Some(due) = self.stage(now)? else {
+                // Nothing more is due within the duration, which is waited for all the same.
+                match self.end.filter(|end| !self.exhausted && now < *end) {
+                    Some(end) => self.rest(end.since(now))?,
+                    None => break,
+                }
+                continue;
+            };
+            if self.staged.is_empty() {
                 // Nothing is due soon: no intents yet for what a stop would leave unsent.
                 self.rest(due.since(now) - STAGED_AHEAD_US / 2)?;
                 continue;
@@ -182,6 +199,9 @@ impl<'a> Publisher<'a> {
         }
         loop {
             let counted_out = self.context.settings.count.is_some_and(|count| self.next_sequence as u64 >= count);
+            if self.time_is_over {
+                return Ok(None);
+            }
             if self.exhausted || counted_out || !self.source.next_into(&mut self.draft)? {
                 self.exhausted = true;
                 return Ok(None);
@@ -193,6 +213,7 @@ impl<'a> Publisher<'a> {
         }
         let due = self.arrivals.next(self.draft.event_time, now);
         if self.end.is_some_and(|end| due >= end) {
+            self.time_is_over = true;
             return Ok(None);
         }
         self.pending = Some(due);
@@ -231,7 +252,7 @@ impl<'a> Publisher<'a> {
                     return Ok(Flow::On);
                 }
                 Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) => {
-                    if self.context.shutdown.stage() == Stage::Now || deadline_passed(&mut asked, self.context) {
+                    if self.stop_time_left() == Some(Duration::ZERO) {
                         return Ok(Flow::Stop);
                     }
                     self.settle_sometimes()?;
@@ -336,7 +357,7 @@ impl<'a> Publisher<'a> {
         self.settled_at = Instant::now();
         self.tally.settle(&self.deliveries, &mut self.ledger, self.context)?;
         self.show_scheduled();
-        self.complain_when_stuck();
+        self.complain();
         if self.client.as_ref().is_some_and(|client| client.client().fatal_error().is_some()) {
             self.replace_client()?;
         }
@@ -354,9 +375,19 @@ impl<'a> Publisher<'a> {
         self.scheduled = scheduled;
     }
 
-    fn complain_when_stuck(&mut self) {
+    /// Says what is wrong with the deliveries, not more often than every few seconds.
+    fn complain(&mut self) {
+        if self.complained_at.elapsed() < COMPLAINT_INTERVAL {
+            return;
+        }
+        let failed = self.tally.failed - self.failed_shown;
+        if failed > 0 {
+            self.complained_at = Instant::now();
+            self.failed_shown = self.tally.failed;
+            tracing::warn!("{failed} messages failed, their outcome is unknown: {}", self.deliveries.last_error());
+        }
         let stuck = self.tally.outstanding() > 0 && self.tally.last_report.elapsed() >= COMPLAINT_INTERVAL;
-        if stuck && self.complained_at.elapsed() >= COMPLAINT_INTERVAL {
+        if stuck {
             self.complained_at = Instant::now();
             tracing::warn!(
                 "no answer from the broker at {} for {} s; {} messages wait, none is lost ({})",
@@ -366,65 +397,5 @@ impl<'a> Publisher<'a> {
                 self.deliveries.last_error()
             );
         }
-    }
-
-    /// Waits for outstanding reports, then lets go of the client; what it still holds is reported as unknown.
-    fn drain(&mut self) -> Result<(), ProducerError> {
-        let started = Instant::now();
-        let mut settled = Ok(());
-        while let Some(client) = &self.client {
-            settled = self.tally.settle(&self.deliveries, &mut self.ledger, self.context);
-            let limit = match self.context.shutdown.stage() {
-                Stage::Running => self.context.settings.drain_timeout,
-                Stage::Drain => self.context.settings.drain_timeout.min(DRAIN_ON_REQUEST_MAX),
-                Stage::Now => Duration::ZERO,
-            };
-            let fatal = client.client().fatal_error().is_some();
-            if settled.is_err() || self.tally.outstanding() == 0 || started.elapsed() >= limit || fatal {
-                break;
-            }
-            // An error is the timeout, after which we look again.
-            let _ = client.flush(SETTLE_INTERVAL.min(limit.saturating_sub(started.elapsed())));
-            self.complain_when_stuck();
-        }
-        settled?;
-        self.find_places();
-        self.client = None;
-        self.tally.settle(&self.deliveries, &mut self.ledger, self.context)?;
-        self.show_scheduled();
-        Ok(())
-    }
-
-    /// Where a retry was recognised without an offset, the partition's end stands in for it.
-    fn find_places(&mut self) {
-        let Some(client) = &self.client else { return };
-        for partition in std::mem::take(&mut self.tally.placeless) {
-            match client.client().fetch_watermarks(&self.topic, partition, Duration::from_secs(2)) {
-                Ok((_, end)) => self.tally.note_place(partition, end - 1),
-                Err(error) => tracing::warn!("the end of partition {partition} is not known: {error}"),
-            }
-        }
-    }
-
-    fn finish(self) -> Result<ProducerReport, ProducerError> {
-        let unknown = self.tally.failed + self.tally.outstanding();
-        let finite = self.source.fingerprint().is_some();
-        let complete = unknown == 0 && (self.exhausted || !finite);
-        let report = ProducerReport {
-            run: Some(self.run),
-            continued: self.found.is_some(),
-            scheduled: self.scheduled,
-            sent: self.tally.sent,
-            acknowledged: self.tally.acknowledged,
-            unknown,
-            found: self.found.as_ref().map_or(0, Found::count),
-            highest_acknowledged: self.tally.highest,
-            skipped: self.source.skipped(),
-            elapsed: Duration::from_micros(self.context.clock.now().since(self.start).max(0) as u64),
-            complete,
-        };
-        // An endless run is over when it ends; a finite one only when nothing is missing.
-        self.ledger.finish(complete || !finite)?;
-        Ok(report)
     }
 }
