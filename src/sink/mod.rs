@@ -10,6 +10,7 @@ mod changes;
 mod copy;
 mod error;
 mod fingerprint;
+mod outcome;
 mod ownership;
 mod prepare;
 mod reset;
