@@ -65,17 +65,20 @@ impl Handoff {
         Handoff { limits, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// Adds to the batch that fills. Cheap; wakes the writer only when that changes what it would do.
-    pub(super) fn push(&self, add: impl FnOnce(&mut Batch)) {
+    /// Adds to the batch that fills; whether it is full now. Cheap; wakes the writer only when that changes what it
+    /// would do.
+    pub(super) fn push(&self, add: impl FnOnce(&mut Batch)) -> bool {
         let mut state = self.lock();
         add(&mut state.filling);
         let is_first = state.first_at.is_none();
         if is_first {
             state.first_at = Some(Instant::now());
         }
-        if is_first || state.filling.is_full(self.limits.batch_messages_max) {
+        let is_full = state.filling.is_full(self.limits.batch_messages_max);
+        if is_first || is_full {
             self.changed.notify_all();
         }
+        is_full
     }
 
     /// Waits until the batch takes more; false when it still does not after `timeout`.

@@ -11,6 +11,7 @@ mod client;
 mod handoff;
 mod new_life;
 mod poll;
+mod publisher;
 mod rebalance;
 mod record;
 mod setup;
@@ -37,6 +38,7 @@ use crate::sink::{Class, Mismatch, Patience, SinkError, WorkerSettings, check_sc
 use handoff::{Handoff, Limits};
 pub use new_life::{PartitionInLog, TopicInLog, look_at_topic};
 use poll::Poller;
+use publisher::Publisher;
 use shared::{Mode, Shared};
 
 /// A stop by signal ends within 10 s; this much of it may go into draining.
@@ -128,6 +130,11 @@ pub async fn run(
         clock,
     };
     let mut threads = Threads::start(&settings, worker, &shared, &shutdown)?;
+    let (stop_publisher, stopped) = watch::channel(false);
+    let publisher = settings.publish_aggregates.then(|| {
+        let publisher = Publisher::new(settings.kafka.clone(), database.clone(), stream.topic_ref, shared.clone());
+        tokio::spawn(publisher.run(stopped))
+    });
     let mut supervisor = Supervisor {
         settings: &settings,
         shared: &shared,
@@ -138,6 +145,11 @@ pub async fn run(
     };
     let drained = supervisor.watch().await;
     threads.join().await?;
+    // After the threads: the last batch has its totals published, too.
+    stop_publisher.send_replace(true);
+    if let Some(publisher) = publisher {
+        publisher.await.map_err(|_| ConsumerError::Panicked)?;
+    }
     if let Some(failure) = shared.take_failure() {
         return Err(failure);
     }

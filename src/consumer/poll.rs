@@ -19,6 +19,8 @@ use crate::sink::{LogRange, Mismatch, Reason};
 
 /// Longest wait in one poll: how soon a stop or a fence is noticed when nothing comes.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
+/// Records between two looks at what else there is to do.
+const RECORDS_PER_CHORES: u32 = 256;
 /// A writer busy for longer than this is in trouble: fetching pauses, and the group is served meanwhile.
 const PAUSE_AFTER: Duration = Duration::from_millis(500);
 /// How often the group's offsets follow what PostgreSQL holds.
@@ -76,6 +78,7 @@ impl Poller {
     }
 
     fn read(&mut self) -> Result<(), ConsumerError> {
+        let mut records_since_chores = 0;
         loop {
             match self.shared.mode() {
                 Mode::Run => {}
@@ -83,15 +86,17 @@ impl Poller {
                 Mode::DrainToEnds => {}
                 Mode::Stop | Mode::Now => return Ok(()),
             }
-            self.give_up_fenced();
-            self.press_back()?;
-            if self.committed_at.elapsed() >= COMMIT_EVERY {
-                self.commit_offsets();
+            if records_since_chores == 0 {
+                self.do_chores()?;
             }
+            records_since_chores = (records_since_chores + 1) % RECORDS_PER_CHORES;
             match self.consumer.poll(POLL_TIMEOUT) {
                 Some(Ok(record)) => {
                     self.trouble = None;
-                    take(&self.shared, &record)?;
+                    if take(&self.shared, &record)? {
+                        records_since_chores = 0;
+                    }
+                    continue;
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     self.shared.assignment().end(partition).map_err(ConsumerError::Mismatch)?;
@@ -99,7 +104,18 @@ impl Poller {
                 Some(Err(error)) => self.judge(error)?,
                 None => {}
             }
+            records_since_chores = 0;
         }
+    }
+
+    /// What needs no doing for each record: locks and clocks would cost more than the record itself.
+    fn do_chores(&mut self) -> Result<(), ConsumerError> {
+        self.give_up_fenced();
+        self.press_back()?;
+        if self.committed_at.elapsed() >= COMMIT_EVERY {
+            self.commit_offsets();
+        }
+        Ok(())
     }
 
     /// While the batch is full, waits for the writer; when that takes long, fetching is paused and the group served.
@@ -242,15 +258,16 @@ impl Poller {
     }
 }
 
-/// Puts a record into the batch, unless it is known.
-fn take(shared: &Shared, record: &BorrowedMessage<'_>) -> Result<(), ConsumerError> {
+/// Puts a record into the batch, unless it is known; whether the batch is full now.
+fn take(shared: &Shared, record: &BorrowedMessage<'_>) -> Result<bool, ConsumerError> {
     let received_at = shared.clock.now();
     let (partition, offset) = (record.partition(), record.offset());
     let record = Record::read(record, received_at);
     let verdict =
         shared.assignment().judge(partition, offset, || record.fingerprint()).map_err(ConsumerError::Mismatch)?;
+    let mut is_full = false;
     if verdict == Verdict::Apply {
-        record.decode_into(|add| shared.handoff.push(add));
+        record.decode_into(|add| is_full = shared.handoff.push(add));
     }
-    Ok(())
+    Ok(is_full)
 }

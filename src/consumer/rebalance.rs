@@ -1,5 +1,6 @@
 //! What happens when partitions come and go. Runs on the polling thread, inside `poll`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -73,17 +74,24 @@ impl ConsumerContext for Context {
 
 impl Context {
     fn assign(&self, consumer: &BaseConsumer<Self>, numbers: Vec<i32>) -> KafkaResult<()> {
-        let mut list = TopicPartitionList::new();
+        let mut starts: BTreeMap<i32, i64> = BTreeMap::new();
         if self.0.mode() < Mode::Stop && !numbers.is_empty() {
-            for claimed in self.0.handoff.claim(numbers).unwrap_or_default() {
+            for claimed in self.0.handoff.claim(numbers.clone()).unwrap_or_default() {
                 match self.begin(consumer, &claimed) {
                     Ok(Some(from)) => {
-                        list.add_partition_offset(&self.0.topic, claimed.partition, Offset::Offset(from))?;
+                        starts.insert(claimed.partition, from);
                     }
                     Ok(None) => {}
                     Err(error) => self.0.fail(error),
                 }
             }
+        }
+        let mut list = TopicPartitionList::new();
+        for number in numbers {
+            // A partition that cannot go on is assigned all the same: librdkafka never finishes giving back what was
+            // not assigned. Its records are ignored, since this consumer does not own it, and progress stays.
+            let from = starts.get(&number).map_or(Offset::End, |from| Offset::Offset(*from));
+            list.add_partition_offset(&self.0.topic, number, from)?;
         }
         match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_assign(&list),

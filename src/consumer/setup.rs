@@ -89,6 +89,13 @@ pub(super) async fn create_topic(
     Ok(())
 }
 
+/// Whether a topic is there.
+pub(super) async fn is_there(kafka: &KafkaSettings, name: &str) -> bool {
+    let (config, name, brokers) = (probe_config(kafka), name.to_owned(), kafka.brokers.clone());
+    let looked = tokio::task::spawn_blocking(move || look(&config, &name, &brokers)).await;
+    matches!(looked, Ok(Ok(Seen::Topic(_))))
+}
+
 /// An admin client.
 pub(super) fn admin(kafka: &KafkaSettings) -> Result<AdminClient<DefaultClientContext>, ConsumerError> {
     create(&admin_config(kafka), kafka)

@@ -6,9 +6,11 @@
 
 mod backoff;
 mod batch;
+mod changes;
 mod copy;
 mod error;
 mod fingerprint;
+mod outcome;
 mod ownership;
 mod prepare;
 mod reset;
@@ -21,6 +23,7 @@ mod write;
 
 pub use backoff::Patience;
 pub use batch::{Batch, Message};
+pub use changes::{Changes, Total, read_changes, settle_changes};
 pub use error::{Class, SinkError, classify};
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use ownership::{Backend, Claimed, Owned};

@@ -1,0 +1,186 @@
+//! Changed totals go back to Kafka, to the compacted topic, from whoever owns partition 0 of the transactions.
+//!
+//! At least once, each value with a version: until the broker has transactions, a publisher that was paused and comes
+//! back may send an old value after a newer one, and a reader keeps the highest version. Change rows are deleted only
+//! after the delivery reports, so a crash publishes again, never too little.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection};
+use tokio::sync::watch;
+
+use super::client::producer_config;
+use super::setup::{admin, create_topic, is_there};
+use super::shared::Shared;
+use crate::config::KafkaSettings;
+use crate::progress::Sample;
+use crate::sink::{Changes, SinkError, read_changes, settle_changes};
+
+/// Between two rounds while totals change: a total that changes often is sent once a round.
+const ROUND_WAIT_MIN: Duration = Duration::from_millis(250);
+/// The longer a round takes, the longer the next one waits: publishing takes a tenth of a core at most.
+const WAIT_PER_ROUND_TIME: u32 = 9;
+/// Longest wait between two rounds under load.
+const ROUND_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Between two looks while nothing changes, or while something is broken.
+const IDLE_WAIT: Duration = Duration::from_secs(1);
+/// Longest wait for a delivery report.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for the last totals at a clean stop; what is left is published by the next start.
+const LAST_ROUNDS_MAX: Duration = Duration::from_secs(2);
+
+/// Why a round was not finished; the next one starts over.
+#[derive(Debug, thiserror::Error)]
+enum PublishError {
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    #[error("Kafka: {0}")]
+    Kafka(#[from] KafkaError),
+}
+
+/// Publishes while partition 0 is owned here.
+pub(super) struct Publisher {
+    kafka: KafkaSettings,
+    database: PgConnectOptions,
+    topic_ref: i32,
+    shared: Arc<Shared>,
+    topic: String,
+    connection: Option<PgConnection>,
+    producer: Option<FutureProducer>,
+    has_trouble: bool,
+}
+
+/// What a round found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    Published,
+    NothingChanged,
+    /// Someone else owns partition 0.
+    Fenced,
+}
+
+impl Publisher {
+    pub(super) fn new(kafka: KafkaSettings, database: PgConnectOptions, topic_ref: i32, shared: Arc<Shared>) -> Self {
+        let topic = kafka.aggregates_topic();
+        Publisher { kafka, database, topic_ref, shared, topic, connection: None, producer: None, has_trouble: false }
+    }
+
+    /// Runs until `stop` is set or its sender is gone; then publishes what is left, for a bounded time.
+    pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut owns = self.shared.partition_zero.subscribe();
+        let mut last_epoch = None;
+        loop {
+            let epoch = *owns.borrow_and_update();
+            last_epoch = epoch.or(last_epoch);
+            let wait = match epoch {
+                Some(epoch) => self.round(epoch).await,
+                None => Duration::MAX,
+            };
+            tokio::select! {
+                () = sleep(wait) => {}
+                changed = owns.changed(), if epoch.is_none() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                // An error means that nobody is left to say stop.
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+        }
+        if let Some(epoch) = last_epoch {
+            let _ = tokio::time::timeout(LAST_ROUNDS_MAX, self.last_rounds(epoch)).await;
+        }
+    }
+
+    /// One round; how long to wait for the next.
+    async fn round(&mut self, epoch: i64) -> Duration {
+        let started = Instant::now();
+        match self.publish(epoch).await {
+            Ok(Round::Published) => {
+                self.has_trouble = false;
+                (started.elapsed() * WAIT_PER_ROUND_TIME).clamp(ROUND_WAIT_MIN, ROUND_WAIT_MAX)
+            }
+            Ok(Round::NothingChanged | Round::Fenced) => IDLE_WAIT,
+            Err(error) => {
+                self.connection = None;
+                if !self.has_trouble {
+                    tracing::warn!("publishing totals to {}: {error}; trying on, nothing is lost", self.topic);
+                    self.has_trouble = true;
+                }
+                IDLE_WAIT
+            }
+        }
+    }
+
+    async fn last_rounds(&mut self, epoch: i64) {
+        while matches!(self.publish(epoch).await, Ok(Round::Published)) {}
+    }
+
+    async fn publish(&mut self, epoch: i64) -> Result<Round, PublishError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => PgConnection::connect_with(&self.database).await.map_err(SinkError::from)?,
+        };
+        let changes = match read_changes(&mut connection, self.topic_ref, epoch).await? {
+            None => return Ok(Round::Fenced),
+            Some(changes) if changes.is_empty() => {
+                self.connection = Some(connection);
+                return Ok(Round::NothingChanged);
+            }
+            Some(changes) => changes,
+        };
+        self.send(&changes).await?;
+        settle_changes(&mut connection, &changes).await?;
+        self.connection = Some(connection);
+        Ok(Round::Published)
+    }
+
+    async fn send(&mut self, changes: &Changes) -> Result<(), PublishError> {
+        let producer = match self.producer.take() {
+            Some(producer) => producer,
+            None => {
+                self.create_topic().await;
+                producer_config(&self.kafka).create()?
+            }
+        };
+        let deliveries = changes.totals.iter().map(|total| {
+            producer.send(FutureRecord::to(&self.topic).key(&total.key).payload(&total.value), DELIVERY_TIMEOUT)
+        });
+        for delivery in join_all(deliveries).await {
+            delivery.map_err(|(error, _)| error)?;
+        }
+        self.producer = Some(producer);
+        if self.shared.progress.wants_samples() {
+            for total in &changes.totals {
+                self.shared.progress.sample(Sample::Aggregate(total.value.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates the topic if it is absent; if that fails, sending says so.
+    async fn create_topic(&self) {
+        if is_there(&self.kafka, &self.topic).await {
+            return;
+        }
+        let created = match admin(&self.kafka) {
+            Ok(admin) => create_topic(&admin, &self.kafka, &self.topic, &[("cleanup.policy", "compact")]).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = created {
+            tracing::debug!("{error}");
+        }
+    }
+}
+
+async fn sleep(wait: Duration) {
+    if wait == Duration::MAX {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(wait).await;
+}
