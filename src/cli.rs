@@ -166,7 +166,14 @@ pub enum NumberOrMax {
 #[derive(Clone, Debug, Args)]
 pub struct PipelineArgs {
     /// broker, producer, consumer: one or more [default: all; with --brokers: producer,consumer]
-    #[arg(long, value_name = "ROLE,…", value_delimiter = ',', hide_possible_values = true, env = "FINSTREAM_ROLE", help_heading = "Pipeline")]
+    #[arg(
+        long,
+        value_name = "ROLE,…",
+        value_delimiter = ',',
+        hide_possible_values = true,
+        env = "FINSTREAM_ROLE",
+        help_heading = "Pipeline"
+    )]
     pub role: Vec<Role>,
 
     /// Messages per second, or max [default: 1000]
@@ -251,7 +258,15 @@ pub struct PipelineArgs {
     pub kafka_advertise: Option<String>,
 
     /// Acknowledge after fdatasync, or after the page-cache write
-    #[arg(long, value_enum, value_name = "fsync|os", hide_possible_values = true, default_value = "fsync", env = "FINSTREAM_DURABILITY", help_heading = "Broker")]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "fsync|os",
+        hide_possible_values = true,
+        default_value = "fsync",
+        env = "FINSTREAM_DURABILITY",
+        help_heading = "Broker"
+    )]
     pub durability: DurabilityArg,
 
     /// Age at which the log is cut
