@@ -103,7 +103,7 @@ async fn one_symbol_on_six_partitions_is_exact_in_every_order_of_commits() {
             worker.store(&batch, &mut patience().1).await.unwrap();
         }
     }
-    // Prices: 3 x (110, 211, 312, 413, 499, 515 + ...) by hand: partition p has price 100p + event.
+    // Partition p trades 3 at 100p + event cents and 2 at 100p + 5 cents.
     let notional: i64 = (0..6).map(|p| 3 * (100 * p + if p == 4 { 99 } else { 10 + p }) + 2 * (100 * p + 5)).sum();
     let expected = format!("12 30 {}.{:02} 4.99 720", notional / 100, notional % 100);
     assert_eq!(
