@@ -183,7 +183,6 @@ impl Pipeline {
         };
         startup::print(self, broker, &endpoint, database, before.as_ref(), http_address)?;
 
-        let started = Instant::now();
         let mut consumer = match database {
             Some(database) => Some(self.start_consumer(settings.clone(), database)?),
             None => None,
@@ -191,6 +190,7 @@ impl Pipeline {
         if roles.consumer && roles.producer {
             self.await_consumer(consumer.as_mut()).await;
         }
+        let started = Instant::now();
         let mut producer = roles.producer.then(|| self.start_producer(settings.clone(), &endpoint, database));
         startup::write_ready_file(self, &endpoint, database, http_address)?;
 

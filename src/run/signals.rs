@@ -1,8 +1,13 @@
 //! Ctrl-C and SIGTERM: the first drains, the second stops at once.
 
+use std::time::{Duration, Instant};
+
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::shutdown::{Stage, Trigger};
+
+/// `timeout` and some supervisors signal both the process and its group: that is one request, not two.
+const SAME_REQUEST: Duration = Duration::from_millis(300);
 
 /// Raises the trigger as signals come. The task lives as long as the process.
 ///
@@ -12,18 +17,20 @@ pub fn listen(trigger: Trigger) -> std::io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::spawn(async move {
-        let mut stages = [Stage::Drain, Stage::Now].into_iter();
+        let mut first: Option<Instant> = None;
         loop {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            match stages.next() {
-                Some(Stage::Drain) => {
+            match first {
+                None => {
+                    first = Some(Instant::now());
                     eprintln!("\nStopping: finishing what is under way (again to stop at once).");
                     trigger.raise(Stage::Drain);
                 }
-                _ => {
+                Some(first) if first.elapsed() < SAME_REQUEST => {}
+                Some(_) => {
                     eprintln!("\nStopping at once; the next start recovers.");
                     trigger.raise(Stage::Now);
                 }
