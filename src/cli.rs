@@ -387,6 +387,7 @@ fn number_or_max(text: &str) -> Result<NumberOrMax, String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used)]
 mod tests {
     use super::*;
 

@@ -308,6 +308,7 @@ pub fn redacted_command(arguments: impl Iterator<Item = String>) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used)]
 mod tests {
     use super::*;
 

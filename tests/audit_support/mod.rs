@@ -29,6 +29,9 @@ pub const PARTITIONS: i32 = 3;
 pub const TOPIC: &str = "finance.transactions";
 pub const MESSAGES: i64 = 60;
 
+/// Partition, offset, identity, transaction.
+pub type Applied = (i32, i64, Option<(RunId, i64)>, Transaction<'static>);
+
 /// A ledger, a log and a database whose books balance until someone breaks them.
 pub struct World {
     pub _home: tempfile::TempDir,
@@ -38,8 +41,8 @@ pub struct World {
     pub database: Database,
     pub ledger_dir: PathBuf,
     pub run: RunId,
-    /// What the log holds and should be applied: (partition, offset, identity, transaction).
-    pub applied: Vec<(i32, i64, Option<(RunId, i64)>, Transaction<'static>)>,
+    /// What the log holds and should be applied.
+    pub applied: Vec<Applied>,
 }
 
 pub fn transaction(number: i64) -> Transaction<'static> {

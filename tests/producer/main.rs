@@ -1,5 +1,5 @@
 //! The producer against librdkafka's mock cluster: what the ledger says was stored is what the log holds.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod killed;
 mod resume;
