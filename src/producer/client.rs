@@ -1,6 +1,7 @@
 //! The Kafka client: its settings, and the delivery reports that come back from it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -30,9 +31,19 @@ pub(super) struct Report {
 pub(super) struct Deliveries {
     reports: Mutex<Vec<Report>>,
     last_error: Mutex<String>,
+    has_identity: Mutex<bool>,
+    identity_came: Condvar,
 }
 
 impl Deliveries {
+    /// Waits until the client has its producer id, at most for `patience`: until then librdkafka holds messages back, and
+    /// where it found no broker at its first look it asks again half a second later. Arrivals must not begin meanwhile.
+    pub(super) fn wait_for_identity(&self, patience: Duration) {
+        let waited = self.identity_came.wait_timeout_while(lock(&self.has_identity), patience, |has| !*has);
+        // Whoever goes on without an identity is only late; a poisoned flag is still a flag.
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Swaps the reports so far for the empty `into`.
     pub(super) fn take(&self, into: &mut Vec<Report>) {
         into.clear();
@@ -66,6 +77,23 @@ impl ClientContext for DeliveryContext {
         tracing::debug!(target: "librdkafka", %error, reason);
         *lock(&self.deliveries.last_error) = reason.to_owned();
     }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        let mut has_identity = lock(&self.deliveries.has_identity);
+        if !*has_identity && (contains(statistics, ASSIGNED) || !contains(statistics, STATE)) {
+            *has_identity = true;
+            self.deliveries.identity_came.notify_all();
+        }
+    }
+}
+
+/// In librdkafka's statistics of an idempotent producer; absent where the user switched idempotence off.
+const STATE: &[u8] = b"\"idemp_state\"";
+/// The same once messages may go out.
+const ASSIGNED: &[u8] = b"\"idemp_state\": \"Assigned\"";
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
 }
 
 impl ProducerContext for DeliveryContext {
@@ -138,6 +166,8 @@ fn producer_config(kafka: &KafkaSettings, finite: bool) -> ClientConfig {
             ("linger.ms", "2"),
             // A third of a second at 150,000 messages/s; some 30 MB.
             ("queue.buffering.max.messages", "50000"),
+            // Where the producer id shows.
+            ("statistics.interval.ms", "50"),
             ("retry.backoff.ms", "50"),
             ("retry.backoff.max.ms", "500"),
             // The partitioner of the Java client, so that other producers agree on where a user lives.

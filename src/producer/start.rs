@@ -1,7 +1,9 @@
 //! From settings to a loop that is ready: source, client, topic, ledger, and what an earlier process left undone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::client::{self, Deliveries};
@@ -9,8 +11,6 @@ use super::publish::Publisher;
 use super::resume::{self, Found};
 use super::tally::Tally;
 use super::{ProducerError, ProducerReport, topic};
-use tokio::sync::watch;
-
 use crate::clock::SharedClock;
 use crate::config::{Pace, ProducerSettings, SourceSettings};
 use crate::ledger::{LedgerWriter, RunRecord, SourceRecord};
@@ -18,6 +18,9 @@ use crate::progress::Progress;
 use crate::shutdown::Shutdown;
 use crate::source::{self, Source};
 use crate::transaction::{RunId, RunInfo};
+
+/// Longest wait for a producer id before the arrivals begin all the same; whoever stops waits for it, too.
+const IDENTITY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What was handed in.
 pub(super) struct Context {
@@ -60,6 +63,7 @@ pub(super) fn run(context: &Context) -> Result<ProducerReport, ProducerError> {
         }
     };
     announce(&ledger, found.as_ref());
+    deliveries.wait_for_identity(IDENTITY_PATIENCE);
     Publisher::new(context, source, client, deliveries, ledger, tally, found).run()
 }
 
