@@ -4,6 +4,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use tokio::sync::broadcast;
@@ -112,6 +113,8 @@ pub struct Progress {
     pub lag_messages: AtomicI64,
     /// Age of the oldest unapplied record in microseconds, 0 when caught up; -1: unknown.
     pub lag_us: AtomicI64,
+    /// Set by the first and moved by each later change of a counter of messages.
+    busy: Mutex<Option<(Instant, Instant)>>,
     stages: [Mutex<StageLatencies>; 6],
     samples: broadcast::Sender<Sample>,
 }
@@ -134,6 +137,7 @@ impl Progress {
             dead_letters: AtomicU64::new(0),
             lag_messages: AtomicI64::new(-1),
             lag_us: AtomicI64::new(-1),
+            busy: Mutex::new(None),
             stages: std::array::from_fn(|_| Mutex::new(StageLatencies::new())),
             samples: broadcast::channel(1024).0,
         }
@@ -176,6 +180,19 @@ impl Progress {
     /// Adds to a counter.
     pub fn add(counter: &AtomicU64, count: u64) {
         counter.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Messages moved just now: [`Progress::busy`] reaches from the first to the last of these moments.
+    pub fn moved(&self) {
+        let now = Instant::now();
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        *busy = Some((busy.map_or(now, |(first, _)| first), now));
+    }
+
+    /// How long messages moved: without the start of the roles and without their stop.
+    pub fn busy(&self) -> Duration {
+        let busy = *self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.map_or(Duration::ZERO, |(first, last)| last.duration_since(first))
     }
 
     fn lock(&self, stage: Stage) -> MutexGuard<'_, StageLatencies> {

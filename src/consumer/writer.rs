@@ -77,6 +77,7 @@ fn report(shared: &Shared, batch: &Batch, committed: &Committed) {
 
 fn count(progress: &Progress, part: &StoredPart) {
     Progress::add(&progress.stored, part.messages);
+    progress.moved();
     Progress::add(&progress.dead_letters, part.dead_letters);
     metrics::counter!(SINK_STORED_TOTAL).increment(part.messages);
     metrics::counter!(SINK_DEAD_LETTERS_TOTAL).increment(part.dead_letters);

@@ -111,6 +111,9 @@ impl Tally {
     fn show(&mut self, progress: &Progress, acknowledged: u64, failed: u64) {
         let sent = self.sent_latencies_us.len() as u64;
         Progress::add(&progress.sent, sent);
+        if sent > 0 {
+            progress.moved();
+        }
         Progress::add(&progress.acknowledged, acknowledged);
         Progress::add(&progress.unknown, failed);
         ::metrics::counter!(metrics::PRODUCER_SENT_TOTAL).increment(sent);

@@ -24,14 +24,13 @@ impl Pipeline {
         ended: Ended,
         kafka: KafkaSettings,
         database: Option<&DatabaseService>,
-        busy: Duration,
     ) -> anyhow::Result<Exit> {
         let roles = self.plan.roles;
         if !roles.producer && !roles.consumer {
             return Ok(Exit::Done);
         }
         let run_id = ended.producer.as_ref().and_then(|report| report.run.map(|run| run.to_string()));
-        let mut summary = Summary::take(&self.progress, roles, run_id, busy, startup::next_command(self));
+        let mut summary = Summary::take(&self.progress, roles, run_id, startup::next_command(self));
         summary.notes.extend(ended.producer.iter().flat_map(notes));
         summary.notes.extend(ended.left.iter().cloned());
         // Who stops a run by hand is told what is left; who gave it a length asked for all of it.

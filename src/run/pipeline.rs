@@ -1,7 +1,7 @@
 //! One process of the pipeline: starts its roles, watches them, drains them, audits the books.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use tokio::task::JoinHandle;
@@ -190,7 +190,6 @@ impl Pipeline {
         if roles.consumer && roles.producer {
             self.await_consumer(consumer.as_mut()).await;
         }
-        let started = Instant::now();
         let mut producer = roles.producer.then(|| self.start_producer(settings.clone(), &endpoint, database));
         startup::write_ready_file(self, &endpoint, database, http_address)?;
 
@@ -200,14 +199,13 @@ impl Pipeline {
         let goal = Goal { count: flags.count, duration: flags.duration };
         let live = tokio::spawn(console::live(self.progress.clone(), roles, goal, live_shutdown));
         let ended = self.until_the_end(&mut producer, &mut consumer).await;
-        let busy = started.elapsed();
         live_stop.raise(Stage::Now);
         // The live line is only a view: whether its task ended well changes nothing.
         let _ = live.await;
         if let Some(samples) = samples {
             samples.abort();
         }
-        self.conclude(ended, settings, database, busy).await
+        self.conclude(ended, settings, database).await
     }
 
     fn show_samples(&self) -> Option<JoinHandle<()>> {

@@ -15,7 +15,7 @@ use crate::progress::{Progress, Stage};
 pub struct Summary {
     /// The producer's run, if one ran here.
     pub run_id: Option<String>,
-    /// Seconds from the first role's start to the end of the drain.
+    /// Seconds from the first message's sending to the last one's commit, as far as they happened here.
     pub elapsed_s: f64,
     /// Arrivals whose time came.
     pub scheduled: u64,
@@ -92,7 +92,8 @@ pub struct AuditSummary {
 
 impl Summary {
     /// Reads the counters and histograms.
-    pub fn take(progress: &Progress, roles: Roles, run_id: Option<String>, busy: Duration, next: String) -> Summary {
+    pub fn take(progress: &Progress, roles: Roles, run_id: Option<String>, next: String) -> Summary {
+        let busy = progress.busy();
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let (acknowledged, stored) = (read(&progress.acknowledged), read(&progress.stored));
         let counted = if roles.consumer { stored } else { acknowledged };

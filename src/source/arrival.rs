@@ -44,7 +44,9 @@ impl Arrivals {
         match self.pace {
             Pace::Rate(per_second) if now >= self.start => (now.since(self.start) as f64 * per_second / 1e6) as u64 + 1,
             Pace::Rate(_) => 0,
-            Pace::Max | Pace::Speed(_) => self.arrived,
+            // At full speed nothing arrives before it is asked for, and what is asked for waits for nothing but us.
+            Pace::Max => self.arrived.saturating_sub(1),
+            Pace::Speed(_) => self.arrived,
         }
     }
 }
