@@ -21,7 +21,7 @@ Examples:
   finstream --source yfinance:AAPL.csv --rate max   trades from a yfinance file
   finstream --role broker                           one role a terminal
   finstream --brokers kafka1:9092,kafka2:9092       the same pipeline on your cluster
-  finstream sql 'select * from user_totals order by net_spend desc limit 5'
+  finstream sql 'select * from user_totals order by transactions desc limit 5'
   finstream verify                                  do the books balance?
 
 Each flag has an environment variable: --batch-max is FINSTREAM_BATCH_MAX. All flags: --help.";
@@ -129,7 +129,7 @@ pub struct SharedArgs {
     pub json: bool,
 
     /// Temporary data, removed at exit
-    #[arg(long, env = "FINSTREAM_EPHEMERAL", global = true, hide_short_help = true)]
+    #[arg(long, env = "FINSTREAM_EPHEMERAL", global = true, hide_short_help = true, conflicts_with = "data_dir")]
     pub ephemeral: bool,
 }
 

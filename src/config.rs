@@ -155,6 +155,11 @@ impl Roles {
                 "--role broker runs the embedded broker, and --brokers names another one: leave out one of them",
             ));
         }
+        if external && cli.pipeline.kafka_listen.is_some() {
+            return Err(ConfigError::new(
+                "--kafka-listen is for the embedded broker, and --brokers names another one: leave out one of them",
+            ));
+        }
         Ok(Roles {
             broker: named.contains(&Role::Broker),
             producer: named.contains(&Role::Producer),

@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     match run::main(cli) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("finstream: {error:#}");
+            run::tell(&error);
             run::exit_for(&error).into()
         }
     }

@@ -95,11 +95,19 @@ pub enum PostgresError {
         reason: String,
     },
     /// A statement failed.
-    #[error("PostgreSQL: {0}")]
+    #[error("PostgreSQL: {}", in_its_words(.0))]
     Sql(#[from] sqlx::Error),
     /// The data directory.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+}
+
+/// The server's own message: sqlx adds the line of PostgreSQL's source code, which looks like one of the query.
+fn in_its_words(error: &sqlx::Error) -> String {
+    match error.as_database_error() {
+        Some(said) => said.message().to_owned(),
+        None => error.to_string(),
+    }
 }
 
 impl PostgresError {

@@ -1,6 +1,6 @@
 //! The commands that ask: `verify` and `sql`. They join what runs, start what does not, and stop that again.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, bail};
 
@@ -44,8 +44,16 @@ pub(super) async fn broker(
     if let Some(running) = kafka::running(data_dir) {
         return Ok((running.kafka, None));
     }
+    let dir = data_dir.path().join("broker");
+    if !dir.join("journal").exists() {
+        bail!(
+            "there is no log in {}: restore it if it was moved, name the cluster with --brokers if the log is elsewhere, or \
+             start over with finstream reset",
+            kafka::shown(&dir)
+        );
+    }
     let settings = BrokerSettings {
-        dir: data_dir.path().join("broker"),
+        dir,
         listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
         advertise: None,
         durability: Durability::Fsync,
@@ -54,7 +62,7 @@ pub(super) async fn broker(
         retention: std::time::Duration::from_secs(24 * 3600),
         retention_bytes_per_partition: u64::MAX / 2,
     };
-    let broker = EmbeddedBroker::start(data_dir, settings).await?;
+    let broker = EmbeddedBroker::start(data_dir, settings, false).await?;
     Ok((broker.endpoint.kafka.clone(), Some(broker)))
 }
 
@@ -110,7 +118,7 @@ fn say_progress() -> impl FnMut(u64, u64) + Send + 'static {
     move |read, of| {
         if on_terminal {
             let (read, of) = (thousands(read), thousands(of));
-            eprint!("\rReading the log: {read} of {of} messages\x1b[K");
+            let _ = write!(std::io::stderr(), "\rReading the log: {read} of {of} messages\x1b[K");
         }
     }
 }
@@ -151,7 +159,7 @@ pub async fn sql(cli: &Cli, arguments: &SqlArgs) -> anyhow::Result<Exit> {
 async fn psql(database: &DatabaseService) -> anyhow::Result<Exit> {
     let mut command = database.database().psql();
     if std::io::stdin().is_terminal() {
-        eprintln!(
+        say!(
             "Views: user_totals, symbol_totals, message_latencies, stage_latency_percentiles, pipeline_progress, runs, \
              repeated_transactions. \\q leaves."
         );

@@ -26,8 +26,12 @@ impl Pipeline {
         database: Option<&DatabaseService>,
     ) -> anyhow::Result<Exit> {
         let roles = self.plan.roles;
-        if !roles.producer && !roles.consumer {
-            return Ok(Exit::Done);
+        let moved = self.progress.busy() > Duration::ZERO;
+        match ended.failure {
+            // Nothing to sum up: the error alone is told.
+            Some(failure) if !moved => return Err(failure),
+            None if !roles.producer && !roles.consumer => return Ok(Exit::Done),
+            _ => {}
         }
         let run_id = ended.producer.as_ref().and_then(|report| report.run.map(|run| run.to_string()));
         let mut summary = Summary::take(&self.progress, roles, run_id, startup::next_command(self));
@@ -56,7 +60,7 @@ impl Pipeline {
     }
 
     async fn audit(&self, kafka: KafkaSettings, database: &DatabaseService) -> (AuditSummary, Exit) {
-        eprintln!("Auditing the books …");
+        say!("Auditing the books …");
         let ledger_dirs = vec![self.data_dir.path().join("ledger")];
         let settings = AuditSettings { kafka, database: database.database(), ledger_dirs };
         let mut shutdown = self.shutdown.clone();

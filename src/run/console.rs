@@ -53,7 +53,7 @@ pub async fn live(progress: Arc<Progress>, roles: Roles, goal: Goal, mut shutdow
                 }
                 bar.set_message(line);
             }
-            _ => eprintln!("{:>7}  {line}", elapsed(started.elapsed())),
+            _ => say!("{:>7}  {line}", elapsed(started.elapsed())),
         }
         before = now;
     }
@@ -180,6 +180,6 @@ pub async fn print_samples(progress: Arc<Progress>, choice: SampleChoice) {
         }
     }
     if missed > 0 && choice.at_most_every.is_none() {
-        eprintln!("{} samples were not shown: the terminal was slower than the pipeline", thousands(missed));
+        say!("{} samples were not shown: the terminal was slower than the pipeline", thousands(missed));
     }
 }

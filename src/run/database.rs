@@ -10,6 +10,8 @@ use crate::data_dir::DataDir;
 use crate::postgres::{Database, PgSettings, PrivateCluster};
 use crate::shutdown::{self, Stage, Trigger};
 
+/// A wait for the server that people should hear of.
+const SAY_WAITING_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 /// Users in the summary.
 const TOP_USERS: i64 = 5;
 
@@ -53,11 +55,18 @@ impl DatabaseService {
                 let database = cluster.database(schema)?;
                 let (stop_watch, stopped) = shutdown::channel();
                 let watched = cluster.clone();
-                let watch = tokio::spawn(async move { watched.watch(stopped, |line| eprintln!("{line}.")).await });
+                let watch = tokio::spawn(async move { watched.watch(stopped, |line| say!("{line}.")).await });
                 DatabaseService { database, private: Some(Private { cluster, watch, stop_watch }) }
             }
         };
-        match service.database.prepare().await {
+        let target = service.database.target.clone();
+        let waiting = tokio::spawn(async move {
+            tokio::time::sleep(SAY_WAITING_AFTER).await;
+            say!("Waiting for PostgreSQL: {target}");
+        });
+        let prepared = service.database.prepare().await;
+        waiting.abort();
+        match prepared {
             Ok(()) => Ok(service),
             Err(error) => {
                 // The cause is told; whether the server could be left as well is not what the user asked about.

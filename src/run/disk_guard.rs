@@ -7,7 +7,10 @@ use tokio::sync::watch;
 
 use super::figures;
 use crate::data_dir::DiskSpace;
+use crate::http::Readiness;
 
+/// Never less than this: below 32 MiB the log itself refuses appends, and its next journal file takes 64 MiB.
+const LIMIT_BYTES_MIN: u64 = 128 << 20;
 /// Below the smaller of this and [`SHARE`] of the file system, the producer pauses.
 const FREE_BYTES_MIN: u64 = 2 << 30;
 /// One part in so many: 5 %.
@@ -19,11 +22,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The free bytes at which the producer pauses on a file system of this size.
 pub fn limit_bytes(total_bytes: u64) -> u64 {
-    FREE_BYTES_MIN.min(total_bytes / SHARE)
+    FREE_BYTES_MIN.min(total_bytes / SHARE).max(LIMIT_BYTES_MIN)
 }
 
 /// Looks at `paths` until the task is dropped; `paused` is true while one of them is too full.
-pub async fn watch(paths: Vec<PathBuf>, paused: watch::Sender<bool>) {
+pub async fn watch(paths: Vec<PathBuf>, paused: watch::Sender<bool>, readiness: Readiness) {
     let mut interval = tokio::time::interval(LOOK_EVERY);
     loop {
         interval.tick().await;
@@ -36,17 +39,19 @@ pub async fn watch(paths: Vec<PathBuf>, paused: watch::Sender<bool>) {
         });
         match full {
             Some((path, space, limit)) if !was_paused => {
-                eprintln!(
+                say!(
                     "Producer paused: {} free on the file system of {}, less than {}; free some space, or lower \
                      --retention-bytes. Nothing is lost, and it goes on by itself.",
                     figures::bytes(space.free_bytes),
                     path.display(),
                     figures::bytes(limit)
                 );
+                readiness.waiting("producer", "disk space");
                 paused.send_replace(true);
             }
             None if was_paused => {
-                eprintln!("Producer goes on: there is space again.");
+                say!("Producer goes on: there is space again.");
+                readiness.ready("producer");
                 paused.send_replace(false);
             }
             _ => {}
@@ -60,7 +65,8 @@ mod tests {
 
     #[test]
     fn the_limit_is_five_percent_of_a_small_disk_and_two_gib_of_a_large_one() {
-        assert_eq!(limit_bytes(1 << 30), (1 << 30) / 20);
+        assert_eq!(limit_bytes(8 << 30), (8 << 30) / 20);
+        assert_eq!(limit_bytes(400 << 20), 128 << 20);
         assert_eq!(limit_bytes(1 << 40), 2 << 30);
     }
 }

@@ -38,18 +38,25 @@ pub struct EmbeddedBroker {
 }
 
 impl EmbeddedBroker {
-    /// Takes the lock, starts the broker, tells the others.
+    /// Takes the lock and starts the broker. `for_others`: tells the other processes on the data directory where it is; a
+    /// broker that a question starts for itself is not theirs, since it leaves with the answer.
     ///
     /// # Errors
     /// Another process runs it; the port is taken; the log cannot be opened.
-    pub async fn start(data_dir: &DataDir, settings: BrokerSettings) -> anyhow::Result<EmbeddedBroker> {
+    pub async fn start(
+        data_dir: &DataDir,
+        settings: BrokerSettings,
+        for_others: bool,
+    ) -> anyhow::Result<EmbeddedBroker> {
         let lock = data_dir.lock(SERVICE)?;
         let durability = durability_name(settings.durability).to_string();
         let advertise = settings.advertise.clone();
         let broker = Broker::start(settings).await?;
         let kafka = advertise.unwrap_or_else(|| broker.address().to_string());
         let endpoint = BrokerEndpoint { kafka, durability, pid: std::process::id() };
-        data_dir.publish_endpoint(&lock, &endpoint)?;
+        if for_others {
+            data_dir.publish_endpoint(&lock, &endpoint)?;
+        }
         Ok(EmbeddedBroker { broker, endpoint, lock })
     }
 
@@ -86,7 +93,7 @@ pub async fn wait_for_running(data_dir: &DataDir, shutdown: &mut Shutdown) -> Op
         }
         if !said {
             said = true;
-            eprintln!(
+            say!(
                 "Waiting for a broker on {}: start `finstream --role broker` there in another terminal, or give --brokers.",
                 shown(data_dir.path())
             );

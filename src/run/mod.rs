@@ -7,6 +7,11 @@ use anyhow::Context;
 use crate::cli::{Cli, Command};
 use crate::config::ConfigError;
 
+/// Progress for people, on stderr. A terminal that is gone is no reason to stop, as it is for `eprintln`.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::run::say_line(format_args!($($text)*)) };
+}
+
 mod ask;
 mod conclude;
 mod console;
@@ -47,6 +52,26 @@ pub fn main(cli: Cli) -> anyhow::Result<Exit> {
     // Nothing is waited for any more: what had to be finished was awaited above.
     runtime.shutdown_background();
     ended
+}
+
+fn say_line(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Tells an error in one line, each cause once.
+pub fn tell(error: &anyhow::Error) {
+    let mut line = String::from("finstream: ");
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        // Many errors repeat their cause in their own words.
+        if !told.contains(&cause) {
+            let separator = if told.is_empty() { "" } else { ": " };
+            line.push_str(separator);
+            line.push_str(&cause);
+            told.push_str(&cause);
+        }
+    }
+    say!("{line}");
 }
 
 /// The exit code of an error.

@@ -18,6 +18,7 @@ use crate::http::{self, HttpState, Readiness};
 use crate::postgres::PrivateCluster;
 use crate::progress::Progress;
 use crate::shutdown::{self, Shutdown, Stage};
+use crate::source;
 
 /// A consumer that runs alone shows one transaction and one total in this time.
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
@@ -49,6 +50,7 @@ pub(super) struct Pipeline {
 
 impl Pipeline {
     async fn run(plan: Plan, shutdown: Shutdown) -> anyhow::Result<Exit> {
+        check_files(&plan)?;
         let (data_dir, _temporary) = open_data_dir(&plan)?;
         let pipeline = Pipeline {
             plan,
@@ -116,7 +118,7 @@ impl Pipeline {
             return Ok(None);
         }
         let settings = self.plan.broker(self.data_dir.path().join("broker"));
-        let broker = EmbeddedBroker::start(&self.data_dir, settings).await?;
+        let broker = EmbeddedBroker::start(&self.data_dir, settings, true).await?;
         self.readiness.ready("broker");
         Ok(Some(broker))
     }
@@ -149,7 +151,7 @@ impl Pipeline {
         let state = HttpState::new(self.progress.clone(), metrics, self.readiness.clone());
         tokio::spawn(async move {
             if let Err(error) = http::serve(listener, state, shutdown).await {
-                eprintln!("The page stopped: {error}; the pipeline goes on.");
+                say!("The page stopped: {error}; the pipeline goes on.");
             }
         });
         Ok(address)
@@ -225,6 +227,22 @@ impl Pipeline {
         };
         Some(tokio::spawn(console::print_samples(self.progress.clone(), choice)))
     }
+}
+
+/// What can be known before anything is started: the source opens, and the files that are to be written can be.
+fn check_files(plan: &Plan) -> anyhow::Result<()> {
+    if plan.roles.producer {
+        source::open(&plan.source)?;
+    }
+    let flags = plan.flags();
+    for (flag, file) in [("--summary", &flags.summary), ("--ready-file", &flags.ready_file)] {
+        let Some(file) = file else { continue };
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if folder.is_some_and(|folder| !folder.is_dir()) || file.is_dir() {
+            anyhow::bail!("{flag} {}: cannot write there; name a file in a folder that exists", file.display());
+        }
+    }
+    Ok(())
 }
 
 /// The data directory, and the folder that is removed at exit if it is temporary.

@@ -49,20 +49,20 @@ async fn start_over(shared: &SharedArgs, yes: bool) -> anyhow::Result<Exit> {
     }
     let path = &shared.data_dir;
     if !path.join("FORMAT").exists() {
-        eprintln!("{} holds nothing of finstream: there is nothing to reset.", shown(path));
+        say!("{} holds nothing of finstream: there is nothing to reset.", shown(path));
         return Ok(Exit::Done);
     }
     let data_dir = DataDir::open(path)?;
     let _broker = data_dir.lock(super::kafka::SERVICE)?;
-    eprintln!("This removes from {}, for good:", shown(path));
+    say!("This removes from {}, for good:", shown(path));
     if let Some(cluster) = PrivateCluster::location(&data_dir) {
-        eprintln!("  the totals in PostgreSQL          {:>12}  {}", bytes(size(&cluster)), cluster.display());
+        say!("  {:<42}{:>12}  {}", "the totals in PostgreSQL", bytes(size(&cluster)), cluster.display());
     }
     for (name, what) in OURS.iter().filter(|(name, what)| !what.is_empty() && path.join(name).exists()) {
-        eprintln!("  {what:<34}{:>12}", bytes(size(&path.join(name))));
+        say!("  {what:<42}{:>12}", bytes(size(&path.join(name))));
     }
     if !yes && !confirmed()? {
-        eprintln!("Nothing was removed.");
+        say!("Nothing was removed.");
         return Ok(Exit::No);
     }
     PrivateCluster::destroy(&data_dir).await?;
@@ -72,7 +72,7 @@ async fn start_over(shared: &SharedArgs, yes: bool) -> anyhow::Result<Exit> {
     remove(&path.join("locks"))?;
     // Left where someone else's files are in it.
     let _ = fs::remove_dir(path);
-    eprintln!("Done: the next start begins from nothing.");
+    say!("Done: the next start begins from nothing.");
     Ok(Exit::Done)
 }
 
@@ -139,16 +139,14 @@ impl Target<'_> {
         if same_log && next_offset.is_some_and(|next| to > next) {
             let from = sink::reset_forward(connection, topic, partition, to).await?;
             let last = to - 1;
-            eprintln!(
-                "Skipped on record: offsets {from} to {last} of {topic} partition {partition}; the next is {to}."
-            );
+            say!("Skipped on record: offsets {from} to {last} of {topic} partition {partition}; the next is {to}.");
             return Ok(());
         }
         let starts: Vec<LifeStart> = log.partitions.iter().map(|found| self.start_of(found)).collect();
         sink::open_new_life(connection, &log.cluster_id, topic, &starts).await?;
-        eprintln!("A new life of {topic} begins; what was counted before stays in the totals. Next offsets:");
+        say!("A new life of {topic} begins; what was counted before stays in the totals. Next offsets:");
         for start in starts {
-            eprintln!("  partition {:<5} {}", start.partition, start.next_offset);
+            say!("  partition {:<5} {}", start.partition, start.next_offset);
         }
         Ok(())
     }
@@ -167,8 +165,7 @@ fn confirmed() -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
         bail!("reset asks before it removes anything, and nobody is at the terminal: add --yes");
     }
-    eprint!("Type yes to go on: ");
-    std::io::stderr().flush().context("the terminal")?;
+    write!(std::io::stderr(), "Type yes to go on: ").context("the terminal")?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer).context("the terminal")?;
     Ok(answer.trim() == "yes")

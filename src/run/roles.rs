@@ -117,7 +117,7 @@ impl Pipeline {
         let (pause, paused) = watch::channel(false);
         let mut paths = vec![self.data_dir.path().to_owned()];
         paths.extend(database.and_then(DatabaseService::cluster_dir).map(PathBuf::from));
-        let guard = tokio::spawn(disk_guard::watch(paths, pause));
+        let guard = tokio::spawn(disk_guard::watch(paths, pause, self.readiness.clone()));
         let running = producer::run(settings, self.clock.clone(), shutdown, paused, self.progress.clone());
         self.readiness.ready("producer");
         let task = tokio::spawn(async move {
@@ -137,7 +137,10 @@ impl Pipeline {
         let mut ended = Ended::default();
         let mut shutdown = self.shutdown.clone();
         let mut consumer_done = false;
-        let broker_only_time = self.plan.flags().duration.filter(|_| producer.is_none() && consumer.is_none());
+        // A producer ends by itself, unless it cannot even begin.
+        let patience =
+            if producer.is_none() && consumer.is_none() { Duration::ZERO } else { self.plan.drain_timeout() };
+        let latest = self.plan.flags().duration.map(|time| time.saturating_add(patience));
         tokio::select! {
             report = finished(producer.as_mut().map(|producer| &mut producer.task)) => {
                 ended.take_producer(report);
@@ -148,7 +151,7 @@ impl Pipeline {
                 consumer_done = true;
             }
             () = shutdown.reached(Stage::Drain) => {}
-            () = elapsed(broker_only_time) => {}
+            () = elapsed(latest) => {}
         }
         let stopping = shutdown.requested();
         let patience = if stopping { STOP_WITHIN.min(self.plan.drain_timeout()) } else { self.plan.drain_timeout() };
@@ -159,6 +162,9 @@ impl Pipeline {
                 Ok(report) => ended.take_producer(report),
                 Err(_) => ended.left.push("the producer still waits for acknowledgements".to_string()),
             }
+        }
+        if producer.is_some() && ended.producer.as_ref().is_some_and(|report| report.sent == 0 && !stopping) {
+            ended.left.push("nothing was sent: the broker did not answer".to_string());
         }
         if let Some(consumer) = consumer
             && !consumer_done
@@ -201,10 +207,12 @@ impl Pipeline {
             }
         }
         let behind = self.progress.lag_messages.load(Ordering::Relaxed).max(0) as u64;
-        ended.left.push(format!(
-            "about {} messages are in the log but not yet in PostgreSQL; the next start goes on with them",
-            thousands(behind)
-        ));
+        if behind > 0 {
+            ended.left.push(format!(
+                "about {} messages are in the log but not yet in PostgreSQL; the next start goes on with them",
+                thousands(behind)
+            ));
+        }
     }
 }
 
@@ -220,6 +228,7 @@ impl Ended {
     fn take_consumer(&mut self, report: Result<Result<ConsumerReport, ConsumerError>, JoinError>) {
         match report {
             Ok(Ok(report)) if report.drained => {}
+            Ok(Ok(report)) if report.left == 0 && self.producer.as_ref().is_none_or(|producer| producer.sent == 0) => {}
             Ok(Ok(report)) => self.left.push(format!(
                 "not everything that was acknowledged is in PostgreSQL yet ({} messages were read but not stored); the next \
                  start goes on with them",

@@ -26,12 +26,12 @@ pub fn listen(trigger: Trigger) -> std::io::Result<()> {
             match first {
                 None => {
                     first = Some(Instant::now());
-                    eprintln!("\nStopping: finishing what is under way (again to stop at once).");
+                    say!("\nStopping: finishing what is under way (again to stop at once).");
                     trigger.raise(Stage::Drain);
                 }
                 Some(first) if first.elapsed() < SAME_REQUEST => {}
                 Some(_) => {
-                    eprintln!("\nStopping at once; the next start recovers.");
+                    say!("\nStopping at once; the next start recovers.");
                     trigger.raise(Stage::Now);
                 }
             }

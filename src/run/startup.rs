@@ -35,12 +35,12 @@ pub fn print(
         rows.push(("source", format!("{}, {}", source(&plan.source), pace(plan.pace))));
     }
     rows.push(("data", data_row(pipeline, broker)?));
-    eprintln!("finstream {}", env!("CARGO_PKG_VERSION"));
+    say!("finstream {}", env!("CARGO_PKG_VERSION"));
     for (name, text) in rows {
-        eprintln!("  {name:<10}{text}");
+        say!("  {name:<10}{text}");
     }
     if let Some(contents) = contents.filter(|contents| contents.transactions > 0) {
-        eprintln!(
+        say!(
             "Continuing {}: {} run{}, {} transactions in the totals.",
             shown(pipeline.data_dir.path()),
             thousands(contents.runs),
@@ -135,5 +135,5 @@ pub fn next_command(pipeline: &Pipeline) -> String {
         return String::new();
     }
     let place = if default { String::new() } else { format!(" --data-dir {}", shown(pipeline.data_dir.path())) };
-    format!("finstream{place} sql 'select * from user_totals order by net_spend desc limit 10'")
+    format!("finstream{place} sql 'select * from user_totals order by transactions desc limit 10'")
 }

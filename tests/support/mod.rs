@@ -47,7 +47,7 @@ impl Sandbox {
         }
         command.current_dir(self.dir.path()).arg("--data-dir").arg(self.data()).args(arguments);
         command.env("FINSTREAM_HTTP", "127.0.0.1:0").stdin(Stdio::null());
-        if !arguments.contains(&"--kafka-listen") {
+        if !arguments.contains(&"--kafka-listen") && !arguments.contains(&"--brokers") {
             command.env("FINSTREAM_KAFKA_LISTEN", "127.0.0.1:0");
         }
         command

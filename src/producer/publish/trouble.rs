@@ -79,11 +79,14 @@ impl Publisher<'_> {
         if stuck {
             self.complained_at = Instant::now();
             tracing::warn!(
-                "no answer from the broker at {} for {} s; {} messages wait, none is lost ({})",
+                "no answer from the broker at {} for {} s; {} messages wait, none is lost{}",
                 self.context.settings.kafka.brokers,
                 self.tally.last_report.elapsed().as_secs(),
                 self.tally.outstanding(),
-                self.deliveries.last_error()
+                match self.deliveries.last_error() {
+                    unknown if unknown.is_empty() => unknown,
+                    known => format!(" ({known})"),
+                }
             );
         }
     }
