@@ -8,6 +8,8 @@ mod support;
 
 use std::time::Duration;
 
+use finstream::data_dir::DataDir;
+use finstream::postgres::{PgSettings, PrivateCluster};
 use rand::{RngExt, SeedableRng};
 use support::{Sandbox, wait_until};
 
@@ -88,4 +90,34 @@ fn killing_the_private_postgresql_loses_nothing_and_counts_nothing_twice() {
     assert_eq!(code, Some(0), "{output}");
     sandbox.expect(0, &["verify"]);
     assert_eq!(sandbox.sql("select count(*) from dead_letters"), "0", "an outage is not a bad message");
+}
+
+#[test]
+fn killing_an_external_postgresql_loses_nothing_and_counts_nothing_twice() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    // Somebody else's server, as far as the pipeline can tell: it is killed and started again behind its back.
+    let server = Sandbox::new();
+    let data = DataDir::open(server.data()).unwrap();
+    let cluster = runtime.block_on(PrivateCluster::ensure(&data, PgSettings::from_environment())).unwrap();
+    let url = format!("postgresql://finstream@localhost/postgres?host={}", cluster.socket_dir().display());
+
+    let sandbox = Sandbox::new();
+    let mut random = moments();
+    let running = sandbox.start(&["--rate", "20000", "--database-url", &url, "--db-schema", "books"]);
+    let stored = || sandbox.sql_at(&["--database-url", &url, "--db-schema", "books"], "select count(*) from messages");
+    for _ in 0..rounds().min(10) {
+        let_it_run(&mut random, 2_500);
+        let killed = server.postmaster_pid();
+        support::kill_process(killed);
+        wait_until("the server to be up again", || {
+            runtime.block_on(cluster.restart_if_down()).unwrap();
+            server.postmaster_pid_now().is_some_and(|now| now != killed)
+        });
+    }
+    let before: u64 = stored().parse().unwrap();
+    wait_until("messages to be stored again", || stored().parse::<u64>().unwrap() > before + 20_000);
+    let (code, output) = running.stop();
+    assert_eq!(code, Some(0), "{output}");
+    sandbox.expect(0, &["verify", "--database-url", &url, "--db-schema", "books"]);
+    runtime.block_on(cluster.leave()).unwrap();
 }

@@ -70,7 +70,14 @@ impl Sandbox {
 
     /// The single value that a query returns.
     pub fn sql(&self, query: &str) -> String {
-        let text = self.expect(0, &["sql", "--json", query]);
+        self.sql_at(&[], query)
+    }
+
+    /// The same of another database than the private one.
+    pub fn sql_at(&self, database: &[&str], query: &str) -> String {
+        let mut arguments = vec!["sql", "--json", query];
+        arguments.extend(database);
+        let text = self.expect(0, &arguments);
         let row: Value = text.lines().next().map_or(Value::Null, |line| serde_json::from_str(line).unwrap());
         match row.as_object().and_then(|row| row.values().next()) {
             Some(Value::String(text)) => text.clone(),
