@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 use super::codec::{Decoder, Encoder};
 use super::{Durability, files, lock, wait};
@@ -120,8 +120,8 @@ struct Files {
     closed: VecDeque<ClosedFile>,
     spares: Vec<PathBuf>,
     prepared: Option<JournalFile>,
-    /// One is being made: files must be used in the order of their numbers.
-    preparing: bool,
+    /// One is being made, by whom ever: files must be used in the order of their numbers, so never two at once.
+    making: bool,
     next_number: u64,
     gave_up: bool,
     /// The last checkpoint found no room: waiting for it would be waiting for ever.
@@ -150,30 +150,39 @@ impl JournalFiles {
 
     /// Makes the next file ready, so that the writer need not wait for it.
     pub fn prepare(&self) {
-        {
-            let mut files = lock(&self.files);
-            if files.prepared.is_some() {
-                return;
-            }
-            files.preparing = true;
-        }
-        let made = self.make(self.bytes_each);
         let mut files = lock(&self.files);
-        files.preparing = false;
+        while files.making {
+            files = wait(&self.changed, files);
+        }
+        if files.prepared.is_some() {
+            return;
+        }
+        let (mut files, made) = self.make(files, self.bytes_each);
         match made {
             Ok(file) => files.prepared = Some(file),
             // The writer will try again when it needs one, and tell the producers.
             Err(error) => tracing::warn!("cannot prepare a journal file in {}: {error}", self.directory.display()),
         }
-        self.changed.notify_all();
     }
 
-    fn make(&self, bytes: u64) -> io::Result<JournalFile> {
-        let (number, spare) = {
-            let mut files = lock(&self.files);
-            files.next_number += 1;
-            (files.next_number - 1, files.spares.pop())
-        };
+    /// Makes a file with the next number. The lock is free meanwhile; nobody else takes a number until it is made.
+    fn make<'a>(
+        &'a self,
+        mut files: MutexGuard<'a, Files>,
+        bytes: u64,
+    ) -> (MutexGuard<'a, Files>, io::Result<JournalFile>) {
+        let (number, spare) = (files.next_number, files.spares.pop());
+        files.next_number += 1;
+        files.making = true;
+        drop(files);
+        let made = self.make_numbered(number, spare, bytes);
+        let mut files = lock(&self.files);
+        files.making = false;
+        self.changed.notify_all();
+        (files, made)
+    }
+
+    fn make_numbered(&self, number: u64, spare: Option<PathBuf>, bytes: u64) -> io::Result<JournalFile> {
         let path = self.directory.join(file_name(number));
         let header = FileHeader { number, salt: rand::random() };
         if let Some(spare) = spare {
@@ -200,22 +209,20 @@ impl JournalFiles {
     }
 
     fn next(&self, group_bytes: u64) -> io::Result<JournalFile> {
-        {
-            let mut files = lock(&self.files);
-            while files.preparing || (files.waits_for_checkpoint() && !files.stuck) {
-                files = wait(&self.changed, files);
-            }
-            if files.waits_for_checkpoint() {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            match files.prepared.take() {
-                Some(file) if FIRST_GROUP_AT + group_bytes <= file.length => return Ok(file),
-                // Too small for this group; used later, its number would be out of order.
-                Some(small) => std::fs::remove_file(&small.path)?,
-                None => {}
-            }
+        let mut files = lock(&self.files);
+        while files.making || (files.waits_for_checkpoint() && !files.stuck) {
+            files = wait(&self.changed, files);
         }
-        self.make(self.bytes_each.max(FIRST_GROUP_AT + group_bytes))
+        if files.waits_for_checkpoint() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        match files.prepared.take() {
+            Some(file) if FIRST_GROUP_AT + group_bytes <= file.length => return Ok(file),
+            // Too small for this group; used later, its number would be out of order.
+            Some(small) => std::fs::remove_file(&small.path)?,
+            None => {}
+        }
+        self.make(files, self.bytes_each.max(FIRST_GROUP_AT + group_bytes)).1
     }
 
     fn close(&self, path: PathBuf, last_sequence: u64) {
@@ -377,6 +384,25 @@ mod tests {
             bad[at] ^= 1;
             assert_eq!(GroupHeader::decode(&bad), None);
             assert_eq!(GroupHeader::decode(&group_bytes[..at]), None);
+        }
+    }
+
+    #[test]
+    fn files_are_used_in_the_order_of_their_numbers_whoever_makes_them() {
+        for round in 0..100 {
+            let dir = tempfile::tempdir().unwrap();
+            let files = JournalFiles::new(dir.path(), 8192, 1, Vec::new());
+            let mut journal = Journal::new(&files, 0);
+            std::thread::scope(|scope| {
+                scope.spawn(|| files.prepare());
+                let mut number = 0;
+                for _ in 0..6 {
+                    assert!(journal.write(&[&[1; 3000]], true).is_ok());
+                    let now = journal.current.as_ref().unwrap().header.number;
+                    assert!(now >= number, "round {round}: file {now} follows file {number}");
+                    number = now;
+                }
+            });
         }
     }
 
