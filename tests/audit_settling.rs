@@ -207,7 +207,7 @@ async fn what_arrives_while_the_audit_reads_is_no_difference() {
         database: world.database.clone(),
         ledger_dirs: vec![world.ledger_dir.clone()],
     };
-    let audit = tokio::spawn(verify(settings, |_, _| {}));
+    let audit = tokio::spawn(verify(settings, |_| {}));
     // Nothing is applied yet: the audit has noted the log's end, read the ledgers, and asks PostgreSQL again and again.
     let mut connection = world.database.connect().await.unwrap();
     let asks = "select exists (select from pg_stat_activity where application_name = 'finstream verify')";
@@ -232,7 +232,7 @@ async fn an_unreachable_broker_is_no_verdict() {
     kafka.brokers = "127.0.0.1:1".to_owned();
     kafka.properties.push(("socket.connection.setup.timeout.ms".to_owned(), "1000".to_owned()));
     let settings = AuditSettings { kafka, database: world.database.clone(), ledger_dirs: Vec::new() };
-    let error = tokio::time::timeout(Duration::from_secs(60), verify(settings, |_, _| {})).await.unwrap().unwrap_err();
+    let error = tokio::time::timeout(Duration::from_secs(60), verify(settings, |_| {})).await.unwrap().unwrap_err();
     assert!(error.to_string().contains("--brokers"), "{error}");
     world.end().await;
 }

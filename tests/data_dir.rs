@@ -52,6 +52,14 @@ fn a_directory_of_something_else_is_refused() {
 }
 
 #[test]
+fn a_file_is_not_a_data_directory() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("notes"), "x").unwrap();
+    let error = DataDir::open(home.path().join("notes")).unwrap_err().to_string();
+    assert!(error.contains("is not a directory; name a directory with --data-dir"), "{error}");
+}
+
+#[test]
 fn a_newer_format_is_refused_with_the_cure() {
     let home = tempfile::tempdir().unwrap();
     fs::write(home.path().join("FORMAT"), r#"{"format": 99, "finstream": "9.1.0", "shape": "unknown"}"#).unwrap();
@@ -96,12 +104,14 @@ fn an_endpoint_is_void_when_its_lock_is_free() {
     assert_eq!(data.endpoint("broker"), Some(json!({"address": "127.0.0.1:9092"})));
     drop(lock);
     assert_eq!(data.endpoint("broker"), None);
+    assert_eq!(data.last_endpoint("broker"), Some(json!({"address": "127.0.0.1:9092"})));
 
     // As a crash leaves it: the file is there, the lock is not.
     fs::write(data.path().join("endpoints").join("broker.json"), r#"{"address":"127.0.0.1:1"}"#).unwrap();
     assert_eq!(data.endpoint("broker"), None);
     let _next = data.lock("broker").unwrap();
     assert_eq!(data.endpoint("broker"), None, "the next holder has not published yet");
+    assert_eq!(data.last_endpoint("broker"), Some(json!({"address": "127.0.0.1:1"})));
 }
 
 #[test]

@@ -80,6 +80,22 @@ fn the_pipeline_runs_on_a_broker_of_another_process() {
 }
 
 #[test]
+fn a_broker_that_comes_back_on_a_free_port_is_where_the_others_look_for_it() {
+    let sandbox = Sandbox::new();
+    let mut broker = sandbox.spawn(&["--role", "broker"]);
+    let address = broker.wait_ready()["kafka"].clone();
+    broker.kill();
+    let mut broker = sandbox.spawn(&["--role", "broker"]);
+    assert_eq!(broker.wait_ready()["kafka"], address);
+    assert_eq!(broker.stop().0, Some(0));
+    // Somebody else has taken it meanwhile.
+    let _taken = std::net::TcpListener::bind(address.as_str().unwrap()).unwrap();
+    let mut broker = sandbox.spawn(&["--role", "broker"]);
+    assert_ne!(broker.wait_ready()["kafka"], address);
+    assert_eq!(broker.stop().0, Some(0));
+}
+
+#[test]
 fn ctrl_c_drains_prints_the_summary_and_leaves_nothing_running() {
     let sandbox = Sandbox::new();
     let mut running = sandbox.start(&["--rate", "2000"]);

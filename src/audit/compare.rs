@@ -6,7 +6,6 @@ use rdkafka::Message;
 use rdkafka::message::BorrowedMessage;
 use tokio::sync::mpsc;
 
-use super::AuditError;
 use super::books::{Books, DEAD_LETTER, ROW, SKIPPED, Sighting};
 use super::log::{LogRange, LogReader, identity};
 use super::notebook::Notebook;
@@ -14,12 +13,13 @@ use super::report::{DifferenceKind, PartitionRange};
 use super::settle;
 use super::stored::{Overview, PartitionState, Piece, StoredMessage};
 use super::totals::{Scope, Totals};
+use super::{AuditError, AuditProgress};
 use crate::transaction::Transaction;
 
 /// Records between two reports of progress.
 const PROGRESS_RECORDS: u64 = 50_000;
 
-pub(super) type OnProgress = Box<dyn FnMut(u64, u64) + Send>;
+pub(super) type OnProgress = Box<dyn FnMut(AuditProgress) + Send>;
 
 /// Runs on a thread of its own: decoding is the work, and the log's reader blocks.
 pub(super) struct Comparison {
@@ -156,7 +156,7 @@ impl Comparison {
         self.pass_stored(partition, offset)?;
         self.book.counts.in_log += 1;
         if self.book.counts.in_log.is_multiple_of(PROGRESS_RECORDS) {
-            (self.on_progress)(self.book.counts.in_log, self.total);
+            (self.on_progress)(AuditProgress::Reading { read: self.book.counts.in_log, of: self.total });
         }
         let id = identity(message).map(|id| (self.books.place(id.run), id.sequence));
         let transaction = message.payload().and_then(|payload| Transaction::decode(payload).ok());

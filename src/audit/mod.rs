@@ -75,13 +75,30 @@ impl From<sqlx::Error> for AuditError {
     }
 }
 
-/// Audits the books. `on_progress` is told how many log records of how many have been read, from time to time.
+/// What an audit is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuditProgress {
+    /// It waits while a consumer stores what is in the log.
+    Waiting {
+        /// Offsets that are not applied yet.
+        behind: u64,
+    },
+    /// It reads the log.
+    Reading {
+        /// Records so far.
+        read: u64,
+        /// Of about this many.
+        of: u64,
+    },
+}
+
+/// Audits the books. `on_progress` is told from time to time what the audit is doing.
 ///
 /// # Errors
 /// Something could not be read. Books that do not balance are no error but the report's verdict.
 pub async fn verify(
     settings: AuditSettings,
-    on_progress: impl FnMut(u64, u64) + Send + 'static,
+    on_progress: impl FnMut(AuditProgress) + Send + 'static,
 ) -> Result<AuditReport, AuditError> {
     order::run(settings, Box::new(on_progress)).await
 }

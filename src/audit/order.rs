@@ -12,13 +12,14 @@ use super::log::{LogRange, LogReader};
 use super::notebook::Notebook;
 use super::report::{AuditReport, PartitionRange, Verdict};
 use super::stored::{self, PIECES_MAX, Snapshot};
-use super::{AuditError, AuditSettings};
+use super::{AuditError, AuditProgress, AuditSettings};
 use crate::postgres::Database;
 
 /// A consumer that has not moved for this long is taken for absent; after a crash one waits 6 s for its old session.
 const APPLY_PATIENCE: Duration = Duration::from_secs(8);
 const APPLY_POLL: Duration = Duration::from_millis(100);
-pub(super) async fn run(settings: AuditSettings, on_progress: OnProgress) -> Result<AuditReport, AuditError> {
+
+pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) -> Result<AuditReport, AuditError> {
     let begun = Instant::now();
     let AuditSettings { kafka, database, ledger_dirs } = settings;
     let topic = kafka.transactions_topic();
@@ -33,7 +34,7 @@ pub(super) async fn run(settings: AuditSettings, on_progress: OnProgress) -> Res
         Ok::<_, AuditError>((books, book, log, ranges, cluster_id))
     });
     let (books, mut book, log, ranges, cluster_id) = joined(opened.await)?;
-    wait_until_applied(&database, &topic, &ranges).await?;
+    wait_until_applied(&database, &topic, &ranges, &mut on_progress).await?;
     let snapshot = Snapshot::open(&database, &topic).await?;
     let overview = snapshot.overview.clone();
     if let (Some(stored), Some(found)) = (&overview.cluster_id, &cluster_id)
@@ -70,21 +71,29 @@ fn joined<T>(result: Result<Result<T, AuditError>, JoinError>) -> Result<T, Audi
 }
 
 /// Waits while PostgreSQL catches up with the log's end; returns when it has, or does not move any more.
-async fn wait_until_applied(database: &Database, topic: &str, ranges: &[LogRange]) -> Result<(), AuditError> {
+async fn wait_until_applied(
+    database: &Database,
+    topic: &str,
+    ranges: &[LogRange],
+    on_progress: &mut OnProgress,
+) -> Result<(), AuditError> {
     let mut moved = Instant::now();
     let mut last = HashMap::new();
     loop {
         let applied = stored::applied(database, topic).await?;
-        let behind = ranges
-            .iter()
-            .any(|range| applied.get(&range.partition).copied().unwrap_or(0) < range.end && range.end > range.start);
-        if !behind || (applied == last && moved.elapsed() > APPLY_PATIENCE) {
+        let behind = |range: &LogRange| {
+            let applied = applied.get(&range.partition).copied().unwrap_or(0).max(range.start);
+            (range.end - applied).max(0) as u64
+        };
+        let behind = ranges.iter().map(behind).sum();
+        if behind == 0 || (applied == last && moved.elapsed() > APPLY_PATIENCE) {
             return Ok(());
         }
         if applied != last {
             moved = Instant::now();
             last = applied;
         }
+        on_progress(AuditProgress::Waiting { behind });
         tokio::time::sleep(APPLY_POLL).await;
     }
 }

@@ -81,7 +81,7 @@ pub(super) async fn create_topic(
     let results = admin.create_topics([&topic], &AdminOptions::new().request_timeout(Some(ASK_TIMEOUT))).await;
     for result in results.map_err(failed)? {
         match result {
-            Ok(_) => tracing::info!("created topic {name}"),
+            Ok(_) => tracing::debug!("created topic {name}"),
             Err((_, RDKafkaErrorCode::TopicAlreadyExists | RDKafkaErrorCode::RequestTimedOut)) => {}
             Err((_, code)) => return Err(failed(KafkaError::AdminOp(code))),
         }

@@ -9,8 +9,11 @@ use serde_json::Value;
 use super::format::write_atomically;
 use super::{DataDir, DataDirError, ServiceLock};
 
+/// The ending of an endpoint that is no more.
+pub(super) const LAST: &str = "last";
+
 impl DataDir {
-    /// Tells the other processes on this data directory where the service is. Removed when the lock is dropped.
+    /// Tells the other processes on this data directory where the service is. Set aside when the lock is dropped.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -29,6 +32,12 @@ impl DataDir {
             Ok(None) => serde_json::from_slice(&text).ok(),
             Ok(Some(_)) | Err(_) => None,
         }
+    }
+
+    /// Where the service was before it stopped or crashed: a new one had better be there again, for those who wait.
+    pub fn last_endpoint(&self, service: &str) -> Option<Value> {
+        let text = fs::read(self.endpoint_path(service).with_extension(LAST)).ok()?;
+        serde_json::from_slice(&text).ok()
     }
 
     pub(super) fn endpoint_path(&self, service: &str) -> PathBuf {

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::endpoint::LAST;
 use super::{DataDir, DataDirError, INSTANCE_SLOTS_MAX};
 
 /// Whoever asks whether a service runs takes its lock for an instant; trying for this long tells that from an owner.
@@ -21,7 +22,7 @@ pub struct ServiceLock {
     service: String,
     /// Closing it gives the lock back.
     file: File,
-    /// Removed on drop, if it was published: an endpoint is void without its holder. None for shared locks.
+    /// Set aside on drop, if it was published: an endpoint is void without its holder. None for shared locks.
     endpoint: Option<PathBuf>,
 }
 
@@ -72,8 +73,7 @@ impl ServiceLock {
 impl Drop for ServiceLock {
     fn drop(&mut self) {
         if let Some(endpoint) = &self.endpoint {
-            // Nobody believes the file once the lock is free, so a failure changes nothing.
-            let _ = fs::remove_file(endpoint);
+            set_aside(endpoint);
         }
         let _ = self.file.unlock();
     }
@@ -104,7 +104,7 @@ impl DataDir {
         }
         // Left behind by a holder that crashed.
         let endpoint = self.endpoint_path(service);
-        let _ = fs::remove_file(&endpoint);
+        set_aside(&endpoint);
         let named = file.set_len(0).and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
         named.map_err(DataDirError::io("write", &path))?;
         Ok(ServiceLock { service: service.to_owned(), file, endpoint: Some(endpoint) })
@@ -166,6 +166,11 @@ impl DataDir {
     pub(super) fn lock_path(&self, service: &str) -> PathBuf {
         self.path().join("locks").join(format!("{service}.lock"))
     }
+}
+
+/// Nobody believes an endpoint whose lock is free, so a failure changes nothing.
+fn set_aside(endpoint: &Path) {
+    let _ = fs::rename(endpoint, endpoint.with_extension(LAST));
 }
 
 /// Waits for the exclusive lock of a file.

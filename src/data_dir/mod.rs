@@ -47,6 +47,9 @@ pub enum DataDirError {
         /// The system's reason.
         source: io::Error,
     },
+    /// Something else has the name.
+    #[error("{} is not a directory; name a directory with --data-dir", .0.display())]
+    NotADirectory(PathBuf),
     /// Files, but none of ours.
     #[error("{} holds files but no FORMAT file, so it is not a finstream data directory; name an empty or a new one with --data-dir", .0.display())]
     Foreign(PathBuf),
@@ -158,8 +161,11 @@ impl DataDir {
 
 /// Creates a directory with mode 0700 where there is none; one that exists keeps its mode.
 fn create_private(path: &Path) -> Result<(), DataDirError> {
-    if path.is_dir() {
-        return Ok(());
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => return Err(DataDirError::NotADirectory(path.to_owned())),
+        // Not there, or not to be seen: creating it tells.
+        Err(_) => {}
     }
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(DataDirError::io("create", parent))?;

@@ -70,7 +70,7 @@ pub(super) fn run(context: &Context) -> Result<ProducerReport, ProducerError> {
 fn announce(ledger: &LedgerWriter, found: Option<&Found>) {
     let record = ledger.record();
     match found {
-        None => tracing::info!("run {} sends {} to {}", record.run, record.info.source, record.topic),
+        None => tracing::debug!("run {} sends {} to {}", record.run, record.info.source, record.topic),
         Some(found) => tracing::info!(
             "run {} is continued: {} messages of {} are in {} already",
             record.run,

@@ -8,7 +8,7 @@ use super::database::DatabaseService;
 use super::figures::thousands;
 use super::kafka::{self, EmbeddedBroker};
 use super::{Exit, plan, print};
-use crate::audit::{self, AuditSettings, Verdict};
+use crate::audit::{self, AuditProgress, AuditSettings, Verdict};
 use crate::broker::log::Durability;
 use crate::cli::{Cli, SharedArgs, SqlArgs, VerifyArgs};
 use crate::config::{self, BrokerSettings};
@@ -108,17 +108,33 @@ pub async fn verify(cli: &Cli, arguments: &VerifyArgs) -> anyhow::Result<Exit> {
         Ok(audit::verify(settings, say_progress()).await?)
     })
     .await?;
+    if std::io::stderr().is_terminal() {
+        let _ = write!(std::io::stderr(), "\r\x1b[K");
+    }
     print(&if shared.json { serde_json::to_string_pretty(&report)? } else { report.to_string() })?;
     Ok(exit_of(report.verdict))
 }
 
-/// Says how far the audit has read, on a terminal.
-fn say_progress() -> impl FnMut(u64, u64) + Send + 'static {
+/// Says how far the audit is: on a terminal all the time, elsewhere only that it waits.
+fn say_progress() -> impl FnMut(AuditProgress) + Send + 'static {
     let on_terminal = std::io::stderr().is_terminal();
-    move |read, of| {
+    let mut said_waiting = false;
+    move |progress: AuditProgress| {
+        let text = match progress {
+            AuditProgress::Waiting { behind } => {
+                let text = format!("Waiting for a consumer: {} messages are not stored yet", thousands(behind));
+                if !on_terminal && !said_waiting {
+                    said_waiting = true;
+                    say!("{text}");
+                }
+                text
+            }
+            AuditProgress::Reading { read, of } => {
+                format!("Reading the log: {} of {} messages", thousands(read), thousands(of))
+            }
+        };
         if on_terminal {
-            let (read, of) = (thousands(read), thousands(of));
-            let _ = write!(std::io::stderr(), "\rReading the log: {read} of {of} messages\x1b[K");
+            let _ = write!(std::io::stderr(), "\r{text}\x1b[K");
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct Contents {
     pub runs: u64,
     /// Messages in the totals.
     pub transactions: u64,
+    /// What the database takes on its disk.
+    pub bytes: u64,
 }
 
 impl DatabaseService {
@@ -90,7 +92,7 @@ impl DatabaseService {
     pub fn describe(&self) -> String {
         match &self.private {
             Some(private) => format!(
-                "private PostgreSQL {} in {}, schema {}  (finstream sql)",
+                "private PostgreSQL {} in {}, schema {}",
                 private.cluster.major(),
                 super::kafka::shown(private.cluster.cluster_path()),
                 self.database.schema
@@ -111,13 +113,14 @@ impl DatabaseService {
     pub async fn contents(&self) -> anyhow::Result<Contents> {
         let mut connection = self.database.connect().await?;
         let row = sqlx::query(
-            "select (select count(*) from runs), (select coalesce(sum(messages), 0)::bigint from partition_offsets)",
+            "select (select count(*) from runs), (select coalesce(sum(messages), 0)::bigint from partition_offsets), \
+             pg_database_size(current_database())",
         )
         .fetch_one(&mut connection)
         .await?;
-        let (runs, transactions): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let (runs, transactions, bytes): (i64, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         connection.close().await?;
-        Ok(Contents { runs: runs.max(0) as u64, transactions: transactions.max(0) as u64 })
+        Ok(Contents { runs: runs.max(0) as u64, transactions: transactions.max(0) as u64, bytes: bytes.max(0) as u64 })
     }
 
     /// The busiest users: amounts of different currencies have no order.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use crate::broker::Broker;
 use crate::broker::log::Durability;
+use crate::broker::{Broker, BrokerError};
 use crate::config::BrokerSettings;
 use crate::data_dir::{DataDir, ServiceLock};
 use crate::shutdown::{Shutdown, Stage};
@@ -22,6 +22,8 @@ pub const SERVICE: &str = "broker";
 pub struct BrokerEndpoint {
     /// HOST:PORT of the Kafka API.
     pub kafka: String,
+    /// Where it listens, which need not be what it advertises.
+    pub port: u16,
     /// `fsync` or `os`.
     pub durability: String,
     /// Of its process.
@@ -51,9 +53,20 @@ impl EmbeddedBroker {
         let lock = data_dir.lock(SERVICE)?;
         let durability = durability_name(settings.durability).to_string();
         let advertise = settings.advertise.clone();
-        let broker = Broker::start(settings).await?;
+        let broker = match last_port(data_dir).filter(|_| for_others && settings.listen.port() == 0) {
+            // Any free port will do, but those who wait for us know the last one.
+            Some(port) => {
+                let mut as_before = settings.clone();
+                as_before.listen.set_port(port);
+                match Broker::start(as_before).await {
+                    Err(BrokerError::Listen { .. }) => Broker::start(settings).await?,
+                    started => started?,
+                }
+            }
+            None => Broker::start(settings).await?,
+        };
         let kafka = advertise.unwrap_or_else(|| broker.address().to_string());
-        let endpoint = BrokerEndpoint { kafka, durability, pid: std::process::id() };
+        let endpoint = BrokerEndpoint { kafka, port: broker.address().port(), durability, pid: std::process::id() };
         if for_others {
             data_dir.publish_endpoint(&lock, &endpoint)?;
         }
@@ -77,6 +90,12 @@ pub fn durability_name(durability: Durability) -> &'static str {
         Durability::Fsync => "fsync",
         Durability::Os => "os",
     }
+}
+
+/// Where the broker before this one listened.
+fn last_port(data_dir: &DataDir) -> Option<u16> {
+    let last: BrokerEndpoint = serde_json::from_value(data_dir.last_endpoint(SERVICE)?).ok()?;
+    Some(last.port)
 }
 
 /// The broker of another process on this data directory, if one runs.

@@ -1,8 +1,9 @@
 //! Starts the chosen roles, stops them in order, and carries out the other commands.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use anyhow::Context;
+use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command};
 use crate::config::ConfigError;
@@ -87,10 +88,21 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Warnings go to stderr; FINSTREAM_LOG asks for more, in tracing's own words.
+/// What is told without being asked for: our own notices, other crates' warnings.
+const LOG_FILTER_DEFAULT: &str = "warn,finstream=info";
+
+/// The log goes to stderr; FINSTREAM_LOG asks for more or less, in tracing's own words.
 fn start_log() {
-    let filter = std::env::var("FINSTREAM_LOG").unwrap_or_else(|_| "warn".to_string());
-    let filter =
-        tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let asked = std::env::var("FINSTREAM_LOG").unwrap_or_else(|_| LOG_FILTER_DEFAULT.to_string());
+    let filter = EnvFilter::try_new(&asked).unwrap_or_else(|error| {
+        say!("FINSTREAM_LOG={asked} is not understood ({error}), so it is ignored; try FINSTREAM_LOG=finstream=debug.");
+        EnvFilter::new(LOG_FILTER_DEFAULT)
+    });
+    let coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(coloured)
+        .with_target(false)
+        .init();
 }

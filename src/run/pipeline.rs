@@ -161,7 +161,7 @@ impl Pipeline {
         match (broker, &self.plan.brokers) {
             (Some(broker), _) => Some(broker.endpoint.clone()),
             (None, Some(brokers)) => {
-                Some(BrokerEndpoint { kafka: brokers.clone(), durability: "external".to_string(), pid: 0 })
+                Some(BrokerEndpoint { kafka: brokers.clone(), port: 0, durability: "external".to_string(), pid: 0 })
             }
             (None, None) => {
                 let mut shutdown = self.shutdown.clone();

@@ -28,13 +28,13 @@ pub fn print(
     let mut rows = Vec::new();
     rows.push(("broker", broker_row(broker, endpoint)));
     if let Some(database) = database {
-        rows.push(("database", database.describe()));
+        rows.push(("database", format!("{}  (finstream{} sql)", database.describe(), place(pipeline))));
     }
     rows.push(("page", format!("http://{http}/  (metrics: /metrics, health: /healthz, /readyz)")));
     if plan.roles.producer {
         rows.push(("source", format!("{}, {}", source(&plan.source), pace(plan.pace))));
     }
-    rows.push(("data", data_row(pipeline, broker)?));
+    rows.push(("data", data_row(pipeline, broker, contents)?));
     say!("finstream {}", env!("CARGO_PKG_VERSION"));
     for (name, text) in rows {
         say!("  {name:<10}{text}");
@@ -75,11 +75,16 @@ fn broker_row(broker: Option<&EmbeddedBroker>, endpoint: &BrokerEndpoint) -> Str
     text
 }
 
-fn data_row(pipeline: &Pipeline, broker: Option<&EmbeddedBroker>) -> anyhow::Result<String> {
+fn data_row(
+    pipeline: &Pipeline,
+    broker: Option<&EmbeddedBroker>,
+    contents: Option<&Contents>,
+) -> anyhow::Result<String> {
     let path = pipeline.data_dir.path();
     let space = DiskSpace::of(path).with_context(|| format!("cannot ask for the free space of {}", path.display()))?;
     let log = broker.map_or(String::new(), |broker| format!("log {}, ", bytes(broker.broker.disk_bytes())));
-    Ok(format!("{}  ({log}{} of {} free)", shown(path), bytes(space.free_bytes), bytes(space.total_bytes)))
+    let database = contents.map_or(String::new(), |contents| format!("database {}, ", bytes(contents.bytes)));
+    Ok(format!("{}  ({log}{database}{} of {} free)", shown(path), bytes(space.free_bytes), bytes(space.total_bytes)))
 }
 
 fn source(source: &SourceSettings) -> String {
@@ -130,10 +135,14 @@ pub fn write_ready_file(
 
 /// The line with which a person goes on after a run.
 pub fn next_command(pipeline: &Pipeline) -> String {
-    let default = pipeline.plan.data_dir.as_deref() == Some(std::path::Path::new("finstream-data"));
     if pipeline.plan.data_dir.is_none() {
         return String::new();
     }
-    let place = if default { String::new() } else { format!(" --data-dir {}", shown(pipeline.data_dir.path())) };
-    format!("finstream{place} sql 'select * from user_totals order by transactions desc limit 10'")
+    format!("finstream{} sql 'select * from user_totals order by transactions desc limit 10'", place(pipeline))
+}
+
+/// What a command needs to find this data directory.
+fn place(pipeline: &Pipeline) -> String {
+    let default = pipeline.plan.data_dir.as_deref() == Some(std::path::Path::new("finstream-data"));
+    if default { String::new() } else { format!(" --data-dir {}", shown(pipeline.data_dir.path())) }
 }

@@ -4,12 +4,23 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::error::SinkError;
 use crate::shutdown::{Shutdown, Stage};
 
 /// First wait.
 const WAIT_MIN: Duration = Duration::from_millis(50);
 /// Longest wait between two attempts: a database that is back is noticed within this.
 const WAIT_MAX: Duration = Duration::from_millis(500);
+/// A trouble that lasts is told again this often.
+const TOLD_EVERY: Duration = Duration::from_secs(30);
+
+/// PostgreSQL does not store, though it may well answer in between: a full disk refuses each attempt anew.
+#[derive(Clone, Debug)]
+struct Trouble {
+    began: Instant,
+    told: Instant,
+    attempts: u64,
+}
 
 /// Waits for as long as the process runs; once it is to drain, for a bounded time only.
 #[derive(Clone, Debug)]
@@ -18,12 +29,13 @@ pub struct Patience {
     drain_timeout: Duration,
     wait: Duration,
     drain_deadline: Option<Instant>,
+    trouble: Option<Trouble>,
 }
 
 impl Patience {
     /// Patience of a worker that stops with `shutdown`, and waits `drain_timeout` after it was asked to drain.
     pub fn new(shutdown: Shutdown, drain_timeout: Duration) -> Self {
-        Patience { shutdown, drain_timeout, wait: WAIT_MIN, drain_deadline: None }
+        Patience { shutdown, drain_timeout, wait: WAIT_MIN, drain_deadline: None, trouble: None }
     }
 
     /// Waits before the next attempt, longer each time; false when it is time to give up.
@@ -48,8 +60,30 @@ impl Patience {
         }
     }
 
-    /// The next trouble starts with short waits again.
+    /// An attempt failed. Tells people when a trouble begins, and from time to time while it lasts.
+    pub fn failed(&mut self, error: &SinkError) {
+        let now = Instant::now();
+        let Some(trouble) = &mut self.trouble else {
+            tracing::warn!(
+                "{error}; waiting for PostgreSQL, nothing is lost: what was read stays in memory and in the log"
+            );
+            self.trouble = Some(Trouble { began: now, told: now, attempts: 1 });
+            return;
+        };
+        trouble.attempts += 1;
+        if now - trouble.told >= TOLD_EVERY {
+            trouble.told = now;
+            let seconds = (now - trouble.began).as_secs();
+            tracing::warn!("still waiting for PostgreSQL, {} attempts in {seconds} s: {error}", trouble.attempts);
+        }
+    }
+
+    /// It works again: the next trouble is told again, and starts with short waits.
     pub fn reset(&mut self) {
         self.wait = WAIT_MIN;
+        if let Some(trouble) = self.trouble.take() {
+            let seconds = trouble.began.elapsed().as_secs_f64();
+            tracing::info!("PostgreSQL stores again, after {} attempts in {seconds:.1} s", trouble.attempts);
+        }
     }
 }

@@ -264,12 +264,10 @@ impl Worker {
         self.runs.register(connection, runs).await
     }
 
-    /// Waits for PostgreSQL and connects again. Says so once a trouble, and once when it is over.
+    /// Waits for PostgreSQL and connects again.
     async fn recover(&mut self, error: SinkError, patience: &mut Patience, messages: usize) -> Result<(), SinkError> {
         self.connection = None;
-        tracing::warn!(
-            "{error}; waiting for PostgreSQL, nothing is lost: what was read stays in memory and in the log"
-        );
+        patience.failed(&error);
         metrics::counter!(SINK_RETRIES_TOTAL).increment(1);
         let mut last = error;
         loop {
@@ -280,11 +278,11 @@ impl Worker {
                 });
             }
             match self.reconnect().await {
-                Ok(()) => {
-                    tracing::info!("PostgreSQL is back");
-                    return Ok(());
+                Ok(()) => return Ok(()),
+                Err(error) if error.class() == Class::Outage => {
+                    patience.failed(&error);
+                    last = error;
                 }
-                Err(error) if error.class() == Class::Outage => last = error,
                 Err(error) => return Err(error),
             }
         }

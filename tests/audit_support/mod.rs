@@ -210,7 +210,7 @@ impl World {
             database: self.database.clone(),
             ledger_dirs: vec![self.ledger_dir.clone()],
         };
-        let report = verify(settings, |_, _| {}).await.unwrap();
+        let report = verify(settings, |_| {}).await.unwrap();
         eprintln!("{report}");
         serde_json::to_string(&report).unwrap();
         report
