@@ -29,6 +29,7 @@ comment on index streams_current_key is 'Only one life of a topic is current, so
 create table partition_offsets (
     topic_ref            integer not null references streams,
     partition            integer not null,
+    first_offset         bigint not null default 0,
     next_offset          bigint not null,
     owner_epoch          bigint not null default 0,
     fingerprint          bytea,
@@ -41,6 +42,7 @@ create table partition_offsets (
     constraint partition_offsets_pkey primary key (topic_ref, partition)
 ) with (fillfactor = 50);
 comment on table partition_offsets is 'next_offset is the last applied or dead-lettered data record + 1; it moves by compare-and-set in the transaction that writes the batch.';
+comment on column partition_offsets.first_offset is 'Where this life of the topic begins; records before it were counted in an earlier life, or had been deleted.';
 comment on column partition_offsets.fingerprint is 'Identifies the record at next_offset - 1, so that a recreated topic is noticed.';
 comment on constraint partition_offsets_pkey on partition_offsets is 'One row, one writer a partition.';
 

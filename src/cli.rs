@@ -365,6 +365,9 @@ pub struct ResetArgs {
     /// Agree that records between are not counted; the audit will name them
     #[arg(long, requires = "topic")]
     pub accept_loss: bool,
+    /// Agree that records which are in the totals already are counted once more
+    #[arg(long, requires = "topic")]
+    pub count_again: bool,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,

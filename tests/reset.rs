@@ -3,7 +3,10 @@
 
 mod support;
 
-use rdkafka::admin::{AdminClient, AdminOptions};
+use std::path::Path;
+use std::process::Command;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::{Offset, TopicPartitionList};
@@ -11,14 +14,41 @@ use support::{Sandbox, wait_until};
 
 const TOPIC: &str = "finance.transactions";
 
+fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap()
+}
+
+fn wait_for<T>(answer: impl Future<Output = T>) -> T {
+    tokio::runtime::Runtime::new().unwrap().block_on(answer)
+}
+
 /// Cuts the log of a partition, as retention would.
 fn cut(brokers: &str, partition: i32, before: i64) {
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition_offset(TOPIC, partition, Offset::Offset(before)).unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(admin.delete_records(&offsets, &AdminOptions::new())).unwrap();
+    wait_for(admin(brokers).delete_records(&offsets, &AdminOptions::new())).unwrap();
+}
+
+fn recreate(brokers: &str) {
+    let (admin, options) = (admin(brokers), AdminOptions::new());
+    for deleted in wait_for(admin.delete_topics(&[TOPIC], &options)).unwrap() {
+        deleted.unwrap();
+    }
+    for created in
+        wait_for(admin.create_topics(&[NewTopic::new(TOPIC, 6, TopicReplication::Fixed(1))], &options)).unwrap()
+    {
+        created.unwrap();
+    }
+}
+
+/// The command that an error ends with, without its first word.
+fn cure(error: &str) -> Vec<&str> {
+    let (_, command) = error.trim_end().rsplit_once("type: finstream ").unwrap();
+    command.split_whitespace().collect()
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
 }
 
 #[test]
@@ -69,6 +99,57 @@ fn a_new_log_under_old_totals_opens_a_new_life_and_both_count() {
     assert_eq!(sandbox.sql("select count(*) from messages"), "1000");
     assert_eq!(sandbox.sql("select count(*) from streams where topic like '%transactions'"), "2");
     assert_eq!(sandbox.sql("select sum(transactions) from user_totals"), "1000");
+}
+
+#[test]
+fn a_topic_that_is_recreated_while_it_is_read_stops_the_consumer_before_it_counts_anything_of_the_new_one() {
+    let sandbox = Sandbox::new();
+    let mut broker = sandbox.spawn(&["--role", "broker"]);
+    let ready = broker.wait_ready();
+    let mut consumer = sandbox.start(&["--role", "consumer"]);
+    sandbox.expect(0, &["--role", "producer", "--count", "1200", "--rate", "max"]);
+    wait_until("the first messages", || sandbox.sql("select count(*) from messages") == "1200");
+    recreate(ready["kafka"].as_str().unwrap());
+    sandbox.expect(0, &["--role", "producer", "--count", "6000", "--rate", "max"]);
+    assert_eq!(consumer.wait(), Some(4));
+    let output = consumer.output();
+    assert!(output.contains("the topic was deleted and created anew"), "{output}");
+    assert_eq!(sandbox.sql("select count(*) from messages"), "1200", "nothing of the new topic");
+    sandbox.expect(0, &cure(&output));
+    sandbox.expect(0, &["--role", "consumer", "--duration", "1s"]);
+    assert_eq!(sandbox.sql("select count(*) from messages"), "7200");
+    assert_eq!(broker.stop().0, Some(0));
+}
+
+#[test]
+fn a_log_that_came_back_from_a_backup_is_not_counted_twice() {
+    let sandbox = Sandbox::new();
+    sandbox.expect(0, &["--count", "3000", "--rate", "max"]);
+    copy(&sandbox.data().join("broker"), &sandbox.path().join("backup"));
+    sandbox.expect(0, &["--count", "2000", "--rate", "max"]);
+    let spend = "select sum(spend) from user_totals";
+    let before = sandbox.sql(spend);
+    std::fs::remove_dir_all(sandbox.data().join("broker")).unwrap();
+    copy(&sandbox.path().join("backup"), &sandbox.data().join("broker"));
+
+    let stopped = sandbox.run(&["--role", "broker,consumer", "--duration", "4s"]);
+    assert_eq!(stopped.status.code(), Some(4));
+    let error = String::from_utf8_lossy(&stopped.stderr).to_string();
+    assert!(error.contains("behind what is in the totals already"), "{error}");
+    let cure = cure(&error);
+    let mut from_the_start = cure.clone();
+    let to = from_the_start.iter().position(|word| *word == "--to").unwrap();
+    from_the_start[to + 1] = "0";
+    sandbox.expect(2, &from_the_start);
+    sandbox.expect(0, &cure);
+    sandbox.expect(0, &["--role", "broker,consumer", "--duration", "1s"]);
+    assert_eq!(sandbox.sql("select count(*) from messages"), "5000");
+    assert_eq!(sandbox.sql(spend), before);
+    // What the log has lost is in the totals, and new messages follow.
+    sandbox.expect(0, &["--count", "1000", "--rate", "max"]);
+    assert_eq!(sandbox.sql("select sum(transactions) from user_totals"), "6000");
+    let report = sandbox.expect(0, &["verify"]);
+    assert!(report.contains("earlier life"), "{report}");
 }
 
 #[test]

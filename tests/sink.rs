@@ -262,8 +262,8 @@ async fn a_new_life_keeps_the_old_totals_and_fences_its_consumers() {
     worker.store(&purchases(0, 0..10, "ann"), &mut patience().1).await.unwrap();
     let mut connection = schema.connect().await;
     let starts = [
-        LifeStart { partition: 0, next_offset: 0, fingerprint: None },
-        LifeStart { partition: 1, next_offset: 3, fingerprint: Some([9; 16]) },
+        LifeStart { partition: 0, next_offset: 0, fingerprint: None, skipped_from: None },
+        LifeStart { partition: 1, next_offset: 3, fingerprint: Some([9; 16]), skipped_from: None },
     ];
     let new = open_new_life(&mut connection, "c", "t", &starts).await.unwrap();
     assert_eq!(worker.store(&purchases(0, 10..11, "ann"), &mut patience().1).await.unwrap().fenced, [0]);

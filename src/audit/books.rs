@@ -198,6 +198,13 @@ impl Books {
         }
     }
 
+    /// Whether a message has a row or a dead letter; of a foreign one that cannot be said here, so yes.
+    pub(super) fn is_stored(&self, place: u32, sequence: i64) -> bool {
+        let run = &self.runs[place as usize];
+        let marks = usize::try_from(sequence).ok().and_then(|sequence| run.marks.get(sequence));
+        run.ledger.is_none() || marks.is_some_and(|marks| marks & (ROW | DEAD_LETTER) != 0)
+    }
+
     /// Who a message is.
     pub(super) fn name(&self, place: u32, sequence: i64) -> MessageId {
         MessageId { run: self.runs[place as usize].id, sequence }

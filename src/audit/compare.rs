@@ -167,12 +167,22 @@ impl Comparison {
         } else if let Some((place, sequence)) = id {
             self.books.see_in_log(place, sequence, &mut self.book);
         }
+        let skipped = partition.state.skipped.iter().any(|(from, to)| (*from..*to).contains(&offset));
+        if offset < partition.state.first_offset {
+            // Of an earlier life, whose rows have been read already; a foreign one cannot be found among them.
+            let missing = id.filter(|(place, sequence)| !self.books.is_stored(*place, *sequence));
+            match missing {
+                Some(_) if skipped => self.skip(id),
+                Some(_) => self.differ(DifferenceKind::NotStored, id, at, offset),
+                None => {}
+            }
+            return Ok(());
+        }
         let row = self.next_row(partition, offset)?;
         let letter = partition.dead_letters.next_if(|letter| letter.offset == offset);
         for stored in row.iter().chain(&letter) {
             self.against_log(stored, id, at);
         }
-        let skipped = partition.state.skipped.iter().any(|(from, to)| (*from..*to).contains(&offset));
         if offset >= partition.state.next_offset {
             self.book.counts.not_yet_applied += 1;
             if row.is_some() || letter.is_some() {
@@ -182,10 +192,7 @@ impl Comparison {
         }
         match (&row, &letter) {
             (None, None) if skipped => {
-                self.book.counts.skipped += 1;
-                if let Some((place, sequence)) = id {
-                    self.books.mark(place, sequence, SKIPPED);
-                }
+                self.skip(id);
                 return Ok(());
             }
             (None, None) => self.differ(DifferenceKind::NotStored, id, at, offset),
@@ -200,6 +207,13 @@ impl Comparison {
             }
         }
         Ok(())
+    }
+
+    fn skip(&mut self, id: Option<(u32, i64)>) {
+        self.book.counts.skipped += 1;
+        if let Some((place, sequence)) = id {
+            self.books.mark(place, sequence, SKIPPED);
+        }
     }
 
     fn against_ledger(
@@ -312,7 +326,7 @@ impl Comparison {
 
     fn totals(&mut self, partition: Partition) -> Result<PartitionRange, AuditError> {
         let Partition { range, state, mut totals, counted, below, .. } = partition;
-        let complete = below == 0 && (range.start == 0 || state.messages <= counted);
+        let complete = below == 0 && (range.start <= state.first_offset || state.messages <= counted);
         if !complete {
             self.book.notes.push(format!(
                 "partition {}: the log begins at offset {}; older messages are proven by their rows, the totals only not to be too small",

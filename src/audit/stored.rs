@@ -74,6 +74,8 @@ pub(super) enum Piece {
 /// How far a partition was applied, and what a person agreed to skip in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PartitionState {
+    /// Where this life begins.
+    pub first_offset: i64,
     pub next_offset: i64,
     /// Messages that were counted into the totals in this life.
     pub messages: i64,
@@ -132,18 +134,26 @@ impl Snapshot {
                 overview.earlier.push(topic_ref);
             }
         }
-        let offsets: Vec<(i32, i64, i64)> =
-            sqlx::query_as("select partition, next_offset, messages from partition_offsets where topic_ref = $1")
-                .bind(overview.topic_ref)
-                .fetch_all(&mut connection)
-                .await?;
-        for (partition, next_offset, messages) in offsets {
-            overview.partitions.insert(partition, PartitionState { next_offset, messages, skipped: Vec::new() });
-        }
-        let skipped: Vec<(i32, i64, i64)> = sqlx::query_as(
-            "select partition, from_offset, to_offset from skipped_ranges where topic_ref = $1 order by 1, 2",
+        let offsets: Vec<(i32, i64, i64, i64)> = sqlx::query_as(
+            "select partition, first_offset, next_offset, messages from partition_offsets where topic_ref = $1",
         )
         .bind(overview.topic_ref)
+        .fetch_all(&mut connection)
+        .await?;
+        for (partition, first_offset, next_offset, messages) in offsets {
+            let state = PartitionState { first_offset, next_offset, messages, skipped: Vec::new() };
+            overview.partitions.insert(partition, state);
+        }
+        let skipped: Vec<(i32, i64, i64)> = sqlx::query_as(
+            "select r.partition, r.from_offset, r.to_offset
+             from skipped_ranges r
+             join streams s using (topic_ref)
+             join partition_offsets p on p.topic_ref = $1 and p.partition = r.partition
+             where s.topic = $2 and (r.topic_ref = $1 or r.to_offset <= p.first_offset)
+             order by 1, 2",
+        )
+        .bind(overview.topic_ref)
+        .bind(topic)
         .fetch_all(&mut connection)
         .await?;
         for (partition, from, to) in skipped {

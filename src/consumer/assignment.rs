@@ -10,7 +10,7 @@ use crate::sink::{LogRange, Mismatch, Reason};
 pub(super) enum Verdict {
     /// New: apply it.
     Apply,
-    /// Known, or of a partition that is not owned any more.
+    /// The record that was applied last, or one of a partition that is not owned any more.
     Skip,
 }
 
@@ -58,7 +58,7 @@ impl Assignment {
     /// Decides about a record; `fingerprint` is asked for only when it must be compared.
     ///
     /// # Errors
-    /// [`Mismatch`] when the first record is not the one that was applied last.
+    /// [`Mismatch`] when the first record is not the one that was applied last, or offsets do not rise.
     pub(super) fn judge(
         &mut self,
         number: i32,
@@ -67,7 +67,9 @@ impl Assignment {
     ) -> Result<Verdict, Box<Mismatch>> {
         let Some(partition) = self.partitions.get_mut(&number) else { return Ok(Verdict::Skip) };
         partition.ended_at = None;
-        if let Some(expected) = partition.unverified.take() {
+        let expected = partition.unverified.take();
+        let is_compared = expected.is_some();
+        if let Some(expected) = expected {
             let reason = if offset > partition.position - 1 {
                 Some(Reason::NoRecord)
             } else {
@@ -78,6 +80,10 @@ impl Assignment {
             }
         }
         if offset < partition.position {
+            // Only the record that was applied last is read a second time, to compare it.
+            if !is_compared {
+                return Err(mismatch(&self.topic, number, partition, Reason::Backward { offset }));
+            }
             return Ok(Verdict::Skip);
         }
         partition.position = offset + 1;
@@ -97,6 +103,12 @@ impl Assignment {
         Ok(())
     }
 
+    /// The topic is not the one any more whose records were applied.
+    pub(super) fn recreated(&self) -> Option<Box<Mismatch>> {
+        let (number, partition) = self.partitions.first_key_value()?;
+        Some(mismatch(&self.topic, *number, partition, Reason::Recreated))
+    }
+
     /// Every partition with its next offset to apply, and since when its end has been seen.
     pub(super) fn positions(&self) -> impl Iterator<Item = (i32, i64, Option<Instant>)> + '_ {
         self.partitions.iter().map(|(number, partition)| (*number, partition.position, partition.ended_at))
@@ -110,6 +122,7 @@ fn mismatch(topic: &str, number: i32, partition: &Partition, reason: Reason) -> 
         next_offset: partition.position,
         log: partition.log,
         reason,
+        go_on_at: partition.log.start,
     })
 }
 
@@ -131,7 +144,8 @@ mod tests {
         let mut assignment = assignment(10, Some([1; 16]));
         assert_eq!(assignment.judge(0, 9, || [1; 16]).unwrap(), Verdict::Skip);
         assert_eq!(assignment.judge(0, 10, || panic!("compared once")).unwrap(), Verdict::Apply);
-        assert_eq!(assignment.judge(0, 10, || panic!("compared once")).unwrap(), Verdict::Skip);
+        let again = assignment.judge(0, 10, || panic!("compared once")).unwrap_err();
+        assert_eq!(again.reason, Reason::Backward { offset: 10 });
         assert_eq!(assignment.judge(7, 10, || panic!("not owned")).unwrap(), Verdict::Skip);
     }
 

@@ -1,6 +1,7 @@
 //! The properties that librdkafka is given.
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 
 use crate::config::{ConsumerSettings, KafkaSettings};
 
@@ -46,7 +47,11 @@ pub(super) fn consumer_config(settings: &ConsumerSettings) -> ClientConfig {
         .set("topic.metadata.refresh.interval.ms", "10000")
         // Where the log ends, for the lag.
         .set("statistics.interval.ms", "500");
-    with_properties(config, &settings.kafka)
+    let mut config = with_properties(config, &settings.kafka);
+    // Only its log tells that a topic was recreated; see `rebalance::is_new_topic_id`.
+    let debug = config.get("debug").map_or("metadata".to_owned(), |asked| format!("{asked},metadata"));
+    config.set("debug", debug).set_log_level(RDKafkaLogLevel::Debug);
+    config
 }
 
 /// A client without a group: metadata, watermarks, single records.

@@ -33,7 +33,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::clock::SharedClock;
 use crate::config::ConsumerSettings;
 use crate::progress::Progress;
-use crate::shutdown::{Shutdown, Stage};
+use crate::shutdown::{self, Shutdown, Stage};
 use crate::sink::{Class, Mismatch, Patience, SinkError, WorkerSettings, check_schema_owner, open_stream, progress};
 use handoff::{Handoff, Limits};
 pub use new_life::{PartitionInLog, TopicInLog, look_at_topic};
@@ -43,6 +43,8 @@ use shared::{Mode, Shared};
 
 /// A stop by signal ends within 10 s; this much of it may go into draining.
 const SIGNAL_DRAIN_MAX: Duration = Duration::from_secs(7);
+/// Longest look at the log for the cure of a mismatch.
+const EXPLAIN_WITHIN: Duration = Duration::from_secs(10);
 /// How often a drain looks at PostgreSQL.
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -151,9 +153,31 @@ pub async fn run(
         publisher.await.map_err(|_| ConsumerError::Panicked)?;
     }
     if let Some(failure) = shared.take_failure() {
-        return Err(failure);
+        return Err(explained(failure, &settings, &database, stream.topic_ref).await);
     }
     Ok(supervisor.report(drained).await)
+}
+
+/// Adds to a mismatch where the log goes on with what is not in the totals: its cure must count nothing twice.
+async fn explained(
+    failure: ConsumerError,
+    settings: &ConsumerSettings,
+    database: &PgConnectOptions,
+    topic_ref: i32,
+) -> ConsumerError {
+    let ConsumerError::Mismatch(mut mismatch) = failure else { return failure };
+    let (_trigger, shutdown) = shutdown::channel();
+    let look = async {
+        let mut connection = PgConnection::connect_with(database).await.ok()?;
+        let looked = look_at_topic(&settings.kafka, &mut connection, &mismatch.topic, topic_ref, &shutdown).await;
+        looked.ok().flatten()?.partitions.into_iter().find(|found| found.partition == mismatch.partition)
+    };
+    // Without an answer the cure names the log's start, and `finstream reset` looks again before it does anything.
+    if let Ok(Some(found)) = tokio::time::timeout(EXPLAIN_WITHIN, look).await {
+        mismatch.log = found.log;
+        mismatch.go_on_at = found.go_on_at();
+    }
+    ConsumerError::Mismatch(mismatch)
 }
 
 /// Connects to PostgreSQL, waiting while it is down; none when it is time to stop.

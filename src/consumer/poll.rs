@@ -92,6 +92,8 @@ impl Poller {
             records_since_chores = (records_since_chores + 1) % RECORDS_PER_CHORES;
             match self.consumer.poll(POLL_TIMEOUT) {
                 Some(Ok(record)) => {
+                    // Fetched after the topic got another id, it is none of those whose offsets are known here.
+                    self.refuse_recreated()?;
                     self.trouble = None;
                     if take(&self.shared, &record)? {
                         records_since_chores = 0;
@@ -110,12 +112,27 @@ impl Poller {
 
     /// What needs no doing for each record: locks and clocks would cost more than the record itself.
     fn do_chores(&mut self) -> Result<(), ConsumerError> {
+        self.refuse_recreated()?;
         self.give_up_fenced();
         self.press_back()?;
         if self.committed_at.elapsed() >= COMMIT_EVERY {
             self.commit_offsets();
         }
         Ok(())
+    }
+
+    fn refuse_recreated(&self) -> Result<(), ConsumerError> {
+        if !self.shared.is_recreated() {
+            return Ok(());
+        }
+        match self.shared.assignment().recreated() {
+            Some(mismatch) => Err(ConsumerError::Mismatch(mismatch)),
+            // Nothing is owned, so nothing is read; an assignment compares for itself.
+            None => {
+                self.shared.set_recreated(false);
+                Ok(())
+            }
+        }
     }
 
     /// While the batch is full, waits for the writer; when that takes long, fetching is paused and the group served.
@@ -234,7 +251,14 @@ impl Poller {
                 continue;
             };
             let topic = self.shared.topic.clone();
-            return Err(ConsumerError::Mismatch(Box::new(Mismatch { topic, partition, next_offset, log, reason })));
+            return Err(ConsumerError::Mismatch(Box::new(Mismatch {
+                topic,
+                partition,
+                next_offset,
+                log,
+                reason,
+                go_on_at: log.start,
+            })));
         }
         Err(ConsumerError::Kafka { what: "the log does not hold the offset to go on from".to_owned(), error })
     }

@@ -1,7 +1,7 @@
 //! What the threads of one consumer share.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
@@ -37,6 +37,7 @@ pub(super) struct Shared {
     /// Rings when a thread has failed.
     pub failed: Notify,
     mode: AtomicU8,
+    is_recreated: AtomicBool,
     assignment: Mutex<Assignment>,
     applied: Mutex<BTreeMap<i32, i64>>,
     fenced: Mutex<Vec<i32>>,
@@ -55,6 +56,7 @@ impl Shared {
             partition_zero: watch::channel(None).0,
             failed: Notify::new(),
             mode: AtomicU8::new(Mode::Run as u8),
+            is_recreated: AtomicBool::new(false),
             applied: Mutex::default(),
             fenced: Mutex::default(),
             log_ends: Mutex::default(),
@@ -74,6 +76,15 @@ impl Shared {
     /// Raises the mode; a less urgent one is ignored.
     pub(super) fn raise(&self, mode: Mode) {
         self.mode.fetch_max(mode as u8, Ordering::AcqRel);
+    }
+
+    /// Whether the topic has got another id while this consumer was reading it.
+    pub(super) fn is_recreated(&self) -> bool {
+        self.is_recreated.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_recreated(&self, is_recreated: bool) {
+        self.is_recreated.store(is_recreated, Ordering::Release);
     }
 
     pub(super) fn assignment(&self) -> MutexGuard<'_, Assignment> {

@@ -100,7 +100,7 @@ async fn move_partition(
         }
     };
     let kafka = plan::kafka_settings(shared, &properties, &brokers);
-    let target = Target { topic, partition, to };
+    let target = Target { topic, partition, to, count_again: arguments.count_again };
     ask::with_services(database, broker, async |database| {
         let mut connection = database.database().connect().await?;
         target.reach(&mut connection, &kafka).await
@@ -114,19 +114,21 @@ struct Target<'a> {
     topic: &'a str,
     partition: i32,
     to: i64,
+    count_again: bool,
 }
 
 impl Target<'_> {
     /// Forward in the same log: a gap on record. Everything else: a new life of the topic.
     async fn reach(&self, connection: &mut PgConnection, kafka: &KafkaSettings) -> anyhow::Result<()> {
-        let &Target { topic, partition, to } = self;
+        let &Target { topic, partition, to, count_again } = self;
         let Some(stream) = sink::current_stream(connection, topic).await? else {
             bail!("topic {topic} has no totals in this database yet: there is nothing to reset");
         };
         let applied = sink::progress(connection, stream.topic_ref).await?;
         let next_offset = applied.iter().find(|known| known.partition == partition).map(|known| known.next_offset);
         let (_trigger, shutdown) = shutdown::channel();
-        let Some(log) = consumer::look_at_topic(kafka, topic, applied, &shutdown).await? else { return Ok(()) };
+        let looked = consumer::look_at_topic(kafka, connection, topic, stream.topic_ref, &shutdown).await?;
+        let Some(log) = looked else { return Ok(()) };
         let Some(found) = log.partitions.iter().find(|found| found.partition == partition) else {
             bail!("topic {topic} has no partition {partition}: it has 0 to {}", log.partitions.len().saturating_sub(1));
         };
@@ -134,30 +136,38 @@ impl Target<'_> {
             let (start, end) = (found.log.start, found.log.end);
             bail!("--to {to} is outside of what the log of {topic} partition {partition} holds: {start} to {end}");
         }
+        let is_whole = found.counted.is_some_and(|(counted, _)| Some(counted) == next_offset);
         let same_log = log.cluster_id == stream.cluster_id
-            && (found.applied.is_some() || next_offset.is_some_and(|next| found.log.start >= next));
+            && (is_whole || next_offset.is_some_and(|next| found.log.start >= next));
         if same_log && next_offset.is_some_and(|next| to > next) {
             let from = sink::reset_forward(connection, topic, partition, to).await?;
             let last = to - 1;
             say!("Skipped on record: offsets {from} to {last} of {topic} partition {partition}; the next is {to}.");
             return Ok(());
         }
+        let go_on_at = found.go_on_at();
+        if to < go_on_at && !count_again {
+            return Err(ConfigError::new(format!(
+                "the records before offset {go_on_at} of {topic} partition {partition} are in the totals already, so --to \
+                 {to} would count them twice: go on with --to {go_on_at}, or add --count-again if twice is what you want"
+            ))
+            .into());
+        }
         let starts: Vec<LifeStart> = log.partitions.iter().map(|found| self.start_of(found)).collect();
         sink::open_new_life(connection, &log.cluster_id, topic, &starts).await?;
         say!("A new life of {topic} begins; what was counted before stays in the totals. Next offsets:");
         for start in starts {
-            say!("  partition {:<5} {}", start.partition, start.next_offset);
+            let skipped = start.skipped_from.map(|from| format!(", skipped on record from {from}"));
+            say!("  partition {:<5} {}{}", start.partition, start.next_offset, skipped.unwrap_or_default());
         }
         Ok(())
     }
 
     fn start_of(&self, found: &PartitionInLog) -> LifeStart {
-        let (next_offset, fingerprint) = match found.applied {
-            _ if found.partition == self.partition => (self.to, None),
-            Some((next_offset, fingerprint)) => (next_offset, Some(fingerprint)),
-            None => (found.log.start, None),
-        };
-        LifeStart { partition: found.partition, next_offset, fingerprint }
+        let (partition, go_on_at) = (found.partition, found.go_on_at());
+        let next_offset = if partition == self.partition { self.to } else { go_on_at };
+        let fingerprint = found.counted.filter(|_| next_offset == go_on_at).map(|(_, fingerprint)| fingerprint);
+        LifeStart { partition, next_offset, fingerprint, skipped_from: (next_offset > go_on_at).then_some(go_on_at) }
     }
 }
 

@@ -13,6 +13,8 @@ pub struct LifeStart {
     pub next_offset: i64,
     /// Of the record at `next_offset - 1`, where that record still is the one that was applied last.
     pub fingerprint: Option<Fingerprint>,
+    /// Set where records from this offset to `next_offset` are left out.
+    pub skipped_from: Option<i64>,
 }
 
 /// Why a reset was not done.
@@ -66,13 +68,7 @@ pub async fn reset_forward(
     if to <= next_offset {
         return Err(ResetError::NotForward { topic: topic.to_owned(), partition, next_offset, to });
     }
-    sqlx::query("insert into skipped_ranges (topic_ref, partition, from_offset, to_offset) values ($1, $2, $3, $4)")
-        .bind(stream.topic_ref)
-        .bind(partition)
-        .bind(next_offset)
-        .bind(to)
-        .execute(&mut *transaction)
-        .await?;
+    insert_skipped(&mut transaction, stream.topic_ref, partition, next_offset, to).await?;
     sqlx::query(
         "update partition_offsets
          set next_offset = $3, fingerprint = null, owner_epoch = owner_epoch + 1, updated_at = now()
@@ -116,6 +112,15 @@ pub async fn open_new_life(
         return Err(SinkError::Broken { topic_ref: old.topic_ref, what }.into());
     };
     for start in starts {
+        if let Some(from) = start.skipped_from {
+            insert_skipped(&mut transaction, topic_ref, start.partition, from, start.next_offset).await?;
+            sqlx::query("update partition_offsets set first_offset = $3 where topic_ref = $1 and partition = $2")
+                .bind(topic_ref)
+                .bind(start.partition)
+                .bind(from)
+                .execute(&mut *transaction)
+                .await?;
+        }
         let Some(fingerprint) = start.fingerprint else { continue };
         sqlx::query("update partition_offsets set fingerprint = $3 where topic_ref = $1 and partition = $2")
             .bind(topic_ref)
@@ -126,6 +131,23 @@ pub async fn open_new_life(
     }
     transaction.commit().await?;
     Ok(topic_ref)
+}
+
+async fn insert_skipped(
+    connection: &mut PgConnection,
+    topic_ref: i32,
+    partition: i32,
+    from: i64,
+    to: i64,
+) -> Result<(), SinkError> {
+    sqlx::query("insert into skipped_ranges (topic_ref, partition, from_offset, to_offset) values ($1, $2, $3, $4)")
+        .bind(topic_ref)
+        .bind(partition)
+        .bind(from)
+        .bind(to)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 async fn known_stream(connection: &mut PgConnection, topic: &str) -> Result<Stream, ResetError> {

@@ -32,6 +32,8 @@ pub struct Mismatch {
     pub next_offset: i64,
     pub log: LogRange,
     pub reason: Reason,
+    /// Where the log goes on with what is not in the totals, as far as is known: the log's start at least.
+    pub go_on_at: i64,
 }
 
 /// What is wrong with the log.
@@ -45,11 +47,15 @@ pub enum Reason {
     OtherRecord,
     /// There is no record before `next_offset`, though the log starts lower.
     NoRecord,
+    /// The topic got another id while it was read.
+    Recreated,
+    /// A record came with an offset that is behind: a batch before it held more records than it said.
+    Backward { offset: i64 },
 }
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Mismatch { topic, partition, next_offset, log, reason } = self;
+        let Mismatch { topic, partition, next_offset, log, reason, go_on_at } = self;
         let LogRange { start, end } = log;
         write!(
             formatter,
@@ -74,11 +80,22 @@ impl fmt::Display for Mismatch {
                 "but there is no record at {} any more (log {start} to {end}): the topic was recreated, or compacted",
                 next_offset - 1
             )?,
+            Reason::Recreated => write!(
+                formatter,
+                "but the topic was deleted and created anew meanwhile (log {start} to {end}), so its offsets mean other \
+                 records now"
+            )?,
+            Reason::Backward { offset } => write!(
+                formatter,
+                "but another record came with offset {offset}: a batch in the log holds more records than it says (log \
+                 {start} to {end})"
+            )?,
         }
+        let from = if go_on_at > start { "behind what is in the totals already" } else { "from the log's start" };
         write!(
             formatter,
-            ". Nothing was skipped. To go on from the log's start, on record, type: finstream reset --topic {topic} \
-             --partition {partition} --to {start} --accept-loss"
+            ". Nothing was skipped. To go on {from}, on record, type: finstream reset --topic {topic} --partition \
+             {partition} --to {go_on_at} --accept-loss"
         )
     }
 }
@@ -91,7 +108,7 @@ pub fn resume(topic: &str, progress: &PartitionProgress, log: LogRange) -> Resul
     let next_offset = progress.next_offset;
     let mismatch = |reason| {
         let partition = progress.partition;
-        Err(Box::new(Mismatch { topic: topic.to_owned(), partition, next_offset, log, reason }))
+        Err(Box::new(Mismatch { topic: topic.to_owned(), partition, next_offset, log, reason, go_on_at: log.start }))
     };
     if log.start > next_offset {
         return mismatch(Reason::Cut);

@@ -95,8 +95,9 @@ pub(super) async fn insert_life(
     let Some(topic_ref) = topic_ref else { return Ok(None) };
     let (partitions, starts): (Vec<i32>, Vec<i64>) = log_starts.iter().copied().unzip();
     sqlx::query(
-        "insert into partition_offsets (topic_ref, partition, next_offset)
-         select $1, partition, next_offset from unnest($2::integer[], $3::bigint[]) as p(partition, next_offset)",
+        "insert into partition_offsets (topic_ref, partition, first_offset, next_offset)
+         select $1, partition, next_offset, next_offset
+         from unnest($2::integer[], $3::bigint[]) as p(partition, next_offset)",
     )
     .bind(topic_ref)
     .bind(&partitions)
