@@ -107,6 +107,27 @@ fn ctrl_c_drains_prints_the_summary_and_leaves_nothing_running() {
 }
 
 #[test]
+fn an_ephemeral_run_that_is_stopped_at_once_leaves_no_server_and_no_files() {
+    let sandbox = Sandbox::new();
+    let mut running = sandbox.spawn(&["--ephemeral", "--rate", "max"]);
+    let data = running.wait_ready()["data_dir"].as_str().unwrap().to_owned();
+    let postmaster = Sandbox::postmaster_of(data.as_ref()).unwrap();
+    running.wait_for("stored");
+    running.signal("TERM");
+    running.wait_for("again to stop at once");
+    // A second signal within this time is taken for the same request.
+    std::thread::sleep(std::time::Duration::from_millis(320));
+    if running.is_running() {
+        running.signal("TERM");
+    }
+    running.wait();
+    assert!(!std::path::Path::new(&data).exists(), "{data} is still there");
+    wait_until("PostgreSQL to be gone", || {
+        !std::process::Command::new("kill").arg("-0").arg(postmaster.to_string()).output().unwrap().status.success()
+    });
+}
+
+#[test]
 fn a_yfinance_file_replayed_doubles_the_quantities_exactly_and_shows_as_repeats() {
     let sandbox = Sandbox::new();
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/download_two_tickers.csv");

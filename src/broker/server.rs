@@ -155,6 +155,11 @@ impl Broker {
         self.node.log.disk_bytes()
     }
 
+    /// Why nothing is acknowledged any more; none while all is well. Only a restart cures it.
+    pub fn failure(&self) -> Option<&str> {
+        self.node.log.failure()
+    }
+
     /// Takes no further requests, answers those that are carried out, and closes the log with a clean mark.
     ///
     /// # Errors

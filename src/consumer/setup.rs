@@ -19,8 +19,6 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// A wait that nobody needs to hear of.
 const SAY_AFTER_ATTEMPTS: u32 = 3;
-/// What a cluster that has no id is called.
-const UNNAMED_CLUSTER: &str = "unnamed";
 
 /// The topic as the broker shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,7 +139,10 @@ fn look(config: &ClientConfig, name: &str, brokers: &str) -> Result<Seen, Consum
             }
         }
     }
-    let cluster_id = client.client().fetch_cluster_id(ASK_TIMEOUT).unwrap_or_else(|| UNNAMED_CLUSTER.to_owned());
+    // Taken for another cluster's, a missing id would stop the next start.
+    let Some(cluster_id) = client.client().fetch_cluster_id(ASK_TIMEOUT) else {
+        return Ok(Seen::NotYet(format!("the id of the cluster at {brokers}")));
+    };
     Ok(Seen::Topic(Topic { cluster_id, log_starts }))
 }
 

@@ -58,9 +58,9 @@ pub(super) async fn broker(
         advertise: None,
         durability: Durability::Fsync,
         default_partitions: shared.partitions,
-        // A question cuts nothing: the retention of topics that exist is in their own configs.
-        retention: std::time::Duration::from_secs(24 * 3600),
-        retention_bytes_per_partition: u64::MAX / 2,
+        // A question cuts nothing. Which limits the log is to have, only those know who run the pipeline.
+        retention: std::time::Duration::MAX,
+        retention_bytes_per_partition: u64::MAX,
     };
     let broker = EmbeddedBroker::start(data_dir, settings, false).await?;
     Ok((broker.endpoint.kafka.clone(), Some(broker)))

@@ -40,8 +40,8 @@ pub async fn watch(paths: Vec<PathBuf>, paused: watch::Sender<bool>, readiness: 
         match full {
             Some((path, space, limit)) if !was_paused => {
                 say!(
-                    "Producer paused: {} free on the file system of {}, less than {}; free some space, or lower \
-                     --retention-bytes. Nothing is lost, and it goes on by itself.",
+                    "Producer paused: {} free on the file system of {}, less than {}; free some space there. Nothing is \
+                     lost, and it goes on by itself.",
                     figures::bytes(space.free_bytes),
                     path.display(),
                     figures::bytes(limit)

@@ -1,7 +1,7 @@
 //! One process of the pipeline: starts its roles, watches them, drains them, audits the books.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use tokio::task::JoinHandle;
@@ -13,15 +13,18 @@ use super::plan::Plan;
 use super::{Exit, signals, startup};
 use crate::cli::Cli;
 use crate::clock::{SharedClock, SystemClock};
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, DataDirError};
 use crate::http::{self, HttpState, Readiness};
-use crate::postgres::PrivateCluster;
+use crate::postgres::{PostgresError, PrivateCluster};
 use crate::progress::Progress;
 use crate::shutdown::{self, Shutdown, Stage};
 use crate::source;
 
 /// A consumer that runs alone shows one transaction and one total in this time.
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
+/// The private PostgreSQL of `--ephemeral` must be given up by every task within this.
+const DISCARD_WITHIN: Duration = Duration::from_secs(5);
+const DISCARD_RETRY: Duration = Duration::from_millis(50);
 
 /// Runs the pipeline as the command line says.
 ///
@@ -31,10 +34,31 @@ pub async fn run(cli: &Cli) -> anyhow::Result<Exit> {
     let plan = Plan::new(cli)?;
     let (trigger, shutdown) = shutdown::channel();
     signals::listen(trigger)?;
+    check_files(&plan)?;
+    let (data_dir, temporary) = open_data_dir(&plan)?;
     let mut now = shutdown.clone();
-    tokio::select! {
-        ended = Box::pin(Pipeline::run(plan, shutdown)) => ended,
+    let ended = tokio::select! {
+        ended = Box::pin(Pipeline::run(plan, data_dir.clone(), shutdown)) => ended,
         () = now.reached(Stage::Now) => Ok(Exit::Failed),
+    };
+    if temporary.is_some() {
+        discard(&data_dir).await?;
+    }
+    ended
+}
+
+/// Ends the private PostgreSQL of `--ephemeral`, on every way out: its files go with the temporary folder, or lie outside
+/// of it.
+async fn discard(data_dir: &DataDir) -> anyhow::Result<()> {
+    let asked = Instant::now();
+    loop {
+        match PrivateCluster::destroy(data_dir).await {
+            // What was cut short by a second signal is just letting go of it.
+            Err(PostgresError::DataDir(DataDirError::Busy(_))) if asked.elapsed() < DISCARD_WITHIN => {
+                tokio::time::sleep(DISCARD_RETRY).await;
+            }
+            done => return Ok(done?),
+        }
     }
 }
 
@@ -49,9 +73,7 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    async fn run(plan: Plan, shutdown: Shutdown) -> anyhow::Result<Exit> {
-        check_files(&plan)?;
-        let (data_dir, _temporary) = open_data_dir(&plan)?;
+    async fn run(plan: Plan, data_dir: DataDir, shutdown: Shutdown) -> anyhow::Result<Exit> {
         let pipeline = Pipeline {
             plan,
             data_dir,
@@ -106,10 +128,6 @@ impl Pipeline {
         let exit = served?;
         broker_stopped?;
         database_released?;
-        if self.plan.data_dir.is_none() {
-            // As root the cluster may be outside of the temporary folder.
-            PrivateCluster::destroy(&self.data_dir).await?;
-        }
         Ok(exit)
     }
 
@@ -200,7 +218,7 @@ impl Pipeline {
         let flags = self.plan.flags();
         let goal = Goal { count: flags.count, duration: flags.duration };
         let live = tokio::spawn(console::live(self.progress.clone(), roles, goal, live_shutdown));
-        let ended = self.until_the_end(&mut producer, &mut consumer).await;
+        let ended = self.until_the_end(&mut producer, &mut consumer, broker).await;
         live_stop.raise(Stage::Now);
         // The live line is only a view: whether its task ended well changes nothing.
         let _ = live.await;

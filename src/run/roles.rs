@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::database::DatabaseService;
 use super::disk_guard;
 use super::figures::thousands;
-use super::kafka::BrokerEndpoint;
+use super::kafka::{BrokerEndpoint, EmbeddedBroker};
 use super::pipeline::Pipeline;
 use crate::config::KafkaSettings;
 use crate::consumer::{self, Acknowledged, ConsumerError, ConsumerReport};
@@ -28,6 +28,9 @@ const CONSUMER_STOP_WITHIN: Duration = Duration::from_secs(3);
 const CONSUMER_HEAD_START: Duration = Duration::from_secs(10);
 /// Between two looks whether the consumer has its partitions.
 const READY_LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Between two looks whether the broker still stores.
+const BROKER_LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The consumer role while it runs.
 pub(super) struct ConsumerTask {
@@ -133,6 +136,7 @@ impl Pipeline {
         &self,
         producer: &mut Option<ProducerTask>,
         consumer: &mut Option<ConsumerTask>,
+        broker: Option<&EmbeddedBroker>,
     ) -> Ended {
         let mut ended = Ended::default();
         let mut shutdown = self.shutdown.clone();
@@ -150,10 +154,14 @@ impl Pipeline {
                 ended.take_consumer(report);
                 consumer_done = true;
             }
+            why = broker_failed(broker) => {
+                self.readiness.waiting("broker", why.clone());
+                ended.fail(anyhow!("{why}; start finstream again: it recovers what was acknowledged"));
+            }
             () = shutdown.reached(Stage::Drain) => {}
             () = elapsed(latest) => {}
         }
-        let stopping = shutdown.requested();
+        let stopping = shutdown.requested() || ended.failure.is_some();
         let patience = if stopping { STOP_WITHIN.min(self.plan.drain_timeout()) } else { self.plan.drain_timeout() };
         let deadline = Instant::now() + patience;
         if let Some(producer) = producer {
@@ -250,6 +258,17 @@ async fn finished<T>(task: Option<&mut JoinHandle<T>>) -> Result<T, JoinError> {
     match task {
         Some(task) => task.await,
         None => std::future::pending().await,
+    }
+}
+
+/// Resolves when the broker of this process acknowledges nothing any more.
+async fn broker_failed(broker: Option<&EmbeddedBroker>) -> String {
+    let Some(broker) = broker else { return std::future::pending().await };
+    loop {
+        if let Some(why) = broker.broker.failure() {
+            return why.to_owned();
+        }
+        tokio::time::sleep(BROKER_LOOK_EVERY).await;
     }
 }
 

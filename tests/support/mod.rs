@@ -37,7 +37,7 @@ impl Sandbox {
         self.dir.path().join("data")
     }
 
-    /// `finstream --data-dir DATA ARGS…`, with free ports where a role listens.
+    /// `finstream --data-dir DATA ARGS…`, with free ports where a role listens; `--ephemeral` has no data directory.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_finstream"));
         for (name, _) in
@@ -45,7 +45,11 @@ impl Sandbox {
         {
             command.env_remove(name);
         }
-        command.current_dir(self.dir.path()).arg("--data-dir").arg(self.data()).args(arguments);
+        command.current_dir(self.dir.path()).env("TMPDIR", self.path());
+        if !arguments.contains(&"--ephemeral") {
+            command.arg("--data-dir").arg(self.data());
+        }
+        command.args(arguments);
         command.env("FINSTREAM_HTTP", "127.0.0.1:0").stdin(Stdio::null());
         if !arguments.contains(&"--kafka-listen") && !arguments.contains(&"--brokers") {
             command.env("FINSTREAM_KAFKA_LISTEN", "127.0.0.1:0");
@@ -88,7 +92,12 @@ impl Sandbox {
 
     /// The process id of the private PostgreSQL, if one runs.
     pub fn postmaster_pid_now(&self) -> Option<u32> {
-        let record = std::fs::read_to_string(self.data().join("postgres.json")).ok()?;
+        Self::postmaster_of(&self.data())
+    }
+
+    /// The process id of the private PostgreSQL of a data directory, if one runs.
+    pub fn postmaster_of(data: &Path) -> Option<u32> {
+        let record = std::fs::read_to_string(data.join("postgres.json")).ok()?;
         let record: Value = serde_json::from_str(&record).ok()?;
         let pid_file = Path::new(record["cluster"].as_str()?).join("postmaster.pid");
         std::fs::read_to_string(pid_file).ok()?.lines().next()?.trim().parse().ok()

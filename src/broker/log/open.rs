@@ -190,6 +190,11 @@ impl Log {
             .collect()
     }
 
+    /// Why nothing is acknowledged any more; none while all is well. Only a restart cures it.
+    pub fn failure(&self) -> Option<&str> {
+        self.0.core.queue.poisoned()
+    }
+
     /// Rolls by age and cuts by retention; called every few seconds by the broker with the wall clock in ms.
     pub fn enforce_retention(&self, now_ms: i64) {
         retention::enforce(&self.0.core, now_ms);
