@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use super::AppendError;
+use super::compressed::CompressedRecords;
 
 /// Bytes of a batch before its records.
 pub(super) const HEADER_BYTES: usize = 61;
@@ -181,7 +182,9 @@ fn check_one(bytes: &Bytes, batch_bytes_max: u32) -> Result<CheckedBatch, Append
         return Err(corrupt(format!("its CRC-32C is {crc:08x}, it says {:08x}", header.crc)));
     }
     check_fields(&header)?;
-    if !header.is_compressed() {
+    if header.is_compressed() {
+        check_compressed(&batch)?;
+    } else {
         check_records(&batch)?;
     }
     Ok(batch)
@@ -230,7 +233,26 @@ fn check_records(batch: &CheckedBatch) -> Result<(), AppendError> {
         }
         walked += 1;
     }
-    let said = i64::from(batch.header.records_count);
+    check_count(&batch.header, walked)
+}
+
+/// The same for compressed records, which are unfolded for it and thrown away.
+fn check_compressed(batch: &CheckedBatch) -> Result<(), AppendError> {
+    let malformed = |walked: i64, error: std::io::Error| corrupt(format!("compressed record {walked}: {error}"));
+    let codec = batch.header.attributes & COMPRESSION_MASK;
+    let mut walked = 0;
+    for record in CompressedRecords::of(codec, &batch.records).map_err(|error| malformed(0, error))? {
+        let record = record.map_err(|error| malformed(walked, error))?;
+        if record.offset_delta != walked {
+            return Err(corrupt(format!("compressed record {walked} has offset delta {}", record.offset_delta)));
+        }
+        walked += 1;
+    }
+    check_count(&batch.header, walked)
+}
+
+fn check_count(header: &BatchHeader, walked: i64) -> Result<(), AppendError> {
+    let said = i64::from(header.records_count);
     if walked == said { Ok(()) } else { Err(corrupt(format!("it says {said} records and holds {walked}"))) }
 }
 

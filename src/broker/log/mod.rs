@@ -12,6 +12,7 @@
 mod batch;
 mod checkpoint;
 mod codec;
+mod compressed;
 mod core;
 mod error;
 mod files;

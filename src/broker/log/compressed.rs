@@ -1,0 +1,245 @@
+//! Looks into compressed batches: they must hold the records that their header says, and not unfold without end.
+//!
+//! What is stored stays compressed. Were it not checked, a batch that holds more records than it says would take the
+//! offsets of the next one, and consumers would pass over acknowledged records.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use super::batch::RecordStamp;
+
+/// A batch may unfold to this much, at most: no client's does, and a hostile one costs a fraction of a second.
+pub(super) const UNFOLDED_BYTES_MAX: u64 = 64 << 20;
+/// zstd's window, as a power of two: what one decoder may take of memory.
+const ZSTD_WINDOW_LOG_MAX: u32 = 24;
+/// What the Java client puts before its snappy blocks: magic and two version numbers.
+const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
+const XERIAL_HEADER_BYTES: usize = 16;
+
+/// Walks the records of a compressed batch. Yields an error at the first thing that is wrong, then ends.
+pub(super) struct CompressedRecords<'a> {
+    unfolded: io::Take<BufReader<Box<dyn Read + 'a>>>,
+    ended: bool,
+}
+
+impl<'a> CompressedRecords<'a> {
+    /// `codec`: the lowest three bits of the attributes.
+    pub fn of(codec: i16, records: &'a [u8]) -> io::Result<Self> {
+        let unfolded = BufReader::new(reader(codec, records)?).take(UNFOLDED_BYTES_MAX);
+        Ok(CompressedRecords { unfolded, ended: false })
+    }
+
+    fn parse(&mut self) -> io::Result<Option<RecordStamp>> {
+        if self.unfolded.fill_buf()?.is_empty() {
+            return if self.unfolded.limit() == 0 { Err(bad("it unfolds to more than 64 MiB")) } else { Ok(None) };
+        }
+        let length = varint(&mut self.unfolded)?;
+        let length = u64::try_from(length).map_err(|_| bad("a record has a negative length"))?;
+        let mut record = self.unfolded.by_ref().take(length);
+        let mut attributes = [0];
+        record.read_exact(&mut attributes)?;
+        let timestamp_delta = varint(&mut record)?;
+        let offset_delta = varint(&mut record)?;
+        let left = record.limit();
+        // Key length, value length and header count follow; a record without them is cut off.
+        if left < 3 || io::copy(&mut record, &mut io::sink())? < left {
+            return Err(bad("a record is cut off"));
+        }
+        Ok(Some(RecordStamp { offset_delta, timestamp_delta }))
+    }
+}
+
+impl Iterator for CompressedRecords<'_> {
+    type Item = io::Result<RecordStamp>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let record = self.parse().transpose();
+        self.ended = !matches!(record, Some(Ok(_)));
+        record
+    }
+}
+
+fn reader<'a>(codec: i16, records: &'a [u8]) -> io::Result<Box<dyn Read + 'a>> {
+    Ok(match codec {
+        1 => Box::new(flate2::bufread::MultiGzDecoder::new(records)),
+        2 => Box::new(Snappy::new(records)),
+        3 => Box::new(lz4_flex::frame::FrameDecoder::new(records)),
+        4 => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(records)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+            Box::new(decoder)
+        }
+        unknown => return Err(bad(&format!("compression {unknown} is unknown"))),
+    })
+}
+
+fn bad(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// Snappy as Kafka's clients write it: one raw block, or the Java library's header and blocks with their lengths.
+struct Snappy<'a> {
+    rest: &'a [u8],
+    has_lengths: bool,
+    block: io::Cursor<Vec<u8>>,
+}
+
+impl<'a> Snappy<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        let has_lengths = bytes.starts_with(&XERIAL_MAGIC) && bytes.len() >= XERIAL_HEADER_BYTES;
+        let rest = if has_lengths { &bytes[XERIAL_HEADER_BYTES..] } else { bytes };
+        Snappy { rest, has_lengths, block: io::Cursor::default() }
+    }
+
+    fn next_block(&mut self) -> io::Result<()> {
+        let block = if self.has_lengths {
+            let (length, rest) = self.rest.split_first_chunk::<4>().ok_or_else(|| bad("a block is cut off"))?;
+            let length = u32::from_be_bytes(*length) as usize;
+            let (block, rest) = rest.split_at_checked(length).ok_or_else(|| bad("a block is cut off"))?;
+            self.rest = rest;
+            block
+        } else {
+            std::mem::take(&mut self.rest)
+        };
+        // Said by the block itself, so it is compared before memory is taken.
+        if snap::raw::decompress_len(block).map_err(io::Error::other)? as u64 > UNFOLDED_BYTES_MAX {
+            return Err(bad("it unfolds to more than 64 MiB"));
+        }
+        self.block = io::Cursor::new(snap::raw::Decoder::new().decompress_vec(block).map_err(io::Error::other)?);
+        Ok(())
+    }
+}
+
+impl Read for Snappy<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let count = self.block.read(out)?;
+            if count > 0 || out.is_empty() || self.rest.is_empty() {
+                return Ok(count);
+            }
+            self.next_block()?;
+        }
+    }
+}
+
+/// A zigzag number of at most ten bytes.
+fn varint(from: &mut impl Read) -> io::Result<i64> {
+    let mut value = 0u64;
+    for index in 0..10 {
+        let mut byte = [0];
+        from.read_exact(&mut byte)?;
+        value |= u64::from(byte[0] & 0x7f) << (7 * index);
+        if byte[0] & 0x80 == 0 {
+            return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
+        }
+    }
+    Err(bad("a number is too long"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// Three records as they lie in a batch: length, attributes, deltas, empty key, value of zeros, no headers.
+    fn records(value_bytes: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        for delta in 0..3u8 {
+            let mut record = vec![0, 0, delta * 2, 1];
+            put_varint(&mut record, value_bytes as i64);
+            record.extend(vec![0; value_bytes]);
+            record.push(0);
+            put_varint(&mut out, record.len() as i64);
+            out.extend(record);
+        }
+        out
+    }
+
+    fn put_varint(out: &mut Vec<u8>, value: i64) {
+        let mut value = ((value << 1) ^ (value >> 63)) as u64;
+        while value >= 0x80 {
+            out.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        out.push(value as u8);
+    }
+
+    fn compressed(codec: i16, bytes: &[u8]) -> Vec<u8> {
+        match codec {
+            1 => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+                encoder.write_all(bytes).unwrap();
+                encoder.finish().unwrap()
+            }
+            2 => snap::raw::Encoder::new().compress_vec(bytes).unwrap(),
+            3 => {
+                let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+                encoder.write_all(bytes).unwrap();
+                encoder.finish().unwrap()
+            }
+            _ => zstd::encode_all(bytes, 3).unwrap(),
+        }
+    }
+
+    fn xerial(bytes: &[u8]) -> Vec<u8> {
+        let mut out = XERIAL_MAGIC.to_vec();
+        out.extend([0, 0, 0, 1, 0, 0, 0, 1]);
+        for block in bytes.chunks(10) {
+            let block = compressed(2, block);
+            out.extend((block.len() as u32).to_be_bytes());
+            out.extend(block);
+        }
+        out
+    }
+
+    #[test]
+    fn records_of_every_codec_are_walked() {
+        let plain = records(20);
+        let mut inputs: Vec<(i16, Vec<u8>)> = (1..=4).map(|codec| (codec, compressed(codec, &plain))).collect();
+        inputs.push((2, xerial(&plain)));
+        for (codec, input) in inputs {
+            let walked: io::Result<Vec<_>> = CompressedRecords::of(codec, &input).unwrap().collect();
+            let deltas: Vec<i64> = walked.unwrap().iter().map(|record| record.offset_delta).collect();
+            assert_eq!(deltas, [0, 1, 2], "codec {codec}");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_or_garbled_is_an_error_and_never_a_panic() {
+        let plain = records(20);
+        for codec in 1..=4 {
+            let whole = compressed(codec, &plain);
+            for cut in 0..whole.len() {
+                let walked: io::Result<Vec<_>> =
+                    CompressedRecords::of(codec, &whole[..cut]).and_then(|records| records.collect());
+                // Without its end mark a frame may still show all records: the header's count decides.
+                assert!(walked.map_or(true, |records| records.len() <= 3), "codec {codec} cut at {cut}");
+            }
+            for at in 0..whole.len() {
+                let mut garbled = whole.clone();
+                garbled[at] ^= 0x55;
+                if let Ok(records) = CompressedRecords::of(codec, &garbled) {
+                    assert!(records.count() <= 200);
+                }
+            }
+        }
+        for text in [&plain[..plain.len() - 1], &[0xff; 12], &[1, 2, 3]] {
+            assert!(CompressedRecords::of(1, &compressed(1, text)).unwrap().any(|record| record.is_err()));
+        }
+    }
+
+    #[test]
+    fn a_batch_that_unfolds_without_end_is_refused() {
+        let plain = records(30 << 20);
+        for codec in 1..=4 {
+            let input = compressed(codec, &plain);
+            let walked: io::Result<Vec<_>> =
+                CompressedRecords::of(codec, &input).and_then(|records| records.collect());
+            assert!(walked.is_err(), "codec {codec}");
+        }
+    }
+}
