@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError};
 use sqlx::{Connection, Executor};
 
+use super::session::{self, CONNECT_DEADLINE};
 use super::{PostgresError, migrate};
 
 /// How long [`Database::prepare`] waits for a server that is starting or unreachable.
@@ -92,7 +93,7 @@ impl Database {
     /// # Errors
     /// `Unreachable`, with what to do.
     pub async fn connect(&self) -> Result<PgConnection, PostgresError> {
-        PgConnection::connect_with(&self.options).await.map_err(|error| self.unreachable(&error))
+        session::connect(&self.options, CONNECT_DEADLINE).await.map_err(|error| self.unreachable(&error))
     }
 
     /// Waits for the server, creates the schema and brings it up to date. Any number of processes may do so at once.

@@ -15,11 +15,13 @@ mod database;
 mod migrate;
 mod query;
 mod server;
+mod session;
 
 pub use binaries::Binaries;
 pub use cluster::{PgSettings, PrivateCluster};
 pub use database::Database;
 pub use query::{OutputFormat, write_query};
+pub use session::{CONNECT_DEADLINE, answered, connect, no_answer};
 
 /// Why PostgreSQL cannot be used. Each message names the cure.
 #[derive(Debug, thiserror::Error)]

@@ -60,6 +60,26 @@ impl Patience {
         }
     }
 
+    /// Does `work`, for `deadline` at most; once it is to drain, not beyond the time given for that. None when it did not
+    /// end.
+    pub(super) async fn within<T>(&self, deadline: Duration, work: impl Future<Output = T>) -> Option<T> {
+        let mut shutdown = self.shutdown.clone();
+        let drained = async {
+            shutdown.reached(Stage::Drain).await;
+            if !shutdown.requested() {
+                // The trigger is gone without a word.
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(self.drain_timeout).await;
+        };
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = tokio::time::sleep(deadline) => None,
+            () = drained => None,
+        }
+    }
+
     /// An attempt failed. Tells people when a trouble begins, and from time to time while it lasts.
     pub fn failed(&mut self, error: &SinkError) {
         let now = Instant::now();
