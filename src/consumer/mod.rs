@@ -25,13 +25,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::error::KafkaError;
+use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, PgConnection};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::clock::SharedClock;
 use crate::config::ConsumerSettings;
+use crate::postgres::{self, CONNECT_DEADLINE};
 use crate::progress::Progress;
 use crate::shutdown::{Shutdown, Stage};
 use crate::sink::{Class, Mismatch, Patience, SinkError, WorkerSettings, check_schema_owner, open_stream, progress};
@@ -165,7 +166,7 @@ async fn connect(
     let mut patience = Patience::new(shutdown.clone(), settings.drain_timeout);
     let mut has_said_so = false;
     loop {
-        match PgConnection::connect_with(database).await.map_err(SinkError::from) {
+        match postgres::connect(database, CONNECT_DEADLINE).await.map_err(SinkError::from) {
             Ok(connection) => return Ok(Some(connection)),
             Err(error) if error.class() == Class::Outage => {
                 if !has_said_so {
@@ -316,9 +317,9 @@ impl Supervisor<'_> {
     async fn next_offsets(&self, connection: &mut Option<PgConnection>) -> Option<BTreeMap<i32, i64>> {
         let mut open = match connection.take() {
             Some(open) => open,
-            None => PgConnection::connect_with(self.database).await.ok()?,
+            None => postgres::connect(self.database, CONNECT_DEADLINE).await.ok()?,
         };
-        let partitions = progress(&mut open, self.topic_ref).await.ok()?;
+        let partitions = postgres::answered(CONNECT_DEADLINE, progress(&mut open, self.topic_ref)).await.ok()?;
         *connection = Some(open);
         Some(partitions.into_iter().map(|partition| (partition.partition, partition.next_offset)).collect())
     }

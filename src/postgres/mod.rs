@@ -21,6 +21,8 @@ pub use binaries::Binaries;
 pub use cluster::{PgSettings, PrivateCluster};
 pub use database::Database;
 pub use query::{OutputFormat, write_query};
+#[cfg(test)]
+pub(crate) use session::silent_server;
 pub use session::{CONNECT_DEADLINE, answered, connect, no_answer};
 
 /// Why PostgreSQL cannot be used. Each message names the cure.

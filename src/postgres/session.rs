@@ -41,6 +41,28 @@ pub fn no_answer(waited: Duration) -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, what))
 }
 
+/// A server that lets everyone in and never answers a question, for tests.
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) async fn silent_server() -> PgConnectOptions {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut asked = [0; 1024];
+                let _ = client.read(&mut asked).await;
+                // AuthenticationOk, ReadyForQuery.
+                let _ = client.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").await;
+                while client.read(&mut asked).await.is_ok_and(|length| length > 0) {}
+            });
+        }
+    });
+    PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(port).ssl_mode(sqlx::postgres::PgSslMode::Disable)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

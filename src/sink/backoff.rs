@@ -62,7 +62,7 @@ impl Patience {
 
     /// Does `work`, for `deadline` at most; once it is to drain, not beyond the time given for that. None when it did not
     /// end.
-    pub(super) async fn within<T>(&self, deadline: Duration, work: impl Future<Output = T>) -> Option<T> {
+    pub(super) async fn within<T>(&mut self, deadline: Duration, work: impl Future<Output = T>) -> Option<T> {
         let mut shutdown = self.shutdown.clone();
         let drained = async {
             shutdown.reached(Stage::Drain).await;
@@ -76,7 +76,10 @@ impl Patience {
             biased;
             done = work => Some(done),
             () = tokio::time::sleep(deadline) => None,
-            () = drained => None,
+            () = drained => {
+                self.drain_deadline.get_or_insert_with(Instant::now);
+                None
+            }
         }
     }
 

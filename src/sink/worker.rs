@@ -252,7 +252,7 @@ impl Worker {
         &mut self,
         prepared: &Prepared<'_>,
         processed_at: Micros,
-        patience: &Patience,
+        patience: &mut Patience,
     ) -> Result<(), Failure> {
         let context = Context {
             topic_ref: self.settings.topic_ref,
