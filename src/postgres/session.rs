@@ -1,4 +1,4 @@
-//! A connection that answers in time.
+//! A connection that answers in time, and is a session of its own: not one that a pooler lends to others in between.
 //!
 //! A peer that has vanished without a word (a failover, a NAT that forgot, a stopped server) looks like one that thinks.
 //! sqlx sets no TCP keepalive and offers no way to, so every wait for PostgreSQL has a deadline of ours.
@@ -7,7 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, Row};
 
 /// Longest wait for a new connection; a caller that waits for a server tries again.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -39,6 +39,77 @@ where
 pub fn no_answer(waited: Duration) -> sqlx::Error {
     let what = format!("no answer within {waited:.1?}, the connection is given up");
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, what))
+}
+
+/// Why a connection is of no use. Locks, the search path and the backend's pid must be ours from statement to statement.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The start-up option was dropped, or the schema is not there or not for us.
+    #[error(
+        "the session uses schema {found:?} instead of {asked:?}: either a connection pooler drops the search_path, then \
+         connect to PostgreSQL directly, or pool sessions and `alter role USER set search_path = {asked}`; or this user \
+         may not use the schema, then `grant usage, create on schema {asked} to USER`"
+    )]
+    OtherSchema {
+        /// With which tables are found.
+        asked: String,
+        /// What unqualified names mean in this session; empty for nothing.
+        found: String,
+    },
+    /// One connection, several backends.
+    #[error(
+        "one connection was served by the backends {first} and {second}: a connection pooler in transaction mode is in \
+         between, which would lose locks and progress; connect to PostgreSQL directly, or let it pool sessions"
+    )]
+    Pooled {
+        /// A backend's pid.
+        first: i32,
+        /// Another backend's.
+        second: i32,
+    },
+    /// PostgreSQL's answer.
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+}
+
+/// Checks that unqualified names mean tables of `asked`.
+///
+/// # Errors
+/// [`SessionError::OtherSchema`].
+pub async fn check_schema(connection: &mut PgConnection, asked: &str) -> Result<(), SessionError> {
+    let sql = "select coalesce(current_schema()::text, '')";
+    let found: String = sqlx::raw_sql(sql).fetch_one(connection).await?.try_get(0)?;
+    if found == asked { Ok(()) } else { Err(SessionError::OtherSchema { asked: asked.to_owned(), found }) }
+}
+
+/// Checks that two transactions of a connection are served by one backend, while another connection holds a backend.
+///
+/// # Errors
+/// [`SessionError::Pooled`].
+pub(super) async fn check_backend(
+    connection: &mut PgConnection,
+    options: &PgConnectOptions,
+) -> Result<(), SessionError> {
+    let first = backend_pid(connection).await?;
+    // A pooler would give the backend that has just become free to whoever asks next.
+    let mut other = PgConnection::connect_with(options).await?;
+    let mut held = other.begin().await?;
+    backend_pid(&mut held).await?;
+    let second = backend_pid(connection).await?;
+    held.rollback().await?;
+    other.close().await?;
+    if first == second { Ok(()) } else { Err(SessionError::Pooled { first, second }) }
+}
+
+/// The backend that serves this statement; by the simple protocol, as a prepared statement would be lost on the way to
+/// another backend.
+pub async fn backend_pid(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
+    sqlx::raw_sql("select pg_backend_pid()").fetch_one(connection).await?.try_get(0)
+}
+
+/// The schema that connections ask for with [`PgConnectOptions::options`].
+pub fn search_path(options: &PgConnectOptions) -> Option<&str> {
+    options.get_options()?.split_whitespace().filter_map(|option| option.strip_prefix("search_path=")).next_back()
 }
 
 /// A server that lets everyone in and never answers a question, for tests.

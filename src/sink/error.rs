@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::postgres::SessionError;
+
 /// What to do about an error of PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -40,6 +42,9 @@ pub enum SinkError {
     /// PostgreSQL answered with an error, or did not answer.
     #[error("PostgreSQL: {0}")]
     Database(#[from] sqlx::Error),
+    /// A connection that is not ours alone.
+    #[error("cannot write to PostgreSQL: {0}")]
+    Session(SessionError),
     /// PostgreSQL was away for longer than the caller could wait.
     #[error(
         "PostgreSQL was not reachable until it was time to stop; {messages} messages read from Kafka are not \
@@ -78,7 +83,19 @@ impl SinkError {
         match self {
             SinkError::Database(error) => classify(error),
             SinkError::GaveUp { .. } | SinkError::Locked { .. } => Class::Outage,
-            SinkError::Broken { .. } | SinkError::OtherGroup { .. } | SinkError::OtherCluster { .. } => Class::Broken,
+            SinkError::Session(_)
+            | SinkError::Broken { .. }
+            | SinkError::OtherGroup { .. }
+            | SinkError::OtherCluster { .. } => Class::Broken,
+        }
+    }
+}
+
+impl From<SessionError> for SinkError {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Sql(error) => SinkError::Database(error),
+            error => SinkError::Session(error),
         }
     }
 }

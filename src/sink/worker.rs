@@ -18,7 +18,7 @@ use super::values::Time;
 use super::write::{Context, Failure, SeenCommit, read_progress, write, write_seen_commits};
 use crate::clock::{Micros, SharedClock};
 use crate::metrics::SINK_RETRIES_TOTAL;
-use crate::postgres::{answered, connect, no_answer};
+use crate::postgres::{SessionError, answered, backend_pid, check_schema, connect, no_answer, search_path};
 
 /// Commits that wait to be written down, at most; a busy worker writes them with its next transaction.
 const SEEN_COMMITS_MAX: usize = 10_000;
@@ -102,7 +102,7 @@ impl Worker {
         // A slow batch shows in the latencies; a line for each statement helps nobody.
         settings.database = settings.database.disable_statement_logging();
         let mut connection = connect(&settings.database, deadlines.connect).await?;
-        let backend = answered(deadlines.transaction, Backend::of(&mut connection)).await?;
+        let backend = answered(deadlines.transaction, begin_session(&mut connection, &settings.database)).await?;
         Ok(Worker {
             settings,
             deadlines,
@@ -342,7 +342,7 @@ impl Worker {
     }
 
     async fn renew(&self, mut connection: PgConnection) -> Result<(PgConnection, Backend), SinkError> {
-        let backend = Backend::of(&mut connection).await?;
+        let backend = begin_session(&mut connection, &self.settings.database).await?;
         // Out of reach is not gone: the old backend may hold locks of a claim or a batch, for as long as TCP is patient.
         self.backend.terminate(&mut connection).await?;
         let owned: Vec<(i32, i64)> = self.owned.iter().map(|(partition, owned)| (*partition, owned.epoch)).collect();
@@ -391,6 +391,19 @@ impl Worker {
             }
         }
     }
+}
+
+/// The backend of a new connection, if it serves this connection alone, with the schema that was asked for.
+async fn begin_session(connection: &mut PgConnection, options: &PgConnectOptions) -> Result<Backend, SinkError> {
+    let backend = Backend::of(connection).await?;
+    if let Some(schema) = search_path(options) {
+        check_schema(connection, schema).await?;
+    }
+    let second = backend_pid(connection).await?;
+    if second != backend.pid {
+        return Err(SessionError::Pooled { first: backend.pid, second }.into());
+    }
+    Ok(backend)
 }
 
 fn not_connected() -> sqlx::Error {
