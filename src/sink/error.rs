@@ -51,6 +51,13 @@ pub enum SinkError {
              stored, the next start reads them again. The last error was: {last}"
     )]
     GaveUp { messages: usize, last: sqlx::Error },
+    /// More came in than a batch can hold.
+    #[error(
+        "a batch has grown to {messages} messages of {bytes} bytes while PostgreSQL was busy, and more came; none of \
+             them are stored, the next start reads them again. Let librdkafka read ahead less, with \
+             queued.max.messages.kbytes"
+    )]
+    BatchTooLarge { messages: usize, bytes: usize },
     /// The books are not what this worker wrote.
     #[error(
         "broken invariant on topic_ref {topic_ref}: {what}; nothing of this batch was stored. Did something else \
@@ -84,6 +91,7 @@ impl SinkError {
             SinkError::Database(error) => classify(error),
             SinkError::GaveUp { .. } | SinkError::Locked { .. } => Class::Outage,
             SinkError::Session(_)
+            | SinkError::BatchTooLarge { .. }
             | SinkError::Broken { .. }
             | SinkError::OtherGroup { .. }
             | SinkError::OtherCluster { .. } => Class::Broken,

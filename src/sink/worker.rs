@@ -153,8 +153,9 @@ impl Worker {
     ///
     /// # Errors
     /// [`SinkError::Broken`] when the books are not what this worker wrote, [`SinkError::GaveUp`] when PostgreSQL stayed
-    /// away until it was time to stop. Parts that were committed before the error stay committed.
+    /// away until it was time to stop, [`SinkError::BatchTooLarge`] before anything is stored. Parts that were committed before the error stay committed.
     pub async fn store(&mut self, batch: &Batch, patience: &mut Patience) -> Result<Committed, SinkError> {
+        batch.check_whole()?;
         self.register_runs(batch, patience).await?;
         let mut committed = Committed::default();
         let mut pending = vec![Part { batch, items: batch.items().iter().collect(), refused: None }];
