@@ -2,8 +2,8 @@
 //!
 //! Roles add, viewers read; nobody waits. Histograms are in microseconds, 3 significant digits.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -113,6 +113,8 @@ pub struct Progress {
     pub lag_messages: AtomicI64,
     /// Age of the oldest unapplied record in microseconds, 0 when caught up; -1: unknown.
     pub lag_us: AtomicI64,
+    /// PostgreSQL does not store at the moment.
+    pub database_away: Arc<AtomicBool>,
     /// Set by the first and moved by each later change of a counter of messages.
     busy: Mutex<Option<(Instant, Instant)>>,
     stages: [Mutex<StageLatencies>; 6],
@@ -137,6 +139,7 @@ impl Progress {
             dead_letters: AtomicU64::new(0),
             lag_messages: AtomicI64::new(-1),
             lag_us: AtomicI64::new(-1),
+            database_away: Arc::default(),
             busy: Mutex::new(None),
             stages: std::array::from_fn(|_| Mutex::new(StageLatencies::new())),
             samples: broadcast::channel(1024).0,

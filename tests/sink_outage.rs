@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use finstream::shutdown::Stage;
-use finstream::sink::{SinkError, Worker};
+use finstream::sink::{Deadlines, Patience, SinkError, Worker};
 use sink_support::{Schema, message, patience, purchase, purchases};
 use sqlx::{Connection, PgConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,8 +19,17 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 const PASS: u8 = 0;
 const BREAK_BEFORE_COMMIT: u8 = 1;
 const BREAK_AFTER_COMMIT: u8 = 2;
+/// Takes the COMMIT and says nothing any more; PostgreSQL never sees it, and keeps the session with its locks.
+const SWALLOW_COMMIT: u8 = 3;
+/// PostgreSQL commits; its answer, and all that follows, is swallowed.
+const SWALLOW_ANSWER: u8 = 4;
+/// As the first, at the next bytes, whatever they are.
+const SWALLOW_NEXT: u8 = 5;
 
-/// Sits between a worker and PostgreSQL; breaks one connection at its COMMIT. Returns its port.
+/// Long enough for a worker that sends two or three statements to a server on this machine.
+const SHORT: Deadlines = Deadlines { connect: Duration::from_secs(5), transaction: Duration::from_secs(1) };
+
+/// Sits between a worker and PostgreSQL; breaks or silences one connection at its COMMIT. Returns its port.
 async fn proxy(schema: &Schema, mode: Arc<AtomicU8>) -> u16 {
     let socket = schema.socket();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -41,15 +50,22 @@ async fn relay(mut client: TcpStream, mut server: UnixStream, mode: Arc<AtomicU8
             read = client.read(&mut from_client) => {
                 let Ok(length @ 1..) = read else { return };
                 let is_commit = from_client[..length].windows(7).any(|window| window == b"COMMIT\0");
-                let mode = if is_commit { mode.swap(PASS, Ordering::SeqCst) } else { PASS };
-                if mode == BREAK_BEFORE_COMMIT {
-                    return;
+                let is_due = is_commit || mode.load(Ordering::SeqCst) == SWALLOW_NEXT;
+                let mode = if is_due { mode.swap(PASS, Ordering::SeqCst) } else { PASS };
+                match mode {
+                    BREAK_BEFORE_COMMIT => return,
+                    // Both sockets stay open: neither side is told that the other is out of reach.
+                    SWALLOW_COMMIT | SWALLOW_NEXT => return std::future::pending().await,
+                    _ => {}
                 }
                 server.write_all(&from_client[..length]).await.unwrap();
-                if mode == BREAK_AFTER_COMMIT {
+                if mode == BREAK_AFTER_COMMIT || mode == SWALLOW_ANSWER {
                     // The answer says that it is committed; the client never hears it.
                     let answered = server.read(&mut from_server).await.unwrap();
                     assert!(answered > 0);
+                    if mode == SWALLOW_ANSWER {
+                        return std::future::pending().await;
+                    }
                     return;
                 }
             }
@@ -74,7 +90,7 @@ async fn worker_behind_proxy(schema: &Schema, topic_ref: i32, mode: Arc<AtomicU8
         .username("postgres")
         .database("postgres")
         .options([("search_path", &schema.name)]);
-    let mut worker = Worker::connect(settings).await.unwrap();
+    let mut worker = Worker::connect(settings, SHORT).await.unwrap();
     worker.claim(&[0, 1], &mut patience().1).await.unwrap();
     worker
 }
@@ -101,6 +117,82 @@ async fn a_commit_whose_answer_is_lost_is_recognised_and_not_repeated() {
         assert_eq!(schema.rows("select count(*) from dead_letters").await, ["0"]);
         assert_eq!(breaker.load(Ordering::SeqCst), PASS, "the proxy saw no COMMIT");
     }
+}
+
+#[tokio::test]
+async fn a_session_that_falls_silent_is_given_up_and_its_batch_is_stored_once() {
+    for (mode, is_claimed_first) in
+        [(SWALLOW_COMMIT, true), (SWALLOW_ANSWER, true), (SWALLOW_NEXT, true), (SWALLOW_COMMIT, false)]
+    {
+        let schema = Schema::create().await;
+        let topic_ref = schema.stream(2).await;
+        let relay = Arc::new(AtomicU8::new(PASS));
+        let mut worker = worker_behind_proxy(&schema, topic_ref, relay.clone()).await;
+        let (_trigger, mut patience) = patience();
+        worker.store(&purchases(0, 0..5, "ann"), &mut patience).await.unwrap();
+        let silent = worker.backend();
+        relay.store(mode, Ordering::SeqCst);
+        if !is_claimed_first {
+            // The claim's COMMIT is lost: its lock is held by a backend that no row names.
+            worker.release(&[0, 1]);
+            worker.claim(&[0, 1], &mut patience).await.unwrap();
+        }
+        let committed = worker.store(&purchases(0, 5..9, "ann"), &mut patience).await.unwrap();
+        assert_eq!(committed.next_offsets, [(0, 9), (1, 0)], "mode {mode}");
+        let unseen = committed.parts.iter().filter(|part| part.committed_at.is_none()).count();
+        assert_eq!(unseen, usize::from(mode == SWALLOW_ANSWER), "mode {mode}");
+        worker.store(&purchases(0, 9..10, "ann"), &mut patience).await.unwrap();
+        assert_eq!(schema.rows("select user_id, purchases from user_totals").await, ["ann 10"], "mode {mode}");
+        assert_eq!(schema.rows("select count(*) from messages").await, ["10"]);
+        assert_eq!(relay.load(Ordering::SeqCst), PASS, "the relay swallowed nothing");
+        assert_ne!(worker.backend(), silent);
+        // Out of reach, but not left behind with its locks.
+        let sql = format!("select pid from pg_stat_activity where pid = {}", silent.pid);
+        while !schema.rows(&sql).await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_needs_longer_than_its_deadline_is_not_started_over_for_ever() {
+    let schema = Schema::create().await;
+    let topic_ref = schema.stream(1).await;
+    schema
+        .execute(
+            "create function slow() returns trigger language plpgsql as
+                 'begin perform pg_sleep(1.5); return new; end';
+             create trigger slow before insert on batches for each row execute function slow()",
+        )
+        .await;
+    let mut worker = worker_behind_proxy(&schema, topic_ref, Arc::new(AtomicU8::new(PASS))).await;
+    for offset in 0..2 {
+        worker.store(&purchases(0, offset..offset + 1, "ann"), &mut patience().1).await.unwrap();
+    }
+    assert_eq!(schema.rows("select purchases from user_totals").await, ["2"]);
+}
+
+#[tokio::test]
+async fn a_silent_session_does_not_hold_up_the_end_beyond_the_time_for_draining() {
+    let schema = Schema::create().await;
+    let topic_ref = schema.stream(2).await;
+    let relay = Arc::new(AtomicU8::new(PASS));
+    let mut worker = worker_behind_proxy(&schema, topic_ref, relay.clone()).await;
+    let (trigger, shutdown) = finstream::shutdown::channel();
+    let mut patience = Patience::new(shutdown, Duration::from_millis(50));
+    worker.store(&purchases(0, 0..1, "ann"), &mut patience).await.unwrap();
+    relay.store(SWALLOW_COMMIT, Ordering::SeqCst);
+    let batch = purchases(0, 1..4, "ann");
+    let began = Instant::now();
+    let swallowed = async {
+        while relay.load(Ordering::SeqCst) != PASS {
+            tokio::task::yield_now().await;
+        }
+        trigger.raise(Stage::Drain);
+    };
+    let (stored, ()) = tokio::join!(worker.store(&batch, &mut patience), swallowed);
+    assert!(matches!(stored, Err(SinkError::GaveUp { messages: 3, .. })), "{stored:?}");
+    assert!(began.elapsed() < SHORT.transaction, "{:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -131,7 +223,7 @@ async fn a_database_that_refuses_to_write_is_waited_for_and_makes_no_dead_letter
         .await;
     let mut settings = schema.worker_settings(topic_ref, "i");
     settings.database = settings.database.username(&role);
-    let mut worker = Worker::connect(settings).await.unwrap();
+    let mut worker = Worker::connect(settings, Deadlines::default()).await.unwrap();
     worker.claim(&[0], &mut patience().1).await.unwrap();
     // Permission (42501): the sink may not write totals any more.
     schema.execute(&format!("revoke all on user_aggregates from {role}")).await;

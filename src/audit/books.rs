@@ -1,6 +1,7 @@
 //! What is known of each message by (run, sequence): a byte of marks and a hash of what was to be sent.
 //!
-//! Nine bytes a message of a ledger, about a bit a message of a foreign run, so that tens of millions fit.
+//! A byte a message of a ledger, eight more while the log can still show it, about a bit a message of a foreign run: the
+//! log's limits bound the larger part, the ledgers' age the smaller one.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -53,8 +54,11 @@ pub(super) struct Run {
     pub damaged: bool,
     /// By sequence.
     pub marks: Vec<u8>,
-    /// By sequence: a hash of user, currency and amount.
+    /// A hash of user, currency and amount, by sequence from `intents_from` on: of what the log can still show.
     intents: Vec<u64>,
+    intents_from: usize,
+    /// The first sequence that was acknowledged at a place that the log still holds.
+    visible_from: i64,
     /// Of a foreign run: which sequences the log has shown.
     pages: HashMap<i64, Box<[u64; 64]>>,
 }
@@ -86,6 +90,7 @@ impl Books {
         &mut self,
         dirs: &[PathBuf],
         topic: &str,
+        log_starts: &HashMap<i32, i64>,
         book: &mut Notebook,
     ) -> Result<(), AuditError> {
         for dir in dirs {
@@ -100,7 +105,7 @@ impl Books {
                 run.ledger = Some(dir.clone());
                 run.wrote_to = record.cluster_id;
                 run.live = reader.is_being_written(record.run);
-                let read = reader.read_outcomes(record.run, |outcome| run.told(outcome));
+                let read = reader.read_outcomes(record.run, |outcome| run.told(outcome, log_starts));
                 run.survive(read, book)?;
             }
         }
@@ -112,6 +117,10 @@ impl Books {
         for run in &mut self.runs {
             let Some(dir) = run.ledger.clone() else { continue };
             run.elsewhere = run.wrote_to.is_some() && cluster_id.is_some() && run.wrote_to.as_deref() != cluster_id;
+            if run.elsewhere {
+                // Its offsets are another log's.
+                run.visible_from = 0;
+            }
             let read = LedgerReader::new(&dir).read_intents(run.id, |intent| run.meant(&intent));
             run.survive(read, book)?;
             book.counts.intended += run.marks.iter().filter(|marks| **marks & INTENDED != 0).count() as u64;
@@ -135,6 +144,8 @@ impl Books {
             damaged: false,
             marks: Vec::new(),
             intents: Vec::new(),
+            intents_from: 0,
+            visible_from: i64::MAX,
             pages: HashMap::new(),
         });
         self.index.insert(id, place);
@@ -185,7 +196,8 @@ impl Books {
         let run = &self.runs[id.0 as usize];
         let sequence = usize::try_from(id.1).ok()?;
         let intended = run.marks.get(sequence)? & INTENDED != 0;
-        intended.then(|| run.intents.get(sequence) == Some(&hash(user_id, currency, amount)))
+        let intent = run.intents.get(sequence.checked_sub(run.intents_from)?)?;
+        intended.then(|| *intent == hash(user_id, currency, amount))
     }
 
     /// Adds marks to a message of a ledger; foreign ones have none.
@@ -212,7 +224,12 @@ impl Books {
 }
 
 impl Run {
-    fn told(&mut self, outcome: Outcome) {
+    fn told(&mut self, outcome: Outcome, log_starts: &HashMap<i32, i64>) {
+        if let Outcome::Acknowledged { sequence, partition, offset } = outcome
+            && log_starts.get(&partition).is_none_or(|start| offset >= *start)
+        {
+            self.visible_from = self.visible_from.min(sequence);
+        }
         // The last outcome holds.
         let (sequence, acknowledged) = match outcome {
             Outcome::Acknowledged { sequence, .. } => (sequence, true),
@@ -224,15 +241,24 @@ impl Run {
     }
 
     fn meant(&mut self, intent: &Intent<'_>) {
-        if let Some(marks) = self.grow(intent.sequence) {
-            *marks |= INTENDED;
-            // `grow` has checked the sequence.
-            let place = intent.sequence as usize;
-            if self.intents.len() <= place {
-                self.intents.resize(self.marks.len().max(place + 1), 0);
+        let visible_from = self.visible_from;
+        let Some(marks) = self.grow(intent.sequence) else { return };
+        *marks |= INTENDED;
+        // What was not acknowledged may be anywhere in the log.
+        let is_visible = *marks & ACKNOWLEDGED == 0 || intent.sequence >= visible_from;
+        // `grow` has checked the sequence.
+        let sequence = intent.sequence as usize;
+        if self.intents.is_empty() {
+            if !is_visible {
+                return;
             }
-            self.intents[place] = hash(intent.user_id, intent.currency, intent.amount);
+            self.intents_from = sequence;
         }
+        let Some(place) = sequence.checked_sub(self.intents_from) else { return };
+        if self.intents.len() <= place {
+            self.intents.resize((self.marks.len() - self.intents_from).max(place + 1), 0);
+        }
+        self.intents[place] = hash(intent.user_id, intent.currency, intent.amount);
     }
 
     fn grow(&mut self, sequence: i64) -> Option<&mut u8> {
@@ -285,4 +311,33 @@ fn hash(user_id: &str, currency: Currency, amount: Decimal) -> u64 {
     // 1.5 and 1.50 are the same money.
     (user_id, currency, amount.normalize()).hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_intents_that_the_log_can_still_show_are_kept_for_comparison() {
+        let log_starts = HashMap::from([(0, 900), (1, 100)]);
+        // (sequence without an answer, hashes kept, first of them): offsets are sequences, all in partition 0.
+        for (unanswered, kept, from) in [(None, 100, 900), (Some(950), 100, 900), (Some(400), 600, 400)] {
+            let mut books = Books::default();
+            let place = books.place(RunId(uuid::Uuid::from_u128(1)));
+            let run = &mut books.runs[place as usize];
+            for sequence in (0..1000).filter(|sequence| Some(*sequence) != unanswered) {
+                run.told(Outcome::Acknowledged { sequence, partition: 0, offset: sequence }, &log_starts);
+            }
+            for sequence in 0..1000 {
+                let amount = Decimal::from(sequence);
+                run.meant(&Intent { sequence, user_id: "ann", currency: Currency::USD, amount });
+            }
+            assert_eq!((run.intents.len(), run.intents_from), (kept, from), "{unanswered:?}");
+            let agrees = |sequence: i64, amount: i64| {
+                books.agrees((place, sequence), "ann", Currency::USD, Decimal::from(amount))
+            };
+            assert_eq!((agrees(999, 999), agrees(from as i64, 1)), (Some(true), Some(false)));
+            assert_eq!((agrees(from as i64, from as i64), agrees(399, 399)), (Some(true), None));
+        }
+    }
 }

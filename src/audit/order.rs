@@ -26,8 +26,10 @@ pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) ->
     let topic_of_books = topic.clone();
     let opened = tokio::task::spawn_blocking(move || {
         let (mut books, mut book) = (Books::default(), Notebook::default());
-        books.read_outcomes(&ledger_dirs, &topic_of_books, &mut book)?;
         let log = LogReader::open(&kafka)?;
+        // Starts only move on: what is below them now will not be seen in the log.
+        let log_starts = log.ranges()?.iter().map(|range| (range.partition, range.start)).collect();
+        books.read_outcomes(&ledger_dirs, &topic_of_books, &log_starts, &mut book)?;
         let ranges = log.ranges()?;
         let cluster_id = log.cluster_id();
         books.read_intents(cluster_id.as_deref(), &mut book)?;

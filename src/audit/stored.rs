@@ -1,6 +1,7 @@
 //! PostgreSQL's side: one repeatable-read snapshot, handed over piece by piece in the order of the comparison.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use sqlx::postgres::PgRow;
@@ -9,9 +10,13 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::AuditError;
-use crate::postgres::Database;
+use crate::postgres::{Database, answered};
 use crate::transaction::RunId;
 
+/// Longest wait for the answer to a small question.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+/// Longest wait for the next row: the server may have to sort or to look through all of a large table first.
+const ROW_DEADLINE: Duration = Duration::from_secs(600);
 /// Rows of one piece.
 const PIECE_ROWS: usize = 4096;
 /// Pieces that wait for the comparison, at most.
@@ -98,33 +103,40 @@ pub(super) struct Overview {
 /// An open snapshot.
 pub(super) struct Snapshot {
     connection: PgConnection,
+    row_deadline: Duration,
     pub overview: Overview,
 }
 
 /// Offsets applied now, for waiting; empty when the topic is not known yet.
 pub(super) async fn applied(database: &Database, topic: &str) -> Result<HashMap<i32, i64>, AuditError> {
     let mut connection = database.named("finstream verify").connect().await?;
-    let rows: Vec<(i32, i64)> = sqlx::query_as(
+    let rows = sqlx::query_as(
         "select p.partition, p.next_offset from partition_offsets p join streams s using (topic_ref)
          where s.topic = $1 and s.retired_at is null",
     )
     .bind(topic)
-    .fetch_all(&mut connection)
-    .await?;
-    connection.close().await?;
+    .fetch_all(&mut connection);
+    let rows: Vec<(i32, i64)> = answered(ANSWER_DEADLINE, rows).await?;
+    answered(ANSWER_DEADLINE, connection.close()).await?;
     Ok(rows.into_iter().collect())
 }
 
 impl Snapshot {
     pub(super) async fn open(database: &Database, topic: &str) -> Result<Snapshot, AuditError> {
         let mut connection = database.named("finstream verify").connect().await?;
+        let overview = answered(ANSWER_DEADLINE, Self::look_over(&mut connection, topic)).await?;
+        Ok(Snapshot { connection, row_deadline: ROW_DEADLINE, overview })
+    }
+
+    /// Begins the snapshot and reads the small things.
+    async fn look_over(connection: &mut PgConnection, topic: &str) -> Result<Overview, AuditError> {
         connection.execute("begin isolation level repeatable read read only").await?;
         let mut overview = Overview::default();
         let lives: Vec<(i32, String, bool)> = sqlx::query_as(
             "select topic_ref, cluster_id, retired_at is null from streams where topic = $1 order by topic_ref",
         )
         .bind(topic)
-        .fetch_all(&mut connection)
+        .fetch_all(&mut *connection)
         .await?;
         for (topic_ref, cluster_id, current) in lives {
             if current {
@@ -138,7 +150,7 @@ impl Snapshot {
             "select partition, first_offset, next_offset, messages from partition_offsets where topic_ref = $1",
         )
         .bind(overview.topic_ref)
-        .fetch_all(&mut connection)
+        .fetch_all(&mut *connection)
         .await?;
         for (partition, first_offset, next_offset, messages) in offsets {
             let state = PartitionState { first_offset, next_offset, messages, skipped: Vec::new() };
@@ -154,15 +166,15 @@ impl Snapshot {
         )
         .bind(overview.topic_ref)
         .bind(topic)
-        .fetch_all(&mut connection)
+        .fetch_all(&mut *connection)
         .await?;
         for (partition, from, to) in skipped {
             overview.partitions.entry(partition).or_default().skipped.push((from, to));
         }
         let runs: Vec<(i32, Uuid)> =
-            sqlx::query_as("select run_ref, run_id from runs").fetch_all(&mut connection).await?;
+            sqlx::query_as("select run_ref, run_id from runs").fetch_all(&mut *connection).await?;
         overview.runs = runs.into_iter().map(|(run_ref, id)| (run_ref, RunId(id))).collect();
-        Ok(Snapshot { connection, overview })
+        Ok(overview)
     }
 
     /// Sends everything; ends early, without an error, when nobody listens any more.
@@ -171,8 +183,8 @@ impl Snapshot {
             Err(Stop::Error(error)) => Err(error),
             Err(Stop::Unheard) => Ok(()),
             Ok(()) => {
-                self.connection.execute("commit").await?;
-                self.connection.close().await?;
+                answered(ANSWER_DEADLINE, self.connection.execute("commit")).await?;
+                answered(ANSWER_DEADLINE, self.connection.close()).await?;
                 Ok(())
             }
         }
@@ -187,7 +199,7 @@ impl Snapshot {
         let topic_ref = self.overview.topic_ref.unwrap_or(0);
         for partition in partitions {
             let letters = sqlx::query(DEAD_LETTERS).bind(topic_ref).bind(partition);
-            let letters = letters.fetch_all(&mut self.connection).await?;
+            let letters = answered(self.row_deadline, letters.fetch_all(&mut self.connection)).await?;
             let letters = letters.iter().map(message).collect::<Result<Vec<_>, _>>()?;
             send(pieces, Piece::DeadLetters(letters)).await?;
             self.messages(ROWS, topic_ref, *partition, pieces, Piece::Rows).await?;
@@ -221,7 +233,7 @@ impl Snapshot {
     ) -> Result<(), Stop> {
         let mut rows = sqlx::query(sql).bind(topic_ref).bind(partition).fetch(&mut self.connection);
         let mut piece = Vec::with_capacity(PIECE_ROWS);
-        while let Some(row) = rows.try_next().await? {
+        while let Some(row) = answered(self.row_deadline, rows.try_next()).await? {
             piece.push(read(&row)?);
             if piece.len() == PIECE_ROWS {
                 send(pieces, wrap(std::mem::replace(&mut piece, Vec::with_capacity(PIECE_ROWS)))).await?;
@@ -286,4 +298,21 @@ fn symbol(row: &PgRow) -> Result<StoredSymbol, sqlx::Error> {
         sums: [row.try_get(3)?, row.try_get(4)?, row.try_get(5)?],
         last: (row.try_get(6)?, row.try_get(7)?),
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::postgres::{PostgresError, connect, silent_server};
+
+    #[tokio::test]
+    async fn a_server_that_falls_silent_ends_the_audit_with_an_error() {
+        let connection = connect(&silent_server().await, Duration::from_secs(10)).await.unwrap();
+        let snapshot = Snapshot { connection, row_deadline: Duration::from_millis(20), overview: Overview::default() };
+        let (sender, _pieces) = mpsc::channel(PIECES_MAX);
+        let error = snapshot.feed(vec![0], sender).await.unwrap_err();
+        assert!(matches!(error, AuditError::Postgres(PostgresError::Sql(sqlx::Error::Io(_)))), "{error:?}");
+        assert!(error.to_string().contains("no answer within"), "{error}");
+    }
 }

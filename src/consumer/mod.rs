@@ -25,13 +25,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::error::KafkaError;
+use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, PgConnection};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::clock::SharedClock;
 use crate::config::ConsumerSettings;
+use crate::postgres::{self, CONNECT_DEADLINE};
 use crate::progress::Progress;
 use crate::shutdown::{self, Shutdown, Stage};
 use crate::sink::{Class, Mismatch, Patience, SinkError, WorkerSettings, check_schema_owner, open_stream, progress};
@@ -168,7 +169,7 @@ async fn explained(
     let ConsumerError::Mismatch(mut mismatch) = failure else { return failure };
     let (_trigger, shutdown) = shutdown::channel();
     let look = async {
-        let mut connection = PgConnection::connect_with(database).await.ok()?;
+        let mut connection = postgres::connect(database, CONNECT_DEADLINE).await.ok()?;
         let looked = look_at_topic(&settings.kafka, &mut connection, &mismatch.topic, topic_ref, &shutdown).await;
         looked.ok().flatten()?.partitions.into_iter().find(|found| found.partition == mismatch.partition)
     };
@@ -189,7 +190,7 @@ async fn connect(
     let mut patience = Patience::new(shutdown.clone(), settings.drain_timeout);
     let mut has_said_so = false;
     loop {
-        match PgConnection::connect_with(database).await.map_err(SinkError::from) {
+        match postgres::connect(database, CONNECT_DEADLINE).await.map_err(SinkError::from) {
             Ok(connection) => return Ok(Some(connection)),
             Err(error) if error.class() == Class::Outage => {
                 if !has_said_so {
@@ -224,7 +225,8 @@ impl Threads {
             settings.drain_timeout.min(SIGNAL_DRAIN_MAX),
         )
         .map_err(|error| ConsumerError::Kafka { what: "joining the consumer group".to_owned(), error })?;
-        let patience = Patience::new(shutdown.clone(), settings.drain_timeout.min(SIGNAL_DRAIN_MAX));
+        let patience = Patience::new(shutdown.clone(), settings.drain_timeout.min(SIGNAL_DRAIN_MAX))
+            .marking(shared.progress.database_away.clone());
         let for_writer = shared.clone();
         let writer = spawn("finstream-sink", move || {
             if let Err(error) = writer::run(worker, &for_writer, patience) {
@@ -340,9 +342,9 @@ impl Supervisor<'_> {
     async fn next_offsets(&self, connection: &mut Option<PgConnection>) -> Option<BTreeMap<i32, i64>> {
         let mut open = match connection.take() {
             Some(open) => open,
-            None => PgConnection::connect_with(self.database).await.ok()?,
+            None => postgres::connect(self.database, CONNECT_DEADLINE).await.ok()?,
         };
-        let partitions = progress(&mut open, self.topic_ref).await.ok()?;
+        let partitions = postgres::answered(CONNECT_DEADLINE, progress(&mut open, self.topic_ref)).await.ok()?;
         *connection = Some(open);
         Some(partitions.into_iter().map(|partition| (partition.partition, partition.next_offset)).collect())
     }

@@ -25,6 +25,8 @@ const RECORDS_PER_CHORES: u32 = 256;
 const PAUSE_AFTER: Duration = Duration::from_millis(500);
 /// How often the group's offsets follow what PostgreSQL holds.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// How often the ends of the log are asked for while fetching is paused.
+const LOOK_AT_ENDS_EVERY: Duration = Duration::from_secs(1);
 /// An end of a partition counts as drained when nothing followed for this long.
 const END_IS_QUIET_AFTER: Duration = Duration::from_millis(500);
 /// Longest wait for the group to take the partitions back when leaving.
@@ -43,6 +45,7 @@ pub(super) struct Poller {
     ends: Option<BTreeMap<i32, i64>>,
     committed: BTreeMap<i32, i64>,
     committed_at: Instant,
+    looked_at_ends: Instant,
     /// The trouble that was said last, so that it is said once.
     trouble: Option<RDKafkaErrorCode>,
 }
@@ -64,6 +67,7 @@ impl Poller {
             ends: None,
             committed: BTreeMap::new(),
             committed_at: Instant::now(),
+            looked_at_ends: Instant::now(),
             trouble: None,
         })
     }
@@ -139,10 +143,26 @@ impl Poller {
     fn press_back(&mut self) -> Result<(), ConsumerError> {
         let wait = if self.is_paused { Duration::ZERO } else { PAUSE_AFTER };
         let has_room = self.shared.handoff.wait_for_room(wait);
-        if has_room == self.is_paused {
-            self.set_paused(!has_room)?;
+        if !has_room {
+            // Each time: partitions may have come since, and those that are paused already do not mind.
+            self.set_paused(true)?;
+            self.look_at_ends();
+        } else if self.is_paused {
+            self.set_paused(false)?;
         }
         Ok(())
+    }
+
+    /// While nothing is fetched, nothing tells librdkafka's statistics where the log ends: the lag would stand still.
+    fn look_at_ends(&mut self) {
+        if self.looked_at_ends.elapsed() < LOOK_AT_ENDS_EVERY {
+            return;
+        }
+        self.looked_at_ends = Instant::now();
+        let numbers = self.shared.assignment().numbers();
+        // A broker that does not answer about one partition is not asked about the next.
+        let ends = numbers.into_iter().map_while(|number| Some((number, self.log_range(number)?.end)));
+        self.shared.set_log_ends(ends.collect::<Vec<_>>());
     }
 
     fn set_paused(&mut self, is_paused: bool) -> Result<(), ConsumerError> {

@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, PgConnection};
 use tokio::sync::watch;
 
 use super::client::producer_config;
 use super::setup::{admin, create_topic, is_there};
 use super::shared::Shared;
 use crate::config::KafkaSettings;
+use crate::postgres::{CONNECT_DEADLINE, answered, connect};
 use crate::progress::Sample;
 use crate::sink::{Changes, SinkError, read_changes, settle_changes};
 
@@ -31,6 +32,8 @@ const ROUND_WAIT_MAX: Duration = Duration::from_secs(10);
 const IDLE_WAIT: Duration = Duration::from_secs(1);
 /// Longest wait for a delivery report.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for PostgreSQL: a round may read very many totals, and nobody but readers of the topic waits for it.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 /// Time for the last totals at a clean stop; what is left is published by the next start.
 const LAST_ROUNDS_MAX: Duration = Duration::from_secs(2);
 
@@ -47,6 +50,7 @@ enum PublishError {
 pub(super) struct Publisher {
     kafka: KafkaSettings,
     database: PgConnectOptions,
+    answer_deadline: Duration,
     topic_ref: i32,
     shared: Arc<Shared>,
     topic: String,
@@ -67,7 +71,17 @@ enum Round {
 impl Publisher {
     pub(super) fn new(kafka: KafkaSettings, database: PgConnectOptions, topic_ref: i32, shared: Arc<Shared>) -> Self {
         let topic = kafka.aggregates_topic();
-        Publisher { kafka, database, topic_ref, shared, topic, connection: None, producer: None, has_trouble: false }
+        Publisher {
+            kafka,
+            database,
+            answer_deadline: ANSWER_DEADLINE,
+            topic_ref,
+            shared,
+            topic,
+            connection: None,
+            producer: None,
+            has_trouble: false,
+        }
     }
 
     /// Runs until `stop` is set or its sender is gone; then publishes what is left, for a bounded time.
@@ -78,7 +92,11 @@ impl Publisher {
             let epoch = *owns.borrow_and_update();
             last_epoch = epoch.or(last_epoch);
             let wait = match epoch {
-                Some(epoch) => self.round(epoch).await,
+                Some(epoch) => tokio::select! {
+                    wait = self.round(epoch) => wait,
+                    // This round had the time of the last ones: PostgreSQL or Kafka does not answer.
+                    () = stopped_for(&mut stop, LAST_ROUNDS_MAX) => return,
+                },
                 None => Duration::MAX,
             };
             tokio::select! {
@@ -105,7 +123,10 @@ impl Publisher {
                 self.has_trouble = false;
                 (started.elapsed() * WAIT_PER_ROUND_TIME).clamp(ROUND_WAIT_MIN, ROUND_WAIT_MAX)
             }
-            Ok(Round::NothingChanged | Round::Fenced) => IDLE_WAIT,
+            Ok(Round::NothingChanged | Round::Fenced) => {
+                self.has_trouble = false;
+                IDLE_WAIT
+            }
             Err(error) => {
                 self.connection = None;
                 if !self.has_trouble {
@@ -124,9 +145,10 @@ impl Publisher {
     async fn publish(&mut self, epoch: i64) -> Result<Round, PublishError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => PgConnection::connect_with(&self.database).await.map_err(SinkError::from)?,
+            None => connect(&self.database, CONNECT_DEADLINE).await.map_err(SinkError::from)?,
         };
-        let changes = match read_changes(&mut connection, self.topic_ref, epoch).await? {
+        let changes = match answered(self.answer_deadline, read_changes(&mut connection, self.topic_ref, epoch)).await?
+        {
             None => return Ok(Round::Fenced),
             Some(changes) if changes.is_empty() => {
                 self.connection = Some(connection);
@@ -135,7 +157,7 @@ impl Publisher {
             Some(changes) => changes,
         };
         self.send(&changes).await?;
-        settle_changes(&mut connection, &changes).await?;
+        answered(self.answer_deadline, settle_changes(&mut connection, &changes)).await?;
         self.connection = Some(connection);
         Ok(Round::Published)
     }
@@ -178,9 +200,43 @@ impl Publisher {
     }
 }
 
+/// Resolves `time` after `stop` was set or its sender is gone.
+async fn stopped_for(stop: &mut watch::Receiver<bool>, time: Duration) {
+    let _ = stop.wait_for(|stop| *stop).await;
+    tokio::time::sleep(time).await;
+}
+
 async fn sleep(wait: Duration) {
     if wait == Duration::MAX {
         std::future::pending::<()>().await;
     }
     tokio::time::sleep(wait).await;
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::consumer::handoff::{Handoff, Limits};
+    use crate::postgres::silent_server;
+    use crate::progress::Progress;
+
+    #[tokio::test]
+    async fn a_server_that_falls_silent_ends_the_round_and_its_connection() {
+        let kafka = KafkaSettings {
+            brokers: "127.0.0.1:1".to_owned(),
+            properties: Vec::new(),
+            topic_prefix: String::new(),
+            partitions: 1,
+            replication_factor: None,
+        };
+        let handoff = Handoff::new(Limits { batch_messages_max: 1, batch_wait: Duration::ZERO });
+        let shared = Shared::new(String::new(), handoff, Arc::new(Progress::default()), Arc::new(SystemClock::new()));
+        let mut publisher = Publisher::new(kafka, silent_server().await, 1, Arc::new(shared));
+        publisher.answer_deadline = Duration::from_millis(20);
+        let error = publisher.publish(1).await.unwrap_err().to_string();
+        assert!(error.contains("no answer within"), "{error}");
+        assert!(publisher.connection.is_none());
+    }
 }

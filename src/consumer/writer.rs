@@ -25,7 +25,7 @@ pub(super) fn run(settings: WorkerSettings, shared: &Arc<Shared>, patience: Pati
 }
 
 async fn write(settings: WorkerSettings, shared: &Shared, mut patience: Patience) -> Result<(), SinkError> {
-    let mut worker = Worker::connect(settings).await?;
+    let mut worker = Worker::connect_patiently(settings, &mut patience).await?;
     loop {
         match shared.handoff.next_work(IDLE_AFTER) {
             Work::Request(Request::Claim(partitions, answer)) => {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError};
 use sqlx::{Connection, Executor};
 
+use super::session::{self, CONNECT_DEADLINE, SessionError};
 use super::{PostgresError, migrate};
 
 /// How long [`Database::prepare`] waits for a server that is starting or unreachable.
@@ -92,7 +93,7 @@ impl Database {
     /// # Errors
     /// `Unreachable`, with what to do.
     pub async fn connect(&self) -> Result<PgConnection, PostgresError> {
-        PgConnection::connect_with(&self.options).await.map_err(|error| self.unreachable(&error))
+        session::connect(&self.options, CONNECT_DEADLINE).await.map_err(|error| self.unreachable(&error))
     }
 
     /// Waits for the server, creates the schema and brings it up to date. Any number of processes may do so at once.
@@ -123,6 +124,8 @@ impl Database {
                 }
             }
         };
+        let checked = session::check_backend(&mut connection, &self.options);
+        session::answered(CONNECT_DEADLINE, checked).await.map_err(|error| self.unusable(error))?;
         migrate::run(&mut connection, self).await?;
         connection.close().await?;
         Ok(())
@@ -156,6 +159,14 @@ impl Database {
 
     fn unreachable(&self, error: &sqlx::Error) -> PostgresError {
         PostgresError::Unreachable { target: self.target.clone(), reason: explain(error) }
+    }
+
+    /// For a session that is not ours alone.
+    pub(super) fn unusable(&self, error: SessionError) -> PostgresError {
+        match error {
+            SessionError::Sql(error) => self.unreachable(&error),
+            error => PostgresError::Unreachable { target: self.target.clone(), reason: error.to_string() },
+        }
     }
 
     pub(super) fn schema_error(&self, reason: String) -> PostgresError {
@@ -209,6 +220,9 @@ fn explain(error: &sqlx::Error) -> String {
         Some("3D000") => "; create the database first: createdb NAME",
         Some("53300") => "; raise max_connections, or end other sessions",
         Some("42501") => "; grant it to this user, or use another one",
+        Some("08P01") if database.message().contains("startup parameter") => {
+            "; this is a connection pooler: connect to PostgreSQL directly"
+        }
         _ => "",
     };
     let code = database.try_downcast_ref::<PgDatabaseError>().map(|error| error.code()).unwrap_or_default();

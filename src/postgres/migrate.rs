@@ -1,4 +1,4 @@
-//! Migrations: refinery over sqlx's connection, under an advisory lock.
+//! Migrations: refinery over sqlx's connection, in one transaction, under an advisory lock.
 
 use refinery_core::traits::r#async::{AsyncQuery, AsyncTransaction};
 use refinery_core::{AsyncMigrate, Migration, Runner};
@@ -6,6 +6,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 
 use super::database::execute;
+use super::session::check_schema;
 use super::{Database, PostgresError};
 
 mod embedded {
@@ -17,12 +18,24 @@ const LOCK_CLASS: i32 = 0x66_69_6e_73;
 /// How long a second process waits for the one that migrates.
 const LOCK_PATIENCE_MS: u32 = 60_000;
 
-/// Creates the schema if there is none and applies what is missing. The locks end with the connection.
+/// Creates the schema if there is none and applies what is missing: all or nothing.
 pub(super) async fn run(connection: &mut PgConnection, database: &Database) -> Result<(), PostgresError> {
+    // Settings and lock end with the transaction, so that a connection that is lent to others carries none of them.
+    let mut transaction = connection.begin().await?;
+    migrate(&mut transaction, database).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+async fn migrate(connection: &mut PgConnection, database: &Database) -> Result<(), PostgresError> {
     let schema = &database.schema;
     // refinery itself takes no lock; advisory locks obey lock_timeout.
-    execute(connection, &format!("set lock_timeout = {LOCK_PATIENCE_MS}; set client_min_messages = warning")).await?;
-    execute(connection, &format!("select pg_advisory_lock({LOCK_CLASS}, hashtext('{schema}'))")).await.map_err(
+    execute(
+        connection,
+        &format!("set local lock_timeout = {LOCK_PATIENCE_MS}; set local client_min_messages = warning"),
+    )
+    .await?;
+    execute(connection, &format!("select pg_advisory_xact_lock({LOCK_CLASS}, hashtext('{schema}'))")).await.map_err(
         |error| {
             database.schema_error(format!(
                 "is being migrated by another finstream that does not finish ({error}); try again"
@@ -39,6 +52,7 @@ pub(super) async fn run(connection: &mut PgConnection, database: &Database) -> R
             ))
         })?;
     }
+    check_schema(connection, schema).await.map_err(|error| database.unusable(error))?;
     let runner = embedded::migrations::runner();
     refuse_newer(connection, database, &runner).await?;
     let applied = runner.run_async(&mut Migrator(&mut *connection)).await;
@@ -93,7 +107,7 @@ struct Migrator<'c>(&'c mut PgConnection);
 impl AsyncTransaction for Migrator<'_> {
     type Error = sqlx::Error;
 
-    /// All of the queries in one transaction, each by the simple protocol: a migration holds several statements.
+    /// All of the queries or none of them, each by the simple protocol: a migration holds several statements.
     async fn execute<'a, T: Iterator<Item = &'a str> + Send + 'a>(
         &'a mut self,
         queries: T,

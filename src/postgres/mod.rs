@@ -15,11 +15,17 @@ mod database;
 mod migrate;
 mod query;
 mod server;
+mod session;
 
 pub use binaries::Binaries;
 pub use cluster::{PgSettings, PrivateCluster};
 pub use database::Database;
 pub use query::{OutputFormat, write_query};
+#[cfg(test)]
+pub(crate) use session::silent_server;
+pub use session::{
+    CONNECT_DEADLINE, SessionError, answered, backend_pid, check_schema, connect, no_answer, search_path,
+};
 
 /// Why PostgreSQL cannot be used. Each message names the cure.
 #[derive(Debug, thiserror::Error)]

@@ -32,6 +32,9 @@ const READY_LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Between two looks whether the broker still stores.
 const BROKER_LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// Between two looks whether PostgreSQL stores.
+const READINESS_LOOK_EVERY: Duration = Duration::from_millis(250);
+
 /// The consumer role while it runs.
 pub(super) struct ConsumerTask {
     task: JoinHandle<Result<ConsumerReport, ConsumerError>>,
@@ -83,7 +86,13 @@ impl Pipeline {
                     tokio::time::sleep(READY_LOOK_EVERY).await;
                 }
                 readiness.ready("consumer");
-                std::future::pending().await
+                loop {
+                    tokio::time::sleep(READINESS_LOOK_EVERY).await;
+                    match progress.database_away.load(Ordering::Relaxed) {
+                        true => readiness.waiting("consumer", "PostgreSQL, which does not store"),
+                        false => readiness.ready("consumer"),
+                    }
+                }
             };
             tokio::select! {
                 ended = running => ended,

@@ -1,5 +1,7 @@
 //! How long to wait for PostgreSQL to come back.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -30,12 +32,19 @@ pub struct Patience {
     wait: Duration,
     drain_deadline: Option<Instant>,
     trouble: Option<Trouble>,
+    /// True while PostgreSQL does not store.
+    away: Arc<AtomicBool>,
 }
 
 impl Patience {
     /// Patience of a worker that stops with `shutdown`, and waits `drain_timeout` after it was asked to drain.
     pub fn new(shutdown: Shutdown, drain_timeout: Duration) -> Self {
-        Patience { shutdown, drain_timeout, wait: WAIT_MIN, drain_deadline: None, trouble: None }
+        Patience { shutdown, drain_timeout, wait: WAIT_MIN, drain_deadline: None, trouble: None, away: Arc::default() }
+    }
+
+    /// Shows in `away` whether PostgreSQL stores at the moment.
+    pub fn marking(self, away: Arc<AtomicBool>) -> Self {
+        Patience { away, ..self }
     }
 
     /// Waits before the next attempt, longer each time; false when it is time to give up.
@@ -60,6 +69,29 @@ impl Patience {
         }
     }
 
+    /// Does `work`, for `deadline` at most; once it is to drain, not beyond the time given for that. None when it did not
+    /// end.
+    pub(super) async fn within<T>(&mut self, deadline: Duration, work: impl Future<Output = T>) -> Option<T> {
+        let mut shutdown = self.shutdown.clone();
+        let drained = async {
+            shutdown.reached(Stage::Drain).await;
+            if !shutdown.requested() {
+                // The trigger is gone without a word.
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(self.drain_timeout).await;
+        };
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = tokio::time::sleep(deadline) => None,
+            () = drained => {
+                self.drain_deadline.get_or_insert_with(Instant::now);
+                None
+            }
+        }
+    }
+
     /// An attempt failed. Tells people when a trouble begins, and from time to time while it lasts.
     pub fn failed(&mut self, error: &SinkError) {
         let now = Instant::now();
@@ -67,6 +99,7 @@ impl Patience {
             tracing::warn!(
                 "{error}; waiting for PostgreSQL, nothing is lost: what was read stays in memory and in the log"
             );
+            self.away.store(true, Ordering::Relaxed);
             self.trouble = Some(Trouble { began: now, told: now, attempts: 1 });
             return;
         };
@@ -82,6 +115,7 @@ impl Patience {
     pub fn reset(&mut self) {
         self.wait = WAIT_MIN;
         if let Some(trouble) = self.trouble.take() {
+            self.away.store(false, Ordering::Relaxed);
             let seconds = trouble.began.elapsed().as_secs_f64();
             tracing::info!("PostgreSQL stores again, after {} attempts in {seconds:.1} s", trouble.attempts);
         }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use rust_decimal::Decimal;
 
+use super::error::SinkError;
 use super::fingerprint::{Fingerprint, fingerprint};
 use crate::aggregate::{Event, Kind};
 use crate::clock::Micros;
@@ -24,7 +25,7 @@ pub struct Message<'a> {
     pub payload: Option<&'a [u8]>,
 }
 
-/// A run of bytes in an arena; the arenas of a batch stay far below 4 GiB, see `Batch::is_full`.
+/// A run of bytes in an arena; the arenas of a batch stay below 4 GiB, see `BATCH_BYTES_LIMIT`.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     start: u32,
@@ -99,10 +100,15 @@ pub struct Batch {
     texts: String,
     bytes: Vec<u8>,
     runs: Vec<(RunId, RunInfo)>,
+    /// A message was turned away: the batch must not be stored, as progress would pass the message over.
+    has_overflowed: bool,
 }
 
 /// Bytes of keys and payloads in one batch, at most.
 const BATCH_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// A batch that has so many bytes takes nothing more, even from someone who does not ask whether it is full. A Kafka
+/// record has less than 2 GiB, so a `Span` never reaches beyond 4 GiB.
+const BATCH_BYTES_LIMIT: usize = 1024 * 1024 * 1024;
 /// Runs that tell about themselves in one batch, at most; what is left out is told again to other partitions.
 const RUN_INFOS_MAX: usize = 256;
 
@@ -114,6 +120,9 @@ impl Batch {
 
     /// Adds a transaction.
     pub fn push_transaction(&mut self, message: Message<'_>, transaction: &Transaction<'_>) {
+        if self.refuses(BATCH_BYTES_LIMIT) {
+            return;
+        }
         let derived = message.identity.is_some_and(|id| is_derived(&transaction.transaction_id, id));
         let stored = Stored {
             transaction_id: (!derived).then(|| self.text(&transaction.transaction_id)),
@@ -136,6 +145,9 @@ impl Batch {
 
     /// Adds a message that could not be read.
     pub fn push_dead_letter(&mut self, message: Message<'_>, reason: &str) {
+        if self.refuses(BATCH_BYTES_LIMIT) {
+            return;
+        }
         let reason = self.text(reason);
         self.push(message, Body::DeadLetter(reason));
     }
@@ -159,7 +171,26 @@ impl Batch {
 
     /// Whether it takes no more: `messages_max` messages, or bytes that a batch does not exceed by more than a message.
     pub fn is_full(&self, messages_max: usize) -> bool {
-        self.items.len() >= messages_max || self.bytes.len() + self.texts.len() >= BATCH_BYTES_MAX
+        self.items.len() >= messages_max || self.size() >= BATCH_BYTES_MAX
+    }
+
+    /// Refuses a batch that had to turn a message away.
+    pub(super) fn check_whole(&self) -> Result<(), SinkError> {
+        if self.has_overflowed {
+            Err(SinkError::BatchTooLarge { messages: self.len(), bytes: self.size() })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn size(&self) -> usize {
+        self.bytes.len() + self.texts.len()
+    }
+
+    /// Whether a message is turned away.
+    fn refuses(&mut self, limit: usize) -> bool {
+        self.has_overflowed |= self.size() >= limit;
+        self.has_overflowed
     }
 
     /// Timestamp of the first message in the log, milliseconds since the epoch.
@@ -261,9 +292,34 @@ fn is_derived(transaction_id: &str, id: MessageId) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::transaction::derived_transaction_id;
+
+    #[test]
+    fn a_batch_that_turned_a_message_away_is_never_stored() {
+        let mut batch = Batch::new();
+        let payload = vec![b'x'; BATCH_BYTES_MAX];
+        let message = Message {
+            partition: 0,
+            offset: 0,
+            timestamp_ms: None,
+            received_at: Micros(0),
+            identity: None,
+            key: None,
+            payload: Some(&payload),
+        };
+        batch.push_dead_letter(message, "");
+        assert!(batch.is_full(usize::MAX) && !batch.refuses(BATCH_BYTES_LIMIT) && batch.check_whole().is_ok());
+        assert!(batch.refuses(BATCH_BYTES_MAX));
+        batch.push_dead_letter(Message { offset: 1, payload: None, ..message }, "");
+        assert_eq!(batch.len(), 1);
+        // Nor by dropping what was taken: nobody knows whose the message was.
+        batch.remove_partitions(&[0]);
+        let error = batch.check_whole().unwrap_err().to_string();
+        assert!(error.contains("the next start reads them again"), "{error}");
+    }
 
     #[test]
     fn an_id_is_derived_only_when_the_views_would_derive_the_same() {

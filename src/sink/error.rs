@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::postgres::SessionError;
+
 /// What to do about an error of PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -40,12 +42,22 @@ pub enum SinkError {
     /// PostgreSQL answered with an error, or did not answer.
     #[error("PostgreSQL: {0}")]
     Database(#[from] sqlx::Error),
+    /// A connection that is not ours alone.
+    #[error("cannot write to PostgreSQL: {0}")]
+    Session(SessionError),
     /// PostgreSQL was away for longer than the caller could wait.
     #[error(
         "PostgreSQL was not reachable until it was time to stop; {messages} messages read from Kafka are not \
              stored, the next start reads them again. The last error was: {last}"
     )]
     GaveUp { messages: usize, last: sqlx::Error },
+    /// More came in than a batch can hold.
+    #[error(
+        "a batch has grown to {messages} messages of {bytes} bytes while PostgreSQL was busy, and more came; none of \
+             them are stored, the next start reads them again. Let librdkafka read ahead less, with \
+             queued.max.messages.kbytes"
+    )]
+    BatchTooLarge { messages: usize, bytes: usize },
     /// The books are not what this worker wrote.
     #[error(
         "broken invariant on topic_ref {topic_ref}: {what}; nothing of this batch was stored. Did something else \
@@ -78,7 +90,20 @@ impl SinkError {
         match self {
             SinkError::Database(error) => classify(error),
             SinkError::GaveUp { .. } | SinkError::Locked { .. } => Class::Outage,
-            SinkError::Broken { .. } | SinkError::OtherGroup { .. } | SinkError::OtherCluster { .. } => Class::Broken,
+            SinkError::Session(_)
+            | SinkError::BatchTooLarge { .. }
+            | SinkError::Broken { .. }
+            | SinkError::OtherGroup { .. }
+            | SinkError::OtherCluster { .. } => Class::Broken,
+        }
+    }
+}
+
+impl From<SessionError> for SinkError {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Sql(error) => SinkError::Database(error),
+            error => SinkError::Session(error),
         }
     }
 }

@@ -29,7 +29,7 @@ impl Backend {
     }
 
     /// Ends it, if it is still there. Nothing less frees a backend whose client stopped inside COPY.
-    async fn terminate(self, connection: &mut PgConnection) -> Result<(), SinkError> {
+    pub(super) async fn terminate(self, connection: &mut PgConnection) -> Result<(), SinkError> {
         sqlx::query("select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and backend_start = $2")
             .bind(self.pid)
             .bind(self.started_at)

@@ -1,21 +1,24 @@
 //! The writer of one consumer: its connection, what it owns, and what it does when PostgreSQL refuses or is away.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::backoff::Patience;
 use super::batch::Batch;
+use super::deadlines::{Deadlines, TRANSACTION_DEADLINE_MAX};
 use super::error::{Class, SinkError, classify};
 use super::outcome::{Found, broken, judge, split, stored_part};
 use super::ownership::{Backend, Claimed, Owned, claim, renew};
-use super::prepare::{Move, Part, prepare};
+use super::prepare::{Move, Part, Prepared, prepare};
 use super::runs::{Runs, describe};
 use super::values::Time;
 use super::write::{Context, Failure, SeenCommit, read_progress, write, write_seen_commits};
 use crate::clock::{Micros, SharedClock};
 use crate::metrics::SINK_RETRIES_TOTAL;
+use crate::postgres::{SessionError, answered, backend_pid, check_schema, connect, no_answer, search_path};
 
 /// Commits that wait to be written down, at most; a busy worker writes them with its next transaction.
 const SEEN_COMMITS_MAX: usize = 10_000;
@@ -62,6 +65,9 @@ pub struct Committed {
 /// Writes batches over one connection, which it renews when it breaks.
 pub struct Worker {
     settings: WorkerSettings,
+    deadlines: Deadlines,
+    /// For the next batch.
+    write_deadline: Duration,
     connection: Option<PgConnection>,
     backend: Backend,
     owned: BTreeMap<i32, Owned>,
@@ -70,14 +76,37 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Connects.
-    pub async fn connect(mut settings: WorkerSettings) -> Result<Self, SinkError> {
+    /// Connects, waiting while PostgreSQL is away.
+    ///
+    /// # Errors
+    /// What waiting does not cure, or the last error when it is time to stop.
+    pub async fn connect_patiently(settings: WorkerSettings, patience: &mut Patience) -> Result<Self, SinkError> {
+        loop {
+            match Self::connect(settings.clone(), Deadlines::default()).await {
+                Err(error) if error.class() == Class::Outage => {
+                    patience.failed(&error);
+                    if !patience.wait().await {
+                        return Err(error);
+                    }
+                }
+                connected => {
+                    patience.reset();
+                    return connected;
+                }
+            }
+        }
+    }
+
+    /// Connects, once.
+    pub async fn connect(mut settings: WorkerSettings, deadlines: Deadlines) -> Result<Self, SinkError> {
         // A slow batch shows in the latencies; a line for each statement helps nobody.
         settings.database = settings.database.disable_statement_logging();
-        let mut connection = PgConnection::connect_with(&settings.database).await?;
-        let backend = Backend::of(&mut connection).await?;
+        let mut connection = connect(&settings.database, deadlines.connect).await?;
+        let backend = answered(deadlines.transaction, begin_session(&mut connection, &settings.database)).await?;
         Ok(Worker {
             settings,
+            deadlines,
+            write_deadline: deadlines.transaction,
             connection: Some(connection),
             backend,
             owned: BTreeMap::new(),
@@ -124,8 +153,9 @@ impl Worker {
     ///
     /// # Errors
     /// [`SinkError::Broken`] when the books are not what this worker wrote, [`SinkError::GaveUp`] when PostgreSQL stayed
-    /// away until it was time to stop. Parts that were committed before the error stay committed.
+    /// away until it was time to stop, [`SinkError::BatchTooLarge`] before anything is stored. Parts that were committed before the error stay committed.
     pub async fn store(&mut self, batch: &Batch, patience: &mut Patience) -> Result<Committed, SinkError> {
+        batch.check_whole()?;
         self.register_runs(batch, patience).await?;
         let mut committed = Committed::default();
         let mut pending = vec![Part { batch, items: batch.items().iter().collect(), refused: None }];
@@ -151,7 +181,8 @@ impl Worker {
             return Ok(());
         }
         let Some(mut connection) = self.connection.take() else { return Ok(()) };
-        write_seen_commits(&mut connection, self.settings.topic_ref, &self.seen).await?;
+        let written = write_seen_commits(&mut connection, self.settings.topic_ref, &self.seen);
+        answered(self.deadlines.transaction, written).await?;
         self.connection = Some(connection);
         self.seen.clear();
         Ok(())
@@ -161,7 +192,7 @@ impl Worker {
     pub async fn close(mut self) -> Result<(), SinkError> {
         self.write_seen_commits().await?;
         if let Some(connection) = self.connection.take() {
-            connection.close().await?;
+            answered(self.deadlines.connect, connection.close()).await?;
         }
         Ok(())
     }
@@ -181,21 +212,7 @@ impl Worker {
                 Err(refused) => return Ok(Some(refused.to_string())),
             };
             let processed_at = self.settings.clock.now();
-            let context = Context {
-                topic_ref,
-                processed_at: Time(processed_at),
-                seen: &self.seen,
-                record_changes: self.settings.record_changes,
-            };
-            // Taken, so that a broken or half-used connection is never used again.
-            let written = match self.connection.take() {
-                Some(mut connection) => {
-                    let written = write(&mut connection, &prepared, context).await;
-                    self.connection = Some(connection);
-                    written
-                }
-                None => Err(Failure::Database(sqlx::Error::Io(std::io::ErrorKind::NotConnected.into()))),
-            };
+            let written = self.try_write(&prepared, processed_at, patience).await;
             let committed_at = self.settings.clock.now();
             let is_committed = match written {
                 Ok(()) => Some(committed_at),
@@ -231,19 +248,48 @@ impl Worker {
         Ok(None)
     }
 
+    /// Writes a prepared part, within the time that there is for it.
+    async fn try_write(
+        &mut self,
+        prepared: &Prepared<'_>,
+        processed_at: Micros,
+        patience: &mut Patience,
+    ) -> Result<(), Failure> {
+        let context = Context {
+            topic_ref: self.settings.topic_ref,
+            processed_at: Time(processed_at),
+            seen: &self.seen,
+            record_changes: self.settings.record_changes,
+        };
+        // Taken, so that a broken or half-used connection is never used again.
+        let Some(mut connection) = self.connection.take() else { return Err(Failure::Database(not_connected())) };
+        let (deadline, began) = (self.write_deadline, Instant::now());
+        let Some(written) = patience.within(deadline, write(&mut connection, prepared, context)).await else {
+            self.write_deadline = (deadline * 2).min(TRANSACTION_DEADLINE_MAX);
+            return Err(Failure::Database(no_answer(began.elapsed())));
+        };
+        // What was slow once is given that time again.
+        if began.elapsed() < self.deadlines.transaction {
+            self.write_deadline = self.deadlines.transaction;
+        }
+        self.connection = Some(connection);
+        written
+    }
+
     async fn try_claim(&mut self, partition: i32) -> Result<Claimed, SinkError> {
         let Some(mut connection) = self.connection.take() else {
-            return Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into());
+            return Err(not_connected().into());
         };
         let settings = &self.settings;
-        let claimed = claim(&mut connection, settings.topic_ref, partition, &settings.instance, self.backend).await;
+        let claimed = claim(&mut connection, settings.topic_ref, partition, &settings.instance, self.backend);
+        let claimed = answered(self.deadlines.transaction, claimed).await;
         self.connection = Some(connection);
         claimed
     }
 
     async fn register_runs(&mut self, batch: &Batch, patience: &mut Patience) -> Result<(), SinkError> {
         loop {
-            match self.try_register_runs(batch).await {
+            match answered(self.deadlines.transaction, self.try_register_runs(batch)).await {
                 Err(error @ SinkError::Database(_)) if error.class() == Class::Outage => {
                     self.recover(error, patience, batch.len()).await?;
                 }
@@ -254,7 +300,7 @@ impl Worker {
 
     async fn try_register_runs(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let Some(connection) = self.connection.as_mut() else {
-            return Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into());
+            return Err(not_connected().into());
         };
         for (run, info) in batch.runs() {
             describe(connection, *run, info).await?;
@@ -290,15 +336,21 @@ impl Worker {
 
     /// A new connection, registered for what is still owned. What is fenced shows when the next batch is compared.
     async fn reconnect(&mut self) -> Result<(), SinkError> {
-        let mut connection = PgConnection::connect_with(&self.settings.database).await?;
-        let backend = Backend::of(&mut connection).await?;
+        let connection = connect(&self.settings.database, self.deadlines.connect).await?;
+        let renewed = answered(self.deadlines.transaction, self.renew(connection)).await?;
+        (self.connection, self.backend) = (Some(renewed.0), renewed.1);
+        Ok(())
+    }
+
+    async fn renew(&self, mut connection: PgConnection) -> Result<(PgConnection, Backend), SinkError> {
+        let backend = begin_session(&mut connection, &self.settings.database).await?;
+        // Out of reach is not gone: the old backend may hold locks of a claim or a batch, for as long as TCP is patient.
+        self.backend.terminate(&mut connection).await?;
         let owned: Vec<(i32, i64)> = self.owned.iter().map(|(partition, owned)| (*partition, owned.epoch)).collect();
         if !owned.is_empty() {
             renew(&mut connection, self.settings.topic_ref, &owned, self.backend, backend).await?;
         }
-        self.backend = backend;
-        self.connection = Some(connection);
-        Ok(())
+        Ok((connection, backend))
     }
 
     /// What PostgreSQL holds of a part whose transaction did not report success.
@@ -307,11 +359,11 @@ impl Worker {
         let partitions: Vec<i32> = moves.iter().map(|step| step.partition).collect();
         let rows = loop {
             let Some(connection) = self.connection.as_mut() else {
-                let gone = std::io::Error::from(std::io::ErrorKind::NotConnected);
-                self.recover(gone.into(), patience, 0).await?;
+                self.recover(not_connected().into(), patience, 0).await?;
                 continue;
             };
-            match read_progress(connection, topic_ref, &partitions).await {
+            let read = read_progress(connection, topic_ref, &partitions);
+            match answered(self.deadlines.transaction, read).await {
                 Ok(rows) => break rows,
                 Err(error) if classify(&error) == Class::Outage => self.recover(error.into(), patience, 0).await?,
                 Err(error) => return Err(error.into()),
@@ -340,4 +392,21 @@ impl Worker {
             }
         }
     }
+}
+
+/// The backend of a new connection, if it serves this connection alone, with the schema that was asked for.
+async fn begin_session(connection: &mut PgConnection, options: &PgConnectOptions) -> Result<Backend, SinkError> {
+    let backend = Backend::of(connection).await?;
+    if let Some(schema) = search_path(options) {
+        check_schema(connection, schema).await?;
+    }
+    let second = backend_pid(connection).await?;
+    if second != backend.pid {
+        return Err(SessionError::Pooled { first: backend.pid, second }.into());
+    }
+    Ok(backend)
+}
+
+fn not_connected() -> sqlx::Error {
+    sqlx::Error::Io(std::io::ErrorKind::NotConnected.into())
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use finstream::clock::{Micros, SystemClock};
 use finstream::shutdown::{Shutdown, Trigger, channel};
-use finstream::sink::{Batch, Message, Patience, Worker, WorkerSettings, check_schema_owner, open_stream};
+use finstream::sink::{Batch, Deadlines, Message, Patience, Worker, WorkerSettings, check_schema_owner, open_stream};
 use finstream::transaction::{Currency, Detail, MessageId, RunId, Side, Transaction};
 use rust_decimal::Decimal;
 use sqlx::postgres::PgConnectOptions;
@@ -136,7 +136,8 @@ impl Schema {
     }
 
     pub async fn worker(&self, topic_ref: i32, instance: &str, partitions: &[i32]) -> Worker {
-        let mut worker = Worker::connect(self.worker_settings(topic_ref, instance)).await.unwrap();
+        let mut worker =
+            Worker::connect(self.worker_settings(topic_ref, instance), Deadlines::default()).await.unwrap();
         worker.claim(partitions, &mut patience().1).await.unwrap();
         worker
     }

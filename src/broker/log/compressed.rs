@@ -237,8 +237,7 @@ mod tests {
         let plain = records(30 << 20);
         for codec in 1..=4 {
             let input = compressed(codec, &plain);
-            let walked: io::Result<Vec<_>> =
-                CompressedRecords::of(codec, &input).and_then(|records| records.collect());
+            let walked: io::Result<Vec<_>> = CompressedRecords::of(codec, &input).and_then(|records| records.collect());
             assert!(walked.is_err(), "codec {codec}");
         }
     }
