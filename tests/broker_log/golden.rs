@@ -36,20 +36,46 @@ async fn a_segment_holds_the_batch_as_it_was_sent_but_for_base_offset_and_leader
 }
 
 #[tokio::test]
-async fn a_compressed_batch_is_stored_unread_and_found_by_its_first_offset() {
+async fn a_compressed_batch_is_stored_as_it_came_and_found_by_its_first_offset() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     let partition = create(&log, 0);
-    let mut sent = unhex(SENT);
-    // zstd, with records that only its reader could open.
-    sent[22] = 4;
-    sent[61..].fill(0xee);
-    let crc = crc32c::crc32c(&sent[21..]);
-    sent[17..21].copy_from_slice(&crc.to_be_bytes());
+    let sent = with_records(&zstd::encode_all(&unhex(SENT)[61..], 3).unwrap());
     put(&partition, sent.clone().into()).await;
     assert_eq!(as_sent(&partition.read(0, 1000, true).unwrap().batches), as_sent(&Bytes::from(sent)));
     assert_eq!(partition.offset_for_timestamp(1_700_000_000_001).unwrap(), Some((0, 1_700_000_000_005)));
     assert_eq!(partition.offset_of_max_timestamp().unwrap(), Some((1, 1_700_000_000_005)));
+}
+
+/// The golden batch with other, zstd compressed records.
+fn with_records(records: &[u8]) -> Vec<u8> {
+    let mut sent = unhex(SENT);
+    sent.truncate(61);
+    sent[22] = 4;
+    sent.extend_from_slice(records);
+    let length = sent.len() as i32 - 12;
+    sent[8..12].copy_from_slice(&length.to_be_bytes());
+    let crc = crc32c::crc32c(&sent[21..]);
+    sent[17..21].copy_from_slice(&crc.to_be_bytes());
+    sent
+}
+
+#[tokio::test]
+async fn a_compressed_batch_that_holds_other_records_than_it_says_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let partition = create(&log, 0);
+    let plain = unhex(SENT)[61..].to_vec();
+    let twice = [&plain[..], &plain[..]].concat();
+    let cut = &plain[..plain.len() - 1];
+    for (records, why) in [(&twice[..], "offset delta 0"), (cut, "compressed record 1"), (&plain[..0], "holds 0")] {
+        let sent = with_records(&zstd::encode_all(records, 3).unwrap());
+        let error = partition.append(sent.into(), 5, NOW_MS).unwrap_err();
+        assert!(matches!(error, AppendError::Corrupt(_)) && error.to_string().contains(why), "{error}");
+    }
+    let error = partition.append(with_records(&[0xee; 40]).into(), 5, NOW_MS).unwrap_err();
+    assert!(matches!(error, AppendError::Corrupt(_)), "{error}");
+    assert_eq!(partition.high_watermark(), 0);
 }
 
 #[tokio::test]
