@@ -12,6 +12,7 @@ mod group;
 mod handlers;
 pub mod log;
 mod node;
+mod open_files;
 mod producer_ids;
 mod schema;
 mod schemas;

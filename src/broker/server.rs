@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use metrics::gauge;
@@ -17,6 +17,7 @@ use super::frame::FrameError;
 use super::group::Coordinator;
 use super::log::{AppendError, Log, LogSettings, OpenError, RecoveryReport};
 use super::node::{Node, new_cluster_id};
+use super::open_files;
 use super::producer_ids::ProducerIds;
 use crate::clock::SystemClock;
 use crate::config::BrokerSettings;
@@ -29,11 +30,13 @@ const RETENTION_TICK: Duration = Duration::from_secs(10);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// A pause after a failed accept: file descriptors run out, and come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A flood of refused connections is over when none came for so long.
+const FLOOD_PAUSE: Duration = Duration::from_secs(60);
 
 /// What a client may ask of us; every bound has a name.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Open connections; further ones are closed at once.
+    /// Open connections; further ones are closed at once. Fewer where the limit of open files is low.
     pub connections_max: usize,
     /// Bytes of a Produce request.
     pub frame_bytes_max: usize,
@@ -104,8 +107,9 @@ impl Broker {
     ///
     /// # Errors
     /// As `start`.
-    pub async fn start_with(settings: BrokerSettings, limits: Limits) -> Result<Broker, BrokerError> {
+    pub async fn start_with(settings: BrokerSettings, mut limits: Limits) -> Result<Broker, BrokerError> {
         let dir = settings.dir.clone();
+        let files_max = open_files::raise_limit();
         // Bind first: a port that is taken is the common mistake, and recovery can take long.
         let listen = |source| BrokerError::Listen { address: settings.listen, source };
         let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
@@ -129,6 +133,8 @@ impl Broker {
         let clock = SystemClock::shared();
         let node = Arc::new(Node { cluster_id, host, port, log, catalog, groups, producer_ids, clock });
 
+        // Now that the log's files are open.
+        limits.connections_max = open_files::connections_max(limits.connections_max, files_max);
         let (stop, stopped) = watch::channel(false);
         let listener = tokio::spawn(accept(node.clone(), listener, limits, stopped.clone()));
         let housekeeping = tokio::spawn(keep_house(node.clone(), stopped));
@@ -198,6 +204,7 @@ async fn cluster_id(log: &Log) -> Result<String, AppendError> {
 
 async fn accept(node: Arc<Node>, listener: TcpListener, limits: Limits, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
+    let mut flood = Flood::default();
     loop {
         gauge!(BROKER_CONNECTIONS).set(connections.len() as f64);
         tokio::select! {
@@ -205,14 +212,19 @@ async fn accept(node: Arc<Node>, listener: TcpListener, limits: Limits, mut stop
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) if connections.len() >= limits.connections_max => {
-                    tracing::warn!(%peer, "connection refused: {} are open, which is the limit", connections.len());
+                    if flood.begins() {
+                        let open = connections.len();
+                        tracing::warn!(%peer, "connection refused: {open} are open, which is the limit; so are all that follow");
+                    }
                     drop(socket);
                 }
                 Ok((socket, peer)) => {
                     connections.spawn(serve(node.clone(), socket, peer, limits, stop.clone()));
                 }
                 Err(error) => {
-                    tracing::warn!("cannot accept a connection: {error}");
+                    if flood.begins() {
+                        tracing::warn!("cannot accept a connection: {error}; it is tried again");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -222,6 +234,21 @@ async fn accept(node: Arc<Node>, listener: TcpListener, limits: Limits, mut stop
     let all = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(STOP_TIMEOUT, all).await.is_err() {
         tracing::warn!("some clients did not take their answers within {STOP_TIMEOUT:?}; their connections are cut");
+    }
+}
+
+/// Connections that cannot be had, told of once: what a flood of them writes to the log must not be a flood.
+#[derive(Default)]
+struct Flood {
+    last: Option<Instant>,
+}
+
+impl Flood {
+    /// Notes one, and says whether it is the first after a quiet time.
+    fn begins(&mut self) -> bool {
+        let now = Instant::now();
+        let before = self.last.replace(now);
+        before.is_none_or(|before| now.duration_since(before) > FLOOD_PAUSE)
     }
 }
 
