@@ -4,6 +4,7 @@
 //! proves a request's counts, `dispatch` decodes and calls one of `handlers`; `catalog` holds topics, `group` holds
 //! consumer groups, `log` holds the bytes. Nobody outside reaches further than `Broker`.
 
+mod budget;
 mod catalog;
 mod connection;
 mod dispatch;

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::budget::{AnswerBudget, RequestBudget};
 use super::catalog::{Catalog, CatalogError};
 use super::connection;
 use super::frame::FrameError;
@@ -48,6 +49,14 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// Between two requests.
     pub idle_timeout: Duration,
+    /// Bytes of one connection's answers that may wait before its next request is carried out.
+    pub waiting_answer_bytes_max: usize,
+    /// Bytes of records in all answers that wait; then an answer holds one batch only.
+    pub all_answers_bytes_max: usize,
+    /// Bytes of all large Produce requests in memory; of other large requests, a quarter of it.
+    pub all_requests_bytes_max: usize,
+    /// A client that takes a large answer slower than this is given up: bytes in a second.
+    pub answer_rate_min: usize,
 }
 
 impl Default for Limits {
@@ -59,6 +68,10 @@ impl Default for Limits {
             first_frame_bytes_max: 64 * 1024,
             request_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(600),
+            waiting_answer_bytes_max: 16 * 1024 * 1024,
+            all_answers_bytes_max: 256 * 1024 * 1024,
+            all_requests_bytes_max: 256 * 1024 * 1024,
+            answer_rate_min: 64 * 1024,
         }
     }
 }
@@ -131,7 +144,10 @@ impl Broker {
         let groups = Coordinator::open(Arc::new(log.clone()));
         let producer_ids = ProducerIds::open(log.clone());
         let clock = SystemClock::shared();
-        let node = Arc::new(Node { cluster_id, host, port, log, catalog, groups, producer_ids, clock });
+        let answers = AnswerBudget::new(limits.all_answers_bytes_max);
+        let requests = RequestBudget::new(limits.all_requests_bytes_max);
+        let node =
+            Arc::new(Node { cluster_id, host, port, log, catalog, groups, producer_ids, answers, requests, clock });
 
         // Now that the log's files are open.
         limits.connections_max = open_files::connections_max(limits.connections_max, files_max);
@@ -256,7 +272,7 @@ async fn serve(node: Arc<Node>, socket: TcpStream, peer: SocketAddr, limits: Lim
     match connection::serve(node, socket, limits, async move { stopped(&mut stop).await }).await {
         Ok(()) => {}
         // Clients come and go.
-        Err(error @ (FrameError::Io(_) | FrameError::Idle(_) | FrameError::Unread(_))) => {
+        Err(error @ (FrameError::Io(_) | FrameError::Idle(_) | FrameError::Unread(_) | FrameError::Slow { .. })) => {
             tracing::debug!(%peer, "connection closed: {error}")
         }
         Err(error) => tracing::warn!(%peer, "connection closed: {error}"),

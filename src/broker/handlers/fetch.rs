@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::errors::KafkaError;
+use crate::broker::budget::Share;
 use crate::broker::log::Partition;
 use crate::broker::node::{LEADER_EPOCH, Node};
 
@@ -31,10 +32,11 @@ struct Target {
     partition: Result<Partition, ResponseError>,
 }
 
-/// Records, or the wait for them.
-pub(crate) async fn handle(node: &Node, request: FetchRequest, version: i16) -> FetchResponse {
+/// Records, or the wait for them; with the share of memory that they hold until they are sent.
+pub(crate) async fn handle(node: &Node, request: FetchRequest, version: i16) -> (FetchResponse, Share) {
     if request.session_id != 0 {
-        return FetchResponse::default().with_error_code(ResponseError::FetchSessionIdNotFound.code());
+        let refused = FetchResponse::default().with_error_code(ResponseError::FetchSessionIdNotFound.code());
+        return (refused, node.answers.take(0));
     }
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
     let deadline = Instant::now() + wait;
@@ -52,11 +54,16 @@ pub(crate) async fn handle(node: &Node, request: FetchRequest, version: i16) -> 
         for watch in &mut watches {
             watch.borrow_and_update();
         }
-        let answer = read_all(&topics, bytes_max);
-        let enough = answer.bytes >= bytes_min || answer.failed || watches.is_empty();
+        let mut share = node.answers.take(bytes_max);
+        let answer = read_all(&topics, share.bytes());
+        // With little left, little is enough; but something.
+        let enough = answer.bytes >= bytes_min.min(share.bytes().max(1)) || answer.failed || watches.is_empty();
         if enough || Instant::now() >= deadline {
-            return FetchResponse::default().with_responses(answer.topics);
+            share.settle(answer.bytes);
+            return (FetchResponse::default().with_responses(answer.topics), share);
         }
+        // Who waits holds nothing meanwhile.
+        drop((answer, share));
         let moved = select_all(watches.iter_mut().map(|watch| Box::pin(watch.changed())));
         let gone = match tokio::time::timeout_at(deadline, moved).await {
             Ok((Err(_), index, _)) => Some(index),
