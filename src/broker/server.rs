@@ -292,6 +292,7 @@ async fn keep_house(node: Arc<Node>, mut stop: watch::Receiver<bool>) {
                 let housekeeper = node.clone();
                 // Deleting files may block.
                 let _ = tokio::task::spawn_blocking(move || housekeeper.log.enforce_retention(housekeeper.now_ms())).await;
+                node.groups.forget_empty().await;
             }
         }
     }

@@ -83,6 +83,7 @@ impl KafkaError for GroupError {
             GroupError::RebalanceInProgress => ResponseError::RebalanceInProgress,
             GroupError::InconsistentProtocol => ResponseError::InconsistentGroupProtocol,
             GroupError::Full => ResponseError::GroupMaxSizeReached,
+            GroupError::TooLarge => ResponseError::InvalidRequest,
             GroupError::NotEmpty => ResponseError::NonEmptyGroup,
             GroupError::NotFound => ResponseError::GroupIdNotFound,
             GroupError::NotAvailable => ResponseError::CoordinatorNotAvailable,
