@@ -6,6 +6,7 @@
 
 mod budget;
 mod catalog;
+mod catalog_error;
 mod connection;
 mod dispatch;
 mod frame;

@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::budget::{AnswerBudget, RequestBudget};
-use super::catalog::{Catalog, CatalogError};
+use super::catalog::Catalog;
+use super::catalog_error::CatalogError;
 use super::connection;
 use super::frame::FrameError;
 use super::group::Coordinator;
@@ -293,6 +294,7 @@ async fn keep_house(node: Arc<Node>, mut stop: watch::Receiver<bool>) {
                 // Deleting files may block.
                 let _ = tokio::task::spawn_blocking(move || housekeeper.log.enforce_retention(housekeeper.now_ms())).await;
                 node.groups.forget_empty().await;
+                node.catalog.clear_orphans().await;
             }
         }
     }
