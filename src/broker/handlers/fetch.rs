@@ -5,6 +5,7 @@
 //! declined by session id 0, which every client must accept. Without transactions the last stable offset is the high
 //! watermark, for either isolation level.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use kafka_protocol::messages::{FetchRequest, FetchResponse};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::aside;
 use super::errors::KafkaError;
 use crate::broker::budget::Share;
 use crate::broker::log::Partition;
@@ -42,8 +44,8 @@ pub(crate) async fn handle(node: &Node, request: FetchRequest, version: i16) -> 
     let deadline = Instant::now() + wait;
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(RESPONSE_BYTES_MAX);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max);
-    let topics: Vec<(FetchTopic, Vec<Target>)> =
-        request.topics.into_iter().map(|topic| find(node, topic, version)).collect();
+    let topics: Arc<Vec<(FetchTopic, Vec<Target>)>> =
+        Arc::new(request.topics.into_iter().map(|topic| find(node, topic, version)).collect());
     // Watch before reading, or a move in between would go unseen.
     let mut watches: Vec<watch::Receiver<i64>> = topics
         .iter()
@@ -55,7 +57,12 @@ pub(crate) async fn handle(node: &Node, request: FetchRequest, version: i16) -> 
             watch.borrow_and_update();
         }
         let mut share = node.answers.take(bytes_max);
-        let answer = read_all(&topics, share.bytes());
+        let answer = if may_wait_for_the_disk(&topics) {
+            let (topics, bytes_max) = (topics.clone(), share.bytes());
+            aside(move || read_all(&topics, bytes_max)).await
+        } else {
+            read_all(&topics, share.bytes())
+        };
         // With little left, little is enough; but something.
         let enough = answer.bytes >= bytes_min.min(share.bytes().max(1)) || answer.failed || watches.is_empty();
         if enough || Instant::now() >= deadline {
@@ -92,6 +99,14 @@ fn find(node: &Node, mut topic: FetchTopic, version: i16) -> (FetchTopic, Vec<Ta
     };
     let targets = std::mem::take(&mut topic.partitions).into_iter().map(target).collect();
     (topic, targets)
+}
+
+/// Whoever is behind reads what the page cache may have let go; the tail was written just now.
+fn may_wait_for_the_disk(topics: &[(FetchTopic, Vec<Target>)]) -> bool {
+    let behind = |target: &Target| {
+        target.partition.as_ref().is_ok_and(|partition| partition.is_behind_tail(target.request.fetch_offset))
+    };
+    topics.iter().flat_map(|(_, targets)| targets).any(behind)
 }
 
 struct Answer {
