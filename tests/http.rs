@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use finstream::http::{self, HttpState, Readiness};
+use finstream::http::{self, HttpState, Limits, Readiness};
 use finstream::metrics::{SINK_STORED_TOTAL, STAGE_LATENCY_SECONDS};
 use finstream::progress::{Progress, Stage};
 use finstream::shutdown::{self, Trigger};
@@ -33,12 +33,16 @@ struct Server {
 
 impl Server {
     async fn start() -> Server {
+        Self::start_with(Limits::default()).await
+    }
+
+    async fn start_with(limits: Limits) -> Server {
         let listener = http::bind("127.0.0.1:0".parse().unwrap(), true).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (progress, readiness) = (Arc::new(Progress::new()), Readiness::new());
         let (trigger, shutdown) = shutdown::channel();
         let state = HttpState::new(Arc::clone(&progress), recorder(), readiness.clone());
-        let task = tokio::spawn(http::serve(listener, state, shutdown));
+        let task = tokio::spawn(http::serve_with(listener, state, shutdown, limits));
         Server { address, progress, readiness, trigger, task }
     }
 
@@ -146,6 +150,54 @@ async fn a_client_that_never_finishes_does_not_hold_up_the_stop() {
     stuck.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
     // A whole answer on a second connection shows that the first one was accepted.
     assert_eq!(server.get("/healthz").await.0, 200);
+    server.stop().await;
+}
+
+/// Connections that take every place, each having sent that.
+async fn take_all_places(server: &Server, limits: Limits, sent: &str) -> Vec<TcpStream> {
+    let mut taken = Vec::new();
+    // Some more wait in the kernel's queue.
+    for _ in 0..limits.connections_max + 5 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        taken.push(stream);
+    }
+    taken
+}
+
+#[tokio::test]
+async fn connections_that_ask_nothing_or_never_finish_to_ask_give_their_places_back() {
+    let limits = Limits { connections_max: 4, head_timeout: Duration::from_millis(100), ..Limits::default() };
+    let server = Server::start_with(limits).await;
+    // Nothing; half a head; and a whole request, after which the connection stays open.
+    for sent in ["", "GET / HTTP/1.1\r\nhost:", "GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n"] {
+        let taken = take_all_places(&server, limits, sent).await;
+        assert_eq!(server.get("/healthz").await.0, 200, "behind {sent:?}");
+        drop(taken);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn clients_that_take_no_answers_give_their_places_back() {
+    let limits = Limits { connections_max: 2, write_timeout: Duration::from_millis(100), ..Limits::default() };
+    let server = Server::start_with(limits).await;
+    // More answers than all buffers between the two ends hold.
+    let asked = "GET / HTTP/1.1\r\nhost: test\r\n\r\n".repeat(50_000);
+    let mut deaf = Vec::new();
+    for _ in 0..limits.connections_max {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let asked = asked.clone();
+        deaf.push(tokio::spawn(async move {
+            // Ends with an error when the server hangs up.
+            let _ = stream.write_all(asked.as_bytes()).await;
+            stream
+        }));
+    }
+    assert_eq!(server.get("/healthz").await.0, 200);
+    for stream in deaf {
+        drop(tokio::time::timeout(PATIENCE, stream).await.unwrap().unwrap());
+    }
     server.stop().await;
 }
 

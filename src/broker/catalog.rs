@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::log::{AppendError, Log, OpenError, Partition, PartitionId};
+use super::catalog_error::CatalogError;
+use super::log::{AppendError, Log, Partition, PartitionId};
 use super::topic_config::{Config, Defaults, Overrides};
 use crate::config::BrokerSettings;
 
@@ -22,45 +23,6 @@ pub(crate) const PARTITIONS_MAX: usize = 4000;
 /// Kafka's limit of a topic name.
 const NAME_BYTES_MAX: usize = 249;
 const PREFIX: &str = "topic/";
-
-/// Why a topic could not be opened or changed.
-#[derive(Debug, thiserror::Error)]
-pub enum CatalogError {
-    /// The name breaks Kafka's rules.
-    #[error("{0:?} is no topic name: 1 to 249 of a-z, A-Z, 0-9, dot, underscore and hyphen, and not . or ..")]
-    InvalidName(String),
-    /// There is one already.
-    #[error("topic {0} exists already")]
-    Exists(String),
-    /// A name that differs in dots and underscores only would collide in metric names.
-    #[error("topic {0} collides with {1}, which differs only in dots and underscores")]
-    Collides(String, String),
-    /// There is none.
-    #[error("there is no topic {0}")]
-    Unknown(String),
-    /// The number of partitions is out of range.
-    #[error("{asked} partitions are not possible; between {min} and {max} are")]
-    Partitions {
-        /// What was asked for.
-        asked: i32,
-        /// The least.
-        min: i32,
-        /// The most.
-        max: i32,
-    },
-    /// All partitions of the broker are used up.
-    #[error("{0} partitions would exist, the limit of this broker is {PARTITIONS_MAX}; delete a topic")]
-    TooManyPartitions(usize),
-    /// What is stored cannot be read.
-    #[error("the stored entry of topic {0} cannot be read ({1}); was it written by a newer finstream?")]
-    Unreadable(String, String),
-    /// The log could not make, open or remove a partition.
-    #[error(transparent)]
-    Log(#[from] OpenError),
-    /// The change could not be made durable.
-    #[error(transparent)]
-    State(#[from] AppendError),
-}
 
 /// A topic as it is now; a change makes a new one.
 #[derive(Clone)]
@@ -122,13 +84,8 @@ impl Catalog {
             let topic = inner.make(name, stored.id, stored.partitions, stored.configs)?;
             topics.insert(topic);
         }
-        for (id, _) in inner.log.partitions() {
-            let known = topics.by_id.get(&id.topic_id).and_then(|topic| topic.partition(id.partition));
-            if known.is_none() {
-                inner.log.delete_partition(id).await?;
-            }
-        }
         inner.topics = RwLock::new(topics);
+        inner.clear_orphans().await;
         Ok(Catalog(Arc::new(inner)))
     }
 
@@ -170,26 +127,22 @@ impl Catalog {
             if validate_only {
                 return Ok(Uuid::nil());
             }
-            let topic = inner
-                .make_aside(name, uuid::Builder::from_random_bytes(rand::random()).into_uuid(), partitions, overrides)
-                .await?;
-            let id = topic.id;
-            inner.store(topic).await?;
+            // What an earlier change could not clean up must not stand in the way.
+            inner.clear_orphans().await;
+            let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
+            inner.make_and_store(name, id, partitions, overrides).await?;
             Ok(id)
         })
         .await
     }
 
-    /// Deletes a topic: first durably forgotten, then its partitions removed.
+    /// Deletes a topic: first durably forgotten, then its partitions removed, later if that cannot be now.
     pub(crate) async fn delete(&self, name: String) -> Result<Uuid, CatalogError> {
         self.change(move |inner| async move {
             let topic = inner.known(&name)?;
             inner.log.put_state(vec![(key(&name), None)]).await?;
             inner.write(|topics| topics.remove(&topic));
-            for partition in 0..topic.partitions.len() {
-                let id = PartitionId { topic_id: topic.id, partition: partition as i32 };
-                inner.log.delete_partition(id).await?;
-            }
+            inner.clear_orphans().await;
             Ok(topic.id)
         })
         .await
@@ -227,10 +180,19 @@ impl Catalog {
             if validate_only {
                 return Ok(());
             }
-            let topic = inner.make_aside(name, topic.id, count, topic.overrides.clone()).await?;
-            inner.store(topic).await
+            inner.make_and_store(name, topic.id, count, topic.overrides.clone()).await
         })
         .await
+    }
+
+    /// Removes partitions that belong to no topic: what a change that failed half-way left behind.
+    pub(crate) async fn clear_orphans(&self) {
+        let cleared = self.change(move |inner| async move {
+            inner.clear_orphans().await;
+            Ok(())
+        });
+        // Only a broker that stops keeps it from being done; the next start does it.
+        let _ = cleared.await;
     }
 
     /// Runs a change alone and to its end, in a task of its own.
@@ -300,6 +262,39 @@ impl Inner {
         Ok(Topic { name, id, partitions, overrides })
     }
 
+    /// Makes a topic, visible and durable, or nothing at all.
+    async fn make_and_store(
+        self: &Arc<Self>,
+        name: String,
+        id: Uuid,
+        partitions: i32,
+        overrides: Overrides,
+    ) -> Result<(), CatalogError> {
+        let done = match self.make_aside(name, id, partitions, overrides).await {
+            Ok(topic) => self.store(topic).await,
+            Err(error) => Err(error),
+        };
+        if done.is_err() {
+            self.clear_orphans().await;
+        }
+        done
+    }
+
+    /// To be called by a change only: a topic that is being made is not known yet.
+    async fn clear_orphans(&self) {
+        for (id, directory) in self.log.partitions() {
+            let known =
+                self.read().by_id.get(&id.topic_id).is_some_and(|topic| topic.partition(id.partition).is_some());
+            if known {
+                continue;
+            }
+            if let Err(error) = self.log.delete_partition(id).await {
+                tracing::warn!("cannot remove {directory}, which belongs to no topic: {error}; it is tried again");
+                return;
+            }
+        }
+    }
+
     /// As `make`, on a thread that may wait for the disk.
     async fn make_aside(
         self: &Arc<Self>,
@@ -363,7 +358,43 @@ pub(crate) fn valid_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use rdkafka::ClientConfig;
+    use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+    use rdkafka::client::DefaultClientContext;
+
+    use super::super::Broker;
+    use super::super::log::Durability;
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_half_made_topic_left_behind_does_not_block_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = BrokerSettings {
+            dir: dir.path().to_owned(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            advertise: None,
+            durability: Durability::Fsync,
+            default_partitions: 1,
+            retention: Duration::from_secs(3600),
+            retention_bytes_per_partition: 1 << 30,
+        };
+        let broker = Broker::start(settings).await.unwrap();
+        let log = broker.node.log.clone();
+        let config = broker.node.catalog.0.defaults.partition_config(&Overrides::new());
+        let half_made = PartitionId { topic_id: Uuid::from_u128(7), partition: 1 };
+        tokio::task::spawn_blocking(move || log.create_partition(half_made, "t-1", config)).await.unwrap().unwrap();
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", broker.address().to_string()).create().unwrap();
+        let topic = NewTopic::new("t", 3, TopicReplication::Fixed(1));
+        let created = admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
+        assert_eq!(created, vec![Ok("t".to_owned())]);
+        assert_eq!(broker.node.log.partitions().len(), 3);
+        broker.stop().await.unwrap();
+    }
 
     #[test]
     fn topic_names_that_would_leave_the_directory_are_refused() {

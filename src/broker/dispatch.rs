@@ -42,6 +42,10 @@ pub(crate) async fn carry_out(node: &Arc<Node>, client: &Client, frame: Bytes) -
     drop(body);
     match request {
         RequestKind::Produce(request) => handlers::produce::handle(node, head, request).await,
+        RequestKind::Fetch(request) => {
+            let (response, share) = handlers::fetch::handle(node, request, head.version).await;
+            Ok(Answer::Held(encode(&head, &response)?, share))
+        }
         request => answer(node, client, &head, request).await.map(Answer::Now),
     }
 }
@@ -52,8 +56,7 @@ async fn answer(node: &Arc<Node>, client: &Client, head: &Head, request: Request
     match request {
         RequestKind::ApiVersions(_) => encode(head, &on::api_versions::handle()),
         RequestKind::Metadata(request) => encode(head, &on::metadata::handle(node, request, version)),
-        RequestKind::Fetch(request) => encode(head, &on::fetch::handle(node, request, version).await),
-        RequestKind::ListOffsets(request) => encode(head, &on::list_offsets::handle(node, request, version)),
+        RequestKind::ListOffsets(request) => encode(head, &on::list_offsets::handle(node, request, version).await),
         RequestKind::OffsetForLeaderEpoch(request) => encode(head, &on::offset_for_leader_epoch::handle(node, request)),
         RequestKind::CreateTopics(request) => encode(head, &on::create_topics::handle(node, request, version).await),
         RequestKind::DeleteTopics(request) => encode(head, &on::delete_topics::handle(node, request, version).await),

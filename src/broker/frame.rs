@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::budget::RequestBudget;
 use super::schema::{SchemaError, Walk};
 use super::server::Limits;
 use super::versions::Api;
@@ -16,6 +18,8 @@ use super::versions::Api;
 const GROWTH_BYTES_MIN: usize = 64 * 1024;
 /// An idle connection does not hold a larger buffer than this.
 const IDLE_BUFFER_BYTES_MAX: usize = 256 * 1024;
+/// Larger requests need room in the budget of all connections.
+const FREE_FRAME_BYTES_MAX: usize = 64 * 1024;
 /// API key of the one request that may be as large as `frame_bytes_max`.
 const PRODUCE: i16 = 0;
 
@@ -30,6 +34,8 @@ pub(crate) enum FrameError {
     Unfinished { got: usize, bytes: usize, limit: Duration },
     #[error("the client took none of its answers for {0:?}")]
     Unread(Duration),
+    #[error("the client took {taken} of {bytes} bytes of an answer in {within:?}")]
+    Slow { taken: usize, bytes: usize, within: Duration },
     #[error("nothing came for {0:?}")]
     Idle(Duration),
     #[error("API key {0} is not served")]
@@ -46,21 +52,28 @@ pub(crate) enum FrameError {
     Unacknowledged(String),
 }
 
+/// A request's bytes without their length, and their room in the budget of all connections.
+pub(crate) struct Frame {
+    pub(crate) bytes: Bytes,
+    pub(crate) room: Option<OwnedSemaphorePermit>,
+}
+
 /// Reads frames of one connection.
 pub(crate) struct FrameReader<R> {
     socket: R,
     buffer: BytesMut,
     limits: Limits,
+    budget: RequestBudget,
     first: bool,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
-    pub(crate) fn new(socket: R, limits: Limits) -> Self {
-        FrameReader { socket, buffer: BytesMut::new(), limits, first: true }
+    pub(crate) fn new(socket: R, limits: Limits, budget: RequestBudget) -> Self {
+        FrameReader { socket, buffer: BytesMut::new(), limits, budget, first: true }
     }
 
-    /// The next frame without its length; None when the peer closed between frames.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
+    /// The next frame; None when the peer closed between frames.
+    pub(crate) async fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         if self.buffer.is_empty() {
             if self.buffer.capacity() > IDLE_BUFFER_BYTES_MAX {
                 self.buffer = BytesMut::new();
@@ -75,15 +88,22 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 }
             }
         }
-        let deadline = tokio::time::Instant::now() + self.limits.request_timeout;
+        let mut deadline = tokio::time::Instant::now() + self.limits.request_timeout;
         let mut needed = 4;
+        let mut room = None;
         loop {
             if let Some(length) = self.announced()? {
                 needed = 4 + length;
                 if self.buffer.len() >= needed {
                     self.first = false;
                     self.buffer.advance(4);
-                    return Ok(Some(self.buffer.split_to(length).freeze()));
+                    return Ok(Some(Frame { bytes: self.buffer.split_to(length).freeze(), room }));
+                }
+                let produce = self.announces_produce().filter(|_| length > FREE_FRAME_BYTES_MAX && room.is_none());
+                if let Some(is_produce) = produce {
+                    room = self.budget.room(is_produce, length).await;
+                    // Having waited for the others is not the client's fault.
+                    deadline = tokio::time::Instant::now() + self.limits.request_timeout;
                 }
             }
             let missing = needed.saturating_sub(self.buffer.len());
@@ -105,16 +125,21 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     fn announced(&self) -> Result<Option<usize>, FrameError> {
         let Some(head) = self.buffer.first_chunk::<4>() else { return Ok(None) };
         let bytes = i64::from(i32::from_be_bytes(*head));
-        let limit = match self.buffer.get(4..6) {
+        let limit = match self.announces_produce() {
             // A client introduces itself before it sends data; a port scanner or a browser never gets further.
             _ if self.first => self.limits.first_frame_bytes_max,
-            Some(key) if i16::from_be_bytes([key[0], key[1]]) != PRODUCE => self.limits.small_frame_bytes_max,
+            Some(false) => self.limits.small_frame_bytes_max,
             _ => self.limits.frame_bytes_max,
         };
         match usize::try_from(bytes) {
             Ok(length) if (8..=limit).contains(&length) => Ok(Some(length)),
             _ => Err(FrameError::Length { bytes, limit }),
         }
+    }
+
+    /// None as long as the API's key has not come.
+    fn announces_produce(&self) -> Option<bool> {
+        self.buffer.get(4..6).map(|key| i16::from_be_bytes([key[0], key[1]]) == PRODUCE)
     }
 
     /// Reads what is there, having room for at most twice what has come already.

@@ -4,7 +4,9 @@
 //! proves a request's counts, `dispatch` decodes and calls one of `handlers`; `catalog` holds topics, `group` holds
 //! consumer groups, `log` holds the bytes. Nobody outside reaches further than `Broker`.
 
+mod budget;
 mod catalog;
+mod catalog_error;
 mod connection;
 mod dispatch;
 mod frame;
@@ -12,6 +14,7 @@ mod group;
 mod handlers;
 pub mod log;
 mod node;
+mod open_files;
 mod producer_ids;
 mod schema;
 mod schemas;

@@ -1,5 +1,8 @@
 //! What handlers work on: the one node of this cluster.
 
+use std::sync::Arc;
+
+use super::budget::{AnswerBudget, RequestBudget};
 use super::catalog::Catalog;
 use super::group::Coordinator;
 use super::log::Log;
@@ -21,6 +24,10 @@ pub(crate) struct Node {
     pub(crate) catalog: Catalog,
     pub(crate) groups: Coordinator,
     pub(crate) producer_ids: ProducerIds,
+    /// Records in answers that wait to be sent.
+    pub(crate) answers: Arc<AnswerBudget>,
+    /// Large requests that arrive or are carried out.
+    pub(crate) requests: RequestBudget,
     pub(crate) clock: SharedClock,
 }
 

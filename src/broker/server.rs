@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use metrics::gauge;
@@ -11,12 +11,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::catalog::{Catalog, CatalogError};
+use super::budget::{AnswerBudget, RequestBudget};
+use super::catalog::Catalog;
+use super::catalog_error::CatalogError;
 use super::connection;
 use super::frame::FrameError;
 use super::group::Coordinator;
 use super::log::{AppendError, Log, LogSettings, OpenError, RecoveryReport};
 use super::node::{Node, new_cluster_id};
+use super::open_files;
 use super::producer_ids::ProducerIds;
 use crate::clock::SystemClock;
 use crate::config::BrokerSettings;
@@ -29,11 +32,13 @@ const RETENTION_TICK: Duration = Duration::from_secs(10);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// A pause after a failed accept: file descriptors run out, and come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A flood of refused connections is over when none came for so long.
+const FLOOD_PAUSE: Duration = Duration::from_secs(60);
 
 /// What a client may ask of us; every bound has a name.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Open connections; further ones are closed at once.
+    /// Open connections; further ones are closed at once. Fewer where the limit of open files is low.
     pub connections_max: usize,
     /// Bytes of a Produce request.
     pub frame_bytes_max: usize,
@@ -45,6 +50,14 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// Between two requests.
     pub idle_timeout: Duration,
+    /// Bytes of one connection's answers that may wait before its next request is carried out.
+    pub waiting_answer_bytes_max: usize,
+    /// Bytes of records in all answers that wait; then an answer holds one batch only.
+    pub all_answers_bytes_max: usize,
+    /// Bytes of all large Produce requests in memory; of other large requests, a quarter of it.
+    pub all_requests_bytes_max: usize,
+    /// A client that takes a large answer slower than this is given up: bytes in a second.
+    pub answer_rate_min: usize,
 }
 
 impl Default for Limits {
@@ -56,6 +69,10 @@ impl Default for Limits {
             first_frame_bytes_max: 64 * 1024,
             request_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(600),
+            waiting_answer_bytes_max: 16 * 1024 * 1024,
+            all_answers_bytes_max: 256 * 1024 * 1024,
+            all_requests_bytes_max: 256 * 1024 * 1024,
+            answer_rate_min: 64 * 1024,
         }
     }
 }
@@ -104,8 +121,9 @@ impl Broker {
     ///
     /// # Errors
     /// As `start`.
-    pub async fn start_with(settings: BrokerSettings, limits: Limits) -> Result<Broker, BrokerError> {
+    pub async fn start_with(settings: BrokerSettings, mut limits: Limits) -> Result<Broker, BrokerError> {
         let dir = settings.dir.clone();
+        let files_max = open_files::raise_limit();
         // Bind first: a port that is taken is the common mistake, and recovery can take long.
         let listen = |source| BrokerError::Listen { address: settings.listen, source };
         let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
@@ -127,8 +145,13 @@ impl Broker {
         let groups = Coordinator::open(Arc::new(log.clone()));
         let producer_ids = ProducerIds::open(log.clone());
         let clock = SystemClock::shared();
-        let node = Arc::new(Node { cluster_id, host, port, log, catalog, groups, producer_ids, clock });
+        let answers = AnswerBudget::new(limits.all_answers_bytes_max);
+        let requests = RequestBudget::new(limits.all_requests_bytes_max);
+        let node =
+            Arc::new(Node { cluster_id, host, port, log, catalog, groups, producer_ids, answers, requests, clock });
 
+        // Now that the log's files are open.
+        limits.connections_max = open_files::connections_max(limits.connections_max, files_max);
         let (stop, stopped) = watch::channel(false);
         let listener = tokio::spawn(accept(node.clone(), listener, limits, stopped.clone()));
         let housekeeping = tokio::spawn(keep_house(node.clone(), stopped));
@@ -203,6 +226,7 @@ async fn cluster_id(log: &Log) -> Result<String, AppendError> {
 
 async fn accept(node: Arc<Node>, listener: TcpListener, limits: Limits, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
+    let mut flood = Flood::default();
     loop {
         gauge!(BROKER_CONNECTIONS).set(connections.len() as f64);
         tokio::select! {
@@ -210,14 +234,19 @@ async fn accept(node: Arc<Node>, listener: TcpListener, limits: Limits, mut stop
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) if connections.len() >= limits.connections_max => {
-                    tracing::warn!(%peer, "connection refused: {} are open, which is the limit", connections.len());
+                    if flood.begins() {
+                        let open = connections.len();
+                        tracing::warn!(%peer, "connection refused: {open} are open, which is the limit; so are all that follow");
+                    }
                     drop(socket);
                 }
                 Ok((socket, peer)) => {
                     connections.spawn(serve(node.clone(), socket, peer, limits, stop.clone()));
                 }
                 Err(error) => {
-                    tracing::warn!("cannot accept a connection: {error}");
+                    if flood.begins() {
+                        tracing::warn!("cannot accept a connection: {error}; it is tried again");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -230,11 +259,26 @@ async fn accept(node: Arc<Node>, listener: TcpListener, limits: Limits, mut stop
     }
 }
 
+/// Connections that cannot be had, told of once: what a flood of them writes to the log must not be a flood.
+#[derive(Default)]
+struct Flood {
+    last: Option<Instant>,
+}
+
+impl Flood {
+    /// Notes one, and says whether it is the first after a quiet time.
+    fn begins(&mut self) -> bool {
+        let now = Instant::now();
+        let before = self.last.replace(now);
+        before.is_none_or(|before| now.duration_since(before) > FLOOD_PAUSE)
+    }
+}
+
 async fn serve(node: Arc<Node>, socket: TcpStream, peer: SocketAddr, limits: Limits, mut stop: watch::Receiver<bool>) {
     match connection::serve(node, socket, limits, async move { stopped(&mut stop).await }).await {
         Ok(()) => {}
         // Clients come and go.
-        Err(error @ (FrameError::Io(_) | FrameError::Idle(_) | FrameError::Unread(_))) => {
+        Err(error @ (FrameError::Io(_) | FrameError::Idle(_) | FrameError::Unread(_) | FrameError::Slow { .. })) => {
             tracing::debug!(%peer, "connection closed: {error}")
         }
         Err(error) => tracing::warn!(%peer, "connection closed: {error}"),
@@ -254,6 +298,8 @@ async fn keep_house(node: Arc<Node>, mut stop: watch::Receiver<bool>) {
                 let housekeeper = node.clone();
                 // Deleting files may block.
                 let _ = tokio::task::spawn_blocking(move || housekeeper.log.enforce_retention(housekeeper.now_ms())).await;
+                node.groups.forget_empty().await;
+                node.catalog.clear_orphans().await;
             }
         }
     }

@@ -11,7 +11,8 @@ mod routes;
 mod status;
 
 pub use bind::{BindError, bind};
+pub use limit::Limits;
 pub use readiness::Readiness;
 pub use recorder::{RecorderError, UPKEEP_INTERVAL, install_recorder};
-pub use routes::{HttpState, serve};
+pub use routes::{HttpState, serve, serve_with};
 pub use status::{Counters, Lag, StageStatus, Status};

@@ -1,6 +1,7 @@
 //! The routes, and the server that answers them.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,15 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X
 use axum::http::{HeaderName, StatusCode, Uri};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
-use super::limit::LimitedListener;
+use super::limit::{LimitedListener, LimitedStream, Limits};
 use super::readiness::Readiness;
 use super::status::Status;
 use crate::progress::Progress;
@@ -50,18 +55,60 @@ impl HttpState {
 /// Whoever wants the windows to stay open while the roles drain hands in a signal of their own.
 ///
 /// # Errors
-/// The listener fails for good.
-pub async fn serve(listener: TcpListener, state: HttpState, mut shutdown: Shutdown) -> io::Result<()> {
-    let mut asked = shutdown.clone();
-    let server = axum::serve(LimitedListener::new(listener), router(state))
-        .with_graceful_shutdown(async move { asked.reached(Stage::Drain).await });
-    tokio::select! {
-        served = server => served,
-        // A client that never finishes reading must not hold up the stop.
-        () = async {
-            shutdown.reached(Stage::Drain).await;
-            tokio::time::sleep(STOP_GRACE).await;
-        } => Ok(()),
+/// None today; a listener that fails is tried again.
+pub async fn serve(listener: TcpListener, state: HttpState, shutdown: Shutdown) -> io::Result<()> {
+    serve_with(listener, state, shutdown, Limits::default()).await
+}
+
+/// As `serve`, with limits of one's own.
+///
+/// # Errors
+/// As `serve`.
+pub async fn serve_with(
+    listener: TcpListener,
+    state: HttpState,
+    mut shutdown: Shutdown,
+    limits: Limits,
+) -> io::Result<()> {
+    let listener = LimitedListener::new(listener, limits);
+    let service = TowerToHyperService::new(router(state));
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = shutdown.reached(Stage::Drain) => break,
+            Some(_) = connections.join_next() => {}
+            stream = listener.accept() => {
+                let served = serve_one(stream, service.clone(), shutdown.clone(), limits);
+                connections.spawn(served);
+            }
+        }
+    }
+    drop(listener);
+    // A client that never finishes reading must not hold up the stop: what is left then is cut.
+    let all = async { while connections.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(STOP_GRACE, all).await;
+    Ok(())
+}
+
+async fn serve_one(
+    stream: LimitedStream,
+    service: TowerToHyperService<Router>,
+    mut shutdown: Shutdown,
+    limits: Limits,
+) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = shutdown.reached(Stage::Drain) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    // Clients come and go.
+    if let Err(error) = served {
+        tracing::debug!("HTTP connection closed: {error}");
     }
 }
 

@@ -1,50 +1,23 @@
-//! All groups: finds the one that is meant, guards it, keeps its timers, and writes what it leaves to be written.
-//!
-//! One task sleeps until the earliest deadline of all groups; with no groups it sleeps for good.
+//! All groups: finds the one that is meant, guards it, and carries requests to it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
-use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::codec;
 use super::join::{JoinRequest, Joined};
+use super::registry::{
+    Entry, GROUP_PREFIX, Inner, OFFSET_PREFIX, OffsetKey, SEPARATOR, keep_time, new_entry, offset_key, offset_key_parts,
+};
 use super::state::Group;
 use super::store::{CommittedOffset, StateStore, StoreError};
-use super::terms::{GroupError, Phase, Step, SyncRequest, Synced};
+use super::terms::{GroupError, Step, SyncRequest, Synced};
 
 const GROUPS_MAX: usize = 10_000;
 const GROUP_ID_BYTES_MAX: usize = 255;
-const GROUP_PREFIX: &str = "group/";
-const OFFSET_PREFIX: &str = "offset/";
-/// Between the parts of an offset's key; topic names cannot hold it, and group ids that do are refused.
-const SEPARATOR: char = '\0';
-
-/// Topic and partition.
-pub(crate) type OffsetKey = (String, i32);
-
-/// A group with the lock that orders its writes.
-struct Entry {
-    id: String,
-    group: Mutex<Group>,
-    /// Held while this group's state is written, so that the later form is written later.
-    writing: tokio::sync::Mutex<()>,
-}
-
-impl Entry {
-    fn lock(&self) -> MutexGuard<'_, Group> {
-        self.group.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct Inner {
-    store: Arc<dyn StateStore>,
-    entries: RwLock<BTreeMap<String, Arc<Entry>>>,
-    deadlines_changed: Notify,
-    stopped: Notify,
-}
 
 /// A line of ListGroups.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,10 +55,12 @@ impl Coordinator {
         let entries = groups.into_iter().map(|(id, group)| (id.clone(), Arc::new(new_entry(id, group)))).collect();
         let inner = Arc::new(Inner {
             store,
+            bytes: AtomicUsize::new(0),
             entries: RwLock::new(entries),
             deadlines_changed: Notify::new(),
             stopped: Notify::new(),
         });
+        inner.all().iter().for_each(|entry| inner.weigh(entry));
         tokio::spawn(keep_time(inner.clone()));
         Coordinator(inner)
     }
@@ -97,8 +72,11 @@ impl Coordinator {
 
     /// Joins; resolves when the group's next generation begins, or at once.
     pub(crate) async fn join(&self, group_id: &str, request: JoinRequest) -> Result<Joined, GroupError> {
-        let entry =
-            if request.member_id.is_empty() { self.get_or_create(group_id)? } else { self.known_member(group_id)? };
+        let request = request.admit(self.0.bytes.load(Ordering::Acquire))?;
+        let entry = match request.member_id.is_empty() {
+            true => self.get_or_make_room(group_id).await?,
+            false => self.known_member(group_id)?,
+        };
         let step = self.change(&entry, |group| group.join(request, Instant::now()));
         resolve(step).await
     }
@@ -106,6 +84,7 @@ impl Coordinator {
     /// Asks for the assignment; resolves when the leader's is durable.
     pub(crate) async fn sync(&self, group_id: &str, request: SyncRequest) -> Result<Synced, GroupError> {
         let entry = self.known_member(group_id)?;
+        let request = request.admit(self.0.bytes.load(Ordering::Acquire))?;
         let step = self.change(&entry, |group| group.sync(request, Instant::now()));
         resolve(step).await
     }
@@ -143,7 +122,8 @@ impl Coordinator {
     ) -> Result<(), GroupError> {
         let entry = match self.find(group_id) {
             Some(entry) => entry,
-            None if generation < 0 => self.get_or_create(group_id)?,
+            // From outside of any group: the offsets will make it.
+            None if generation < 0 => return check_id(group_id),
             None => return Err(GroupError::IllegalGeneration),
         };
         entry.lock().check_commit(member_id, instance_id, generation, Instant::now())
@@ -155,18 +135,20 @@ impl Coordinator {
         group_id: &str,
         offsets: Vec<(OffsetKey, CommittedOffset)>,
     ) -> Result<(), StoreError> {
-        let Ok(entry) = self.get_or_create(group_id) else {
+        let Ok(entry) = self.get_or_make_room(group_id).await else {
             return Err(StoreError("the number of groups is at its limit".to_owned()));
         };
-        let store = self.0.store.clone();
+        let inner = self.0.clone();
         // To its end, also when the client goes away: memory and disk must agree.
         let task = tokio::spawn(async move {
             let _ordered = entry.writing.lock().await;
+            inner.check_room(&entry, &offsets)?;
             let change = |(key, committed): &(OffsetKey, CommittedOffset)| {
                 (offset_key(&entry.id, key), Some(codec::encode_offset(committed)))
             };
-            store.put(offsets.iter().map(change).collect()).await?;
+            inner.store.put(offsets.iter().map(change).collect()).await?;
             entry.lock().offsets.extend(offsets);
+            inner.weigh(&entry);
             Ok(())
         });
         task.await.unwrap_or_else(|_| Err(StoreError("the broker stops".to_owned())))
@@ -194,6 +176,7 @@ impl Coordinator {
                     let changes = gone.iter().map(|key| (offset_key(&entry.id, key), None)).collect();
                     coordinator.0.store.put(changes).await?;
                     entry.lock().offsets.retain(|key, _| !gone.contains(key));
+                    coordinator.0.weigh(&entry);
                 }
             }
             Ok(())
@@ -226,8 +209,16 @@ impl Coordinator {
         task.await.unwrap_or(Err(GroupError::NotAvailable))
     }
 
+    /// Forgets the groups that nobody would miss: names cost nothing, and their number is bounded.
+    pub(crate) async fn forget_empty(&self) {
+        let inner = self.0.clone();
+        // To its end: a group must not stay dead and present.
+        let task = tokio::spawn(async move { inner.forget_empty().await });
+        let _ = task.await;
+    }
+
     fn entries(&self) -> Vec<Arc<Entry>> {
-        self.0.entries.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.0.all()
     }
 
     fn find(&self, group_id: &str) -> Option<Arc<Entry>> {
@@ -237,6 +228,17 @@ impl Coordinator {
     fn known_member(&self, group_id: &str) -> Result<Arc<Entry>, GroupError> {
         check_id(group_id)?;
         self.find(group_id).ok_or(GroupError::UnknownMember)
+    }
+
+    /// The group of that id. When there are too many, those that nobody would miss make room.
+    async fn get_or_make_room(&self, group_id: &str) -> Result<Arc<Entry>, GroupError> {
+        match self.get_or_create(group_id) {
+            Err(GroupError::Full) => {
+                self.forget_empty().await;
+                self.get_or_create(group_id)
+            }
+            found => found,
+        }
     }
 
     fn get_or_create(&self, group_id: &str) -> Result<Arc<Entry>, GroupError> {
@@ -255,66 +257,11 @@ impl Coordinator {
 
     fn change<T>(&self, entry: &Arc<Entry>, change: impl FnOnce(&mut Group) -> T) -> T {
         let result = change(&mut entry.lock());
+        self.0.weigh(entry);
         self.0.save(entry);
         self.0.deadlines_changed.notify_one();
         result
     }
-}
-
-impl Inner {
-    async fn delete(&self, entry: &Entry) -> Result<(), GroupError> {
-        let group_id = entry.id.as_str();
-        let _ordered = entry.writing.lock().await;
-        let mut changes = vec![(group_key(group_id), None)];
-        {
-            let mut group = entry.lock();
-            match group.phase {
-                Phase::Empty => group.phase = Phase::Dead,
-                Phase::Dead => return Err(GroupError::NotFound),
-                _ => return Err(GroupError::NotEmpty),
-            }
-            changes.extend(group.offsets.keys().map(|key| (offset_key(group_id, key), None)));
-        }
-        if let Err(error) = self.store.put(changes).await {
-            tracing::error!(group = group_id, "the group is not deleted: {error}");
-            entry.lock().phase = Phase::Empty;
-            return Err(GroupError::NotAvailable);
-        }
-        self.entries.write().unwrap_or_else(PoisonError::into_inner).remove(group_id);
-        Ok(())
-    }
-
-    /// Writes what a group left to be written, in a task of its own.
-    fn save(self: &Arc<Self>, entry: &Arc<Entry>) {
-        if entry.lock().unsaved.is_none() {
-            return;
-        }
-        let (inner, entry) = (self.clone(), entry.clone());
-        tokio::spawn(async move {
-            {
-                let _ordered = entry.writing.lock().await;
-                let (unsaved, saving) = {
-                    let mut group = entry.lock();
-                    (group.unsaved.take(), group.saving)
-                };
-                // Another task took a later form along.
-                let Some(form) = unsaved else { return };
-                let written = inner.store.put(vec![(group_key(&entry.id), Some(form))]).await;
-                if let Err(error) = &written {
-                    tracing::error!(group = entry.id, "{error}");
-                }
-                if let Some(generation) = saving {
-                    entry.lock().saved(generation, written.is_ok(), Instant::now());
-                }
-            }
-            inner.deadlines_changed.notify_one();
-            inner.save(&entry);
-        });
-    }
-}
-
-fn new_entry(id: String, group: Group) -> Entry {
-    Entry { id, group: Mutex::new(group), writing: tokio::sync::Mutex::new(()) }
 }
 
 async fn resolve<T>(step: Step<T>) -> Result<T, GroupError> {
@@ -325,52 +272,7 @@ async fn resolve<T>(step: Step<T>) -> Result<T, GroupError> {
     }
 }
 
-async fn keep_time(inner: Arc<Inner>) {
-    loop {
-        let entries: Vec<_> = inner.entries.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        let now = Instant::now();
-        let mut next: Option<Instant> = None;
-        for entry in entries {
-            let deadline = {
-                let mut group = entry.lock();
-                if group.next_deadline().is_some_and(|deadline| deadline <= now) {
-                    group.expire(now);
-                }
-                group.next_deadline()
-            };
-            inner.save(&entry);
-            next = next.into_iter().chain(deadline).min();
-        }
-        let until = next.map(|deadline| tokio::time::Instant::from_std(deadline.max(now + Duration::from_millis(1))));
-        let sleep = async {
-            match until {
-                Some(until) => tokio::time::sleep_until(until).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = sleep => {}
-            () = inner.deadlines_changed.notified() => {}
-            () = inner.stopped.notified() => return,
-        }
-    }
-}
-
 fn check_id(group_id: &str) -> Result<(), GroupError> {
     let allowed = (1..=GROUP_ID_BYTES_MAX).contains(&group_id.len()) && !group_id.contains(SEPARATOR);
     if allowed { Ok(()) } else { Err(GroupError::InvalidGroup) }
-}
-
-fn group_key(group_id: &str) -> Bytes {
-    Bytes::from(format!("{GROUP_PREFIX}{group_id}"))
-}
-
-fn offset_key(group_id: &str, (topic, partition): &OffsetKey) -> Bytes {
-    Bytes::from(format!("{OFFSET_PREFIX}{group_id}{SEPARATOR}{topic}{SEPARATOR}{partition}"))
-}
-
-fn offset_key_parts(key: &str) -> Option<(String, String, i32)> {
-    let mut parts = key.strip_prefix(OFFSET_PREFIX)?.split(SEPARATOR);
-    let (group, topic, partition) = (parts.next()?, parts.next()?, parts.next()?);
-    Some((group.to_owned(), topic.to_owned(), partition.parse().ok()?))
 }

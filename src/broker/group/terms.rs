@@ -52,6 +52,8 @@ pub(crate) enum GroupError {
     InconsistentProtocol,
     #[error("the group, or the number of groups, is at its limit")]
     Full,
+    #[error("the member's metadata, or the assignments, are over the limit of 1 MiB")]
+    TooLarge,
     #[error("the group has members")]
     NotEmpty,
     #[error("there is no such group")]

@@ -2,7 +2,7 @@
 
 use kafka_protocol::ResponseError;
 
-use crate::broker::catalog::CatalogError;
+use crate::broker::catalog_error::CatalogError;
 use crate::broker::group::{GroupError, StoreError};
 use crate::broker::log::{AppendError, ReadError};
 use crate::broker::topic_config::ConfigError;
@@ -83,6 +83,7 @@ impl KafkaError for GroupError {
             GroupError::RebalanceInProgress => ResponseError::RebalanceInProgress,
             GroupError::InconsistentProtocol => ResponseError::InconsistentGroupProtocol,
             GroupError::Full => ResponseError::GroupMaxSizeReached,
+            GroupError::TooLarge => ResponseError::InvalidRequest,
             GroupError::NotEmpty => ResponseError::NonEmptyGroup,
             GroupError::NotFound => ResponseError::GroupIdNotFound,
             GroupError::NotAvailable => ResponseError::CoordinatorNotAvailable,

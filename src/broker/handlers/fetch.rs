@@ -5,6 +5,7 @@
 //! declined by session id 0, which every client must accept. Without transactions the last stable offset is the high
 //! watermark, for either isolation level.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +17,9 @@ use kafka_protocol::messages::{FetchRequest, FetchResponse};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::aside;
 use super::errors::KafkaError;
+use crate::broker::budget::Share;
 use crate::broker::log::Partition;
 use crate::broker::node::{LEADER_EPOCH, Node};
 
@@ -31,17 +34,18 @@ struct Target {
     partition: Result<Partition, ResponseError>,
 }
 
-/// Records, or the wait for them.
-pub(crate) async fn handle(node: &Node, request: FetchRequest, version: i16) -> FetchResponse {
+/// Records, or the wait for them; with the share of memory that they hold until they are sent.
+pub(crate) async fn handle(node: &Node, request: FetchRequest, version: i16) -> (FetchResponse, Share) {
     if request.session_id != 0 {
-        return FetchResponse::default().with_error_code(ResponseError::FetchSessionIdNotFound.code());
+        let refused = FetchResponse::default().with_error_code(ResponseError::FetchSessionIdNotFound.code());
+        return (refused, node.answers.take(0));
     }
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
     let deadline = Instant::now() + wait;
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(RESPONSE_BYTES_MAX);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max);
-    let topics: Vec<(FetchTopic, Vec<Target>)> =
-        request.topics.into_iter().map(|topic| find(node, topic, version)).collect();
+    let topics: Arc<Vec<(FetchTopic, Vec<Target>)>> =
+        Arc::new(request.topics.into_iter().map(|topic| find(node, topic, version)).collect());
     // Watch before reading, or a move in between would go unseen.
     let mut watches: Vec<watch::Receiver<i64>> = topics
         .iter()
@@ -52,11 +56,21 @@ pub(crate) async fn handle(node: &Node, request: FetchRequest, version: i16) -> 
         for watch in &mut watches {
             watch.borrow_and_update();
         }
-        let answer = read_all(&topics, bytes_max);
-        let enough = answer.bytes >= bytes_min || answer.failed || watches.is_empty();
+        let mut share = node.answers.take(bytes_max);
+        let answer = if may_wait_for_the_disk(&topics) {
+            let (topics, bytes_max) = (topics.clone(), share.bytes());
+            aside(move || read_all(&topics, bytes_max)).await
+        } else {
+            read_all(&topics, share.bytes())
+        };
+        // With little left, little is enough; but something.
+        let enough = answer.bytes >= bytes_min.min(share.bytes().max(1)) || answer.failed || watches.is_empty();
         if enough || Instant::now() >= deadline {
-            return FetchResponse::default().with_responses(answer.topics);
+            share.settle(answer.bytes);
+            return (FetchResponse::default().with_responses(answer.topics), share);
         }
+        // Who waits holds nothing meanwhile.
+        drop((answer, share));
         let moved = select_all(watches.iter_mut().map(|watch| Box::pin(watch.changed())));
         let gone = match tokio::time::timeout_at(deadline, moved).await {
             Ok((Err(_), index, _)) => Some(index),
@@ -85,6 +99,14 @@ fn find(node: &Node, mut topic: FetchTopic, version: i16) -> (FetchTopic, Vec<Ta
     };
     let targets = std::mem::take(&mut topic.partitions).into_iter().map(target).collect();
     (topic, targets)
+}
+
+/// Whoever is behind reads what the page cache may have let go; the tail was written just now.
+fn may_wait_for_the_disk(topics: &[(FetchTopic, Vec<Target>)]) -> bool {
+    let behind = |target: &Target| {
+        target.partition.as_ref().is_ok_and(|partition| partition.is_behind_tail(target.request.fetch_offset))
+    };
+    topics.iter().flat_map(|(_, targets)| targets).any(behind)
 }
 
 struct Answer {

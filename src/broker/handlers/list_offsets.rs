@@ -1,11 +1,14 @@
 //! ListOffsets (2), versions 1-9. v2 isolation level; v7 the offset of the largest timestamp (-3, KIP-734); v8 and v9
 //! tiered storage (-4 is the log's start, -5 nothing, as there is none).
 
+use std::sync::Arc;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
+use super::aside;
 use super::errors::KafkaError;
 use crate::broker::log::{Partition, ReadError};
 use crate::broker::node::{LEADER_EPOCH, Node};
@@ -17,7 +20,18 @@ const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 
 /// Offsets by time or by name.
-pub(crate) fn handle(node: &Node, request: ListOffsetsRequest, version: i16) -> ListOffsetsResponse {
+pub(crate) async fn handle(node: &Arc<Node>, request: ListOffsetsRequest, version: i16) -> ListOffsetsResponse {
+    let by_time =
+        |asked: &ListOffsetsPartition| !matches!(asked.timestamp, LATEST | EARLIEST | EARLIEST_LOCAL | LATEST_TIERED);
+    if request.topics.iter().flat_map(|topic| &topic.partitions).any(by_time) {
+        // Looks into files, of all segments if need be.
+        let node = node.clone();
+        return aside(move || all(&node, request, version)).await;
+    }
+    all(node, request, version)
+}
+
+fn all(node: &Node, request: ListOffsetsRequest, version: i16) -> ListOffsetsResponse {
     let topics = request.topics.into_iter().map(|topic| {
         let known = node.catalog.topic(&topic.name);
         let partitions = topic.partitions.into_iter().map(|asked| {

@@ -14,6 +14,9 @@ use super::segment::SegmentSnapshot;
 use super::store::{PartitionSnapshot, Unsynced};
 use super::{Durability, OpenError, files, read_lock};
 
+/// The action of an error after which nothing may be promised any more.
+pub(super) const SYNC: &str = "sync";
+
 const MAGIC: [u8; 8] = *b"FSCHKP01";
 const PREFIX_BYTES: usize = 20;
 /// The least that a partition takes: guards the count that is read from disk.
@@ -125,6 +128,13 @@ fn decode_partition(decoder: &mut Decoder<'_>) -> Option<PartitionSnapshot> {
     Some(PartitionSnapshot { record, log_start, end_offset, segments, producers })
 }
 
+fn sync_all(all_unsynced: &[(PathBuf, Unsynced)]) -> Result<(), OpenError> {
+    for (path, unsynced) in all_unsynced {
+        unsynced.sync().map_err(OpenError::io(SYNC, path))?;
+    }
+    Ok(())
+}
+
 /// Syncs what segments hold, writes a checkpoint, and frees the journal files that it replaces.
 pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
     // Read first: what is applied while the pictures are taken is in the journal behind it, and replayed on top.
@@ -138,16 +148,19 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
         }
         let pictured = partition.checkpoint();
         let (snapshot, unsynced) = match pictured {
+            Ok(pictured) => pictured,
             Err(_) if partition.is_deleted() => continue,
-            pictured => pictured.map_err(OpenError::io("checkpoint", &partition.0.path))?,
+            Err(error) => {
+                // The marks of those before it are taken off: the next checkpoint would not sync them.
+                sync_all(&all_unsynced)?;
+                return Err(OpenError::io("checkpoint", &partition.0.path)(error));
+            }
         };
         partitions.push(snapshot);
         all_unsynced.push((partition.0.path.clone(), unsynced));
     }
     let state = read_lock(&core.state).clone();
-    for (path, unsynced) in &all_unsynced {
-        unsynced.sync().map_err(OpenError::io("sync", path))?;
-    }
+    sync_all(&all_unsynced)?;
     let checkpoint = Checkpoint {
         durability: core.settings.durability,
         clean,

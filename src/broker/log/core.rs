@@ -105,12 +105,12 @@ impl Core {
     }
 
     /// Opens the directory of a partition that was just created. One that is there already stays if it is its own.
-    pub fn apply_create(&self, record: PartitionRecord) -> Result<Partition, FileError> {
+    pub fn apply_create(&self, record: &PartitionRecord) -> Result<Partition, FileError> {
         let path = self.directory.join(&record.directory);
         make_directory(&path, record.number).map_err(|error| (path.clone(), error))?;
         let store = Store { directory_dirty: true, ..Store::default() };
         let id = record.id;
-        let partition = Partition::new(record, path, self.queue.clone(), store);
+        let partition = Partition::new(record.clone(), path, self.queue.clone(), store);
         write_lock(&self.partitions).insert(id, partition.clone());
         Ok(partition)
     }
@@ -154,8 +154,11 @@ pub(super) fn identity(directory: &Path) -> Option<u64> {
 
 /// A directory with its owner's number in it, empty unless it was the owner's before.
 pub(super) fn make_directory(path: &Path, number: u64) -> io::Result<()> {
-    if identity(path) == Some(number) {
-        return Ok(());
+    match std::fs::read_to_string(identity_path(path)) {
+        Ok(text) if text.trim().parse() == Ok(number) => return Ok(()),
+        // It could not be looked at, which does not make it someone else's.
+        Err(error) if super::files::is_passing(&error) => return Err(error),
+        _ => {}
     }
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

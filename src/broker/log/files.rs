@@ -63,6 +63,22 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
+/// Whether the error says that the process or the machine has no file handle or memory to spare right now. It is over
+/// when somebody else lets go, and says nothing about the disk.
+pub(super) fn is_passing(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+}
+
+/// What people can do about an error that is full or passing.
+pub(super) fn cure(error: &io::Error) -> &'static str {
+    if is_passing(error) {
+        "it is tried again; if it stays, raise the limit of open files (ulimit -n) or free memory"
+    } else {
+        "free space, then try again"
+    }
+}
+
 /// What the file system still takes; none when it does not say.
 pub(super) fn free_bytes(directory: &Path) -> Option<u64> {
     let numbers = rustix::fs::statvfs(directory).ok()?;

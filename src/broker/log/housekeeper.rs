@@ -33,9 +33,11 @@ pub(super) fn run(core: &Arc<Core>, jobs: &Receiver<Job>) {
         if checkpoint_due && core.queue.poisoned().is_none() {
             match checkpoint::take(core, false) {
                 Ok(()) => {}
-                Err(OpenError::Io { action: "write", source, path }) if files::is_full(&source) => {
-                    // Everything is synced and the old checkpoint stands: the journal is kept until there is room.
-                    tracing::warn!("no room for {}: {source}; free space", path.display());
+                Err(OpenError::Io { action, source, path })
+                    if action != checkpoint::SYNC && (files::is_full(&source) || files::is_passing(&source)) =>
+                {
+                    // All that was looked at is synced and the old checkpoint stands: the journal is kept meanwhile.
+                    tracing::warn!("cannot {action} {}: {source}; {}", path.display(), files::cure(&source));
                     core.journal_files.stuck();
                 }
                 // A failed sync may have lost pages for good: what the journal holds must not be given up.

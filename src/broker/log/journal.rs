@@ -270,8 +270,8 @@ impl JournalFiles {
 
 /// Why a group was not written.
 pub(super) enum JournalError {
-    /// No room for another file; nothing of the group was written.
-    Full(io::Error),
+    /// No room, no file handle or no memory for another file; nothing of the group was written.
+    Refused(io::Error),
     /// It may or may not be on disk: nothing can be promised any more.
     Broken(PathBuf, io::Error),
 }
@@ -305,8 +305,8 @@ impl<'a> Journal<'a> {
             return Ok(false);
         }
         let next = self.files.next(group_bytes).map_err(|error| {
-            if files::is_full(&error) {
-                JournalError::Full(error)
+            if files::is_full(&error) || files::is_passing(&error) {
+                JournalError::Refused(error)
             } else {
                 JournalError::Broken(self.files.directory.clone(), error)
             }

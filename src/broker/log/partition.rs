@@ -40,7 +40,7 @@ struct Front {
     next_offset: i64,
     producers: ProducerStates,
     config: PartitionConfig,
-    /// `[from, to)`: got offsets, but the disk was full. These offsets are never given out again.
+    /// `[from, to)`: got offsets, but could not be written. These offsets are never given out again.
     refused: Vec<(i64, i64)>,
 }
 
@@ -202,7 +202,9 @@ impl Partition {
     fn check_refused(&self, last_offset: i64) -> Result<(), AppendError> {
         let front = lock(&self.0.front);
         if front.refused.iter().any(|&(from, to)| (from..to).contains(&last_offset)) {
-            return Err(AppendError::Storage("the disk was full; free space and try again".to_owned()));
+            return Err(AppendError::Storage(
+                "it could not be written, because the disk was full or no file could be opened; try again".to_owned(),
+            ));
         }
         Ok(())
     }

@@ -128,6 +128,11 @@ impl Queue {
         Some(AppendError::Storage(full.why.clone()))
     }
 
+    /// Whether the log is to be closed.
+    pub fn is_stopping(&self) -> bool {
+        lock(&self.waiting).stop.is_some()
+    }
+
     /// Queues the batches of one append, all or none.
     pub fn push_batches(&self, batches: Vec<PendingBatch>) -> Result<(), AppendError> {
         let bytes: usize = batches.iter().map(|pending| ENTRY_BYTES + pending.batch.total_bytes()).sum();

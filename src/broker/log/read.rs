@@ -60,6 +60,11 @@ impl Partition {
         Ok(Read { batches, high_watermark, log_start_offset: log_start })
     }
 
+    /// Whether a read at `offset` looks into segments before the last one, which may not be in the page cache.
+    pub fn is_behind_tail(&self, offset: i64) -> bool {
+        lock(&self.0.store).segments.back().is_some_and(|last| offset < last.base_offset)
+    }
+
     /// First offset whose batch max timestamp is >= `timestamp_ms`: (offset, timestamp) of the first record >= it. Of a
     /// compressed batch, whose records are not looked at, the first offset and timestamp that it may be.
     ///

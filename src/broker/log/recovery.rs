@@ -218,7 +218,7 @@ fn store_missing(partition: &Partition, run: Vec<PendingBatch>) -> Result<u64, O
         }
     }
     let count = missing.len() as u64;
-    partition.store_batches(&missing).map_err(OpenError::io("write", &partition.0.path))?;
+    partition.store_batches(&mut missing.as_slice()).map_err(OpenError::io("write", &partition.0.path))?;
     Ok(count)
 }
 

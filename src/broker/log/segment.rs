@@ -289,3 +289,77 @@ impl<'a> HeaderWalk<'a> {
         Ok(self.window.get(within(self)..).and_then(BatchHeader::read))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+    use rdkafka::client::DefaultClientContext;
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::producer::{FutureProducer, FutureRecord};
+    use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+
+    use super::super::{Durability, lock};
+    use crate::broker::Broker;
+    use crate::config::BrokerSettings;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    async fn send(producer: &FutureProducer) -> Result<i64, rdkafka::error::KafkaError> {
+        let payload = vec![b'x'; 900_000];
+        let record = FutureRecord::<(), [u8]>::to("t").partition(0).payload(&payload);
+        producer.send(record, PATIENCE).await.map(|delivery| delivery.offset).map_err(|(error, _)| error)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_reader_of_a_cold_segment_holds_up_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = BrokerSettings {
+            dir: dir.path().to_owned(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            advertise: None,
+            durability: Durability::Fsync,
+            default_partitions: 1,
+            retention: Duration::from_secs(3600),
+            retention_bytes_per_partition: 1 << 30,
+        };
+        let broker = Broker::start(settings).await.unwrap();
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", broker.address().to_string()).set("group.id", "g");
+        config.set("message.timeout.ms", "3000").set("enable.auto.commit", "false");
+        let admin: AdminClient<DefaultClientContext> = config.create().unwrap();
+        let topic = NewTopic::new("t", 1, TopicReplication::Fixed(1)).set("segment.bytes", "1048576");
+        admin.create_topics([&topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+        let producer: FutureProducer = config.create().unwrap();
+        for offset in 0..3 {
+            assert_eq!(send(&producer).await.unwrap(), offset);
+        }
+        let (id, _) = broker.node.log.partitions()[0];
+        let first = lock(&broker.node.log.partition(id).unwrap().0.store).segments[0].clone();
+        // A disk that does not answer: whoever looks into the first segment waits for this thread.
+        let (release, released) = mpsc::channel::<()>();
+        let (holds, held) = mpsc::channel();
+        let disk = std::thread::spawn(move || {
+            let _tail = lock(&first.tail);
+            holds.send(()).unwrap();
+            let _ = released.recv();
+        });
+        held.recv().unwrap();
+        let consumer: BaseConsumer = config.create().unwrap();
+        let mut from_start = TopicPartitionList::new();
+        from_start.add_partition_offset("t", 0, Offset::Offset(0)).unwrap();
+        consumer.assign(&from_start).unwrap();
+        assert!(consumer.poll(Duration::from_millis(500)).is_none());
+        let sent = send(&producer).await;
+        drop(release);
+        disk.join().unwrap();
+        assert_eq!(sent.unwrap(), 3);
+        assert_eq!(consumer.poll(PATIENCE).unwrap().unwrap().offset(), 0);
+        drop(consumer);
+        broker.stop().await.unwrap();
+    }
+}

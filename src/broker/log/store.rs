@@ -89,11 +89,18 @@ impl Unsynced {
 }
 
 impl Partition {
-    /// Writes batches to the segments and counts them. By the writer (or recovery) only.
-    pub(super) fn store_batches(&self, batches: &[PendingBatch]) -> io::Result<()> {
+    /// Makes sure that the next batch has a segment to go to, before it is promised a place in the journal.
+    pub(super) fn prepare_segment(&self, first: &PendingBatch) -> io::Result<()> {
         let config = self.config();
         let bytes_max = config.segment_bytes_max.min(SEGMENT_BYTES_LIMIT);
-        let mut rest = batches;
+        self.segment_for(first, bytes_max, config.segment_age_ms_max).map(drop)
+    }
+
+    /// Writes batches to the segments and counts them; `rest` is what is left after an error. By the writer (or
+    /// recovery) only.
+    pub(super) fn store_batches(&self, rest: &mut &[PendingBatch]) -> io::Result<()> {
+        let config = self.config();
+        let bytes_max = config.segment_bytes_max.min(SEGMENT_BYTES_LIMIT);
         while let Some(first) = rest.first() {
             let (segment, room_used) = self.segment_for(first, bytes_max, config.segment_age_ms_max)?;
             let count = batches_that_fit(rest, &segment, room_used, bytes_max);
@@ -108,7 +115,7 @@ impl Partition {
                 store.producers.apply(&pending.batch.header, pending.now_ms);
                 store.end_offset = pending.batch.header.last_offset() + 1;
             }
-            rest = later;
+            *rest = later;
         }
         Ok(())
     }

@@ -3,19 +3,26 @@
 //! Order of one round: journal, sync, segments (page cache), state, high watermarks, completions. With
 //! `Durability::Os` batches skip the journal.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use super::core::{Core, PoisonOnPanic};
+use super::core::{Core, FileError, PoisonOnPanic, make_directory};
 use super::journal::{Journal, JournalError, journals_batches};
 use super::partition::Partition;
 use super::queue::{Completion, Entry, GROUP_BYTES_MAX, PendingBatch, Taken};
-use super::records::{Change, GroupBuffer};
+use super::records::{Change, GroupBuffer, PartitionRecord};
 use super::{AppendError, Durability, files, lock};
 use crate::metrics::{BROKER_APPENDED_BYTES_TOTAL, BROKER_SYNC_SECONDS};
 
 /// Batches are refused below this: room for the largest group, indexes, and a checkpoint.
 const FREE_BYTES_MIN: u64 = 2 * GROUP_BYTES_MAX as u64;
+/// Between two tries of what passes by itself.
+const PASSING_PAUSE: Duration = Duration::from_millis(50);
+/// How often it is tried once the log is to be closed: about five seconds.
+const STOP_TRIES_MAX: u32 = 100;
 
 /// Runs until the queue is stopped.
 pub(super) fn run(core: &Arc<Core>, sequence: u64) {
@@ -31,7 +38,7 @@ pub(super) fn run(core: &Arc<Core>, sequence: u64) {
     fail_all(core.queue.clear(), &AppendError::Storage("the log is closed".to_owned()));
 }
 
-fn broken(core: &Core, path: &std::path::Path, error: &std::io::Error) {
+fn broken(core: &Core, path: &Path, error: &io::Error) {
     core.poison(&format!(
         "writing {} failed: {error}; nothing is acknowledged any more; check the disk, then restart the broker",
         path.display()
@@ -42,13 +49,70 @@ fn broken(core: &Core, path: &std::path::Path, error: &std::io::Error) {
 fn check_room(core: &Core, entries: &[Entry]) -> Result<(), JournalError> {
     let has_batches = entries.iter().any(|entry| matches!(entry, Entry::Batch(_)));
     if has_batches && files::free_bytes(&core.directory).is_some_and(|free| free < FREE_BYTES_MIN) {
-        return Err(JournalError::Full(std::io::ErrorKind::StorageFull.into()));
+        return Err(JournalError::Refused(std::io::ErrorKind::StorageFull.into()));
     }
     Ok(())
 }
 
+/// Opens what the group will need before it is promised anything: so that too many open files refuse it, and are no
+/// reason to give the log up.
+fn open_files(core: &Core, entries: &[Entry]) -> Result<(), JournalError> {
+    let mut looked_at: Vec<u64> = Vec::new();
+    for entry in entries {
+        let (path, opened) = match entry {
+            Entry::Batch(pending) if !looked_at.contains(&pending.partition.number()) => {
+                looked_at.push(pending.partition.number());
+                if pending.partition.is_deleted() {
+                    continue;
+                }
+                (pending.partition.0.path.clone(), pending.partition.prepare_segment(pending))
+            }
+            Entry::Change(Change::Create(record), _) => {
+                let path = core.directory.join(&record.directory);
+                let made = make_directory(&path, record.number);
+                (path, made)
+            }
+            _ => continue,
+        };
+        opened.map_err(|error| {
+            if files::is_full(&error) || files::is_passing(&error) {
+                JournalError::Refused(error)
+            } else {
+                JournalError::Broken(path, error)
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Does what the journal has promised already: what passes is waited for. Meanwhile nothing is acknowledged, and
+/// producers are told that the disk is behind.
+fn patiently(core: &Core, path: &Path, mut action: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let mut tries_left_at_stop = STOP_TRIES_MAX;
+    let mut told = false;
+    loop {
+        match action() {
+            Err(error) if files::is_passing(&error) && tries_left_at_stop > 0 => {
+                if core.queue.is_stopping() {
+                    tries_left_at_stop -= 1;
+                }
+                if !told {
+                    tracing::error!("writing {} must wait: {error}; {}", path.display(), files::cure(&error));
+                    told = true;
+                }
+                std::thread::sleep(PASSING_PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
 fn look_for_room(core: &Core, journal: &mut Journal<'_>) {
     if files::free_bytes(&core.directory).is_some_and(|free| free < FREE_BYTES_MIN) {
+        return;
+    }
+    // What failed last may have been any open.
+    if std::fs::File::open(&core.directory).is_err_and(|error| files::is_passing(&error)) {
         return;
     }
     match journal.make_room(core.settings.journal_bytes_max / 2) {
@@ -56,19 +120,20 @@ fn look_for_room(core: &Core, journal: &mut Journal<'_>) {
             if file_is_full {
                 core.request_checkpoint();
             }
-            tracing::info!("there is room for the log again");
+            tracing::info!("the log takes appends again");
             core.queue.accept();
         }
         // What a checkpoint frees may be enough.
-        Err(JournalError::Full(_)) => core.request_checkpoint(),
+        Err(JournalError::Refused(_)) => core.request_checkpoint(),
         Err(JournalError::Broken(path, error)) => broken(core, &path, &error),
     }
 }
 
 fn round(core: &Core, journal: &mut Journal<'_>, entries: Vec<Entry>) {
-    match check_room(core, &entries).and_then(|()| write_group(core, journal, &entries)) {
+    let ready = check_room(core, &entries).and_then(|()| open_files(core, &entries));
+    match ready.and_then(|()| write_group(core, journal, &entries)) {
         Ok(()) => {}
-        Err(JournalError::Full(error)) => return full(core, entries, &error),
+        Err(JournalError::Refused(error)) => return refuse(core, entries, &error),
         Err(JournalError::Broken(path, error)) => {
             broken(core, &path, &error);
             return fail_all(entries, &core.storage_error());
@@ -105,10 +170,11 @@ fn write_group(core: &Core, journal: &mut Journal<'_>, entries: &[Entry]) -> Res
     Ok(())
 }
 
-/// Nothing of the group was written, so nothing needs to be poisoned: everyone hears that the disk is full.
-fn full(core: &Core, entries: Vec<Entry>, error: &std::io::Error) {
-    let why = format!("no room for the log in {}: {error}; free space, then try again", core.directory.display());
-    tracing::error!("{why}; appends are refused until there is room");
+/// Nothing of the group was written, so nothing needs to be poisoned: everyone hears why, and may try again.
+fn refuse(core: &Core, entries: Vec<Entry>, error: &io::Error) {
+    let what = if files::is_passing(error) { "no file can be opened" } else { "no room" };
+    let why = format!("{what} for the log in {}: {error}; {}", core.directory.display(), files::cure(error));
+    tracing::error!("{why}; appends are refused until then");
     let waiting = core.queue.refuse(why.clone());
     for partition in core.all_partitions() {
         partition.refuse_waiting();
@@ -162,7 +228,8 @@ fn store_runs(core: &Core, runs: &mut Vec<(Partition, Vec<PendingBatch>)>) {
         if partition.is_deleted() || core.queue.poisoned().is_some() {
             continue;
         }
-        if let Err(error) = partition.store_batches(&run) {
+        let mut rest = run.as_slice();
+        if let Err(error) = patiently(core, &partition.0.path, || partition.store_batches(&mut rest)) {
             broken(core, &partition.0.path, &error);
             continue;
         }
@@ -185,6 +252,12 @@ fn limit_unsynced(core: &Core, bytes: u64) {
     }
 }
 
+fn create(core: &Core, record: &PartitionRecord) -> Result<(), FileError> {
+    let path = core.directory.join(&record.directory);
+    let made = patiently(core, &path, || core.apply_create(record).map(drop).map_err(|(_, error)| error));
+    made.map_err(|error| (path, error))
+}
+
 fn apply_change(core: &Core, change: Change) -> Result<(), AppendError> {
     if core.queue.poisoned().is_some() {
         return Err(core.storage_error());
@@ -194,12 +267,14 @@ fn apply_change(core: &Core, change: Change) -> Result<(), AppendError> {
             core.apply_state(changes);
             Ok(())
         }
-        Change::Create(record) => core.apply_create(record).map(drop),
+        Change::Create(record) => create(core, &record),
         Change::Delete(partition) => core.apply_delete(&partition),
         Change::LogStart(partition, _) if partition.is_deleted() => return Err(AppendError::Deleted),
         Change::LogStart(partition, offset) => core.apply_log_start(&partition, offset),
         Change::Roll(partition) => {
-            lock(&partition.0.store).last_is_closed = true;
+            let mut store = lock(&partition.0.store);
+            // An empty one was opened for a batch that comes next: closed, its successor would have the same name.
+            store.last_is_closed |= store.segments.back().is_some_and(|last| last.length() > 0);
             Ok(())
         }
     };

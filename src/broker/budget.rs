@@ -1,0 +1,132 @@
+//! Bytes in memory that all connections share, for what would otherwise grow with their number: large requests that
+//! arrive, and records on their way out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Others than Produce are small, and some of them wait long: they get a part of their own, this one of the whole.
+const OTHERS_PART: usize = 4;
+
+/// Room for records in answers. Nobody waits for it: when little is left, an answer holds less.
+#[derive(Debug)]
+pub(crate) struct AnswerBudget {
+    bytes_max: usize,
+    used: AtomicUsize,
+}
+
+impl AnswerBudget {
+    pub(crate) fn new(bytes_max: usize) -> Arc<Self> {
+        Arc::new(AnswerBudget { bytes_max, used: AtomicUsize::new(0) })
+    }
+
+    /// What is left, `wanted` at most.
+    pub(crate) fn take(self: &Arc<Self>, wanted: usize) -> Share {
+        let mut taken = 0;
+        let take = |used: usize| {
+            taken = wanted.min(self.bytes_max.saturating_sub(used));
+            Some(used + taken)
+        };
+        // The closure never refuses.
+        let _ = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
+        Share { budget: self.clone(), bytes: taken }
+    }
+}
+
+/// A part of the budget, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    budget: Arc<AnswerBudget>,
+    bytes: usize,
+}
+
+impl Share {
+    /// How much may be held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How much is held: less, or one batch that was larger.
+    pub(crate) fn settle(&mut self, bytes: usize) {
+        if bytes > self.bytes {
+            self.budget.used.fetch_add(bytes - self.bytes, Ordering::AcqRel);
+        } else {
+            self.budget.used.fetch_sub(self.bytes - bytes, Ordering::AcqRel);
+        }
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+/// Room for large requests. A connection waits for the room of a whole request before it reads on: two that hold half
+/// of what they need would wait for each other.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestBudget {
+    produce: Pool,
+    others: Pool,
+}
+
+#[derive(Clone, Debug)]
+struct Pool {
+    bytes_max: usize,
+    room: Arc<Semaphore>,
+}
+
+impl Pool {
+    fn new(bytes_max: usize) -> Self {
+        // More than u32 counts is as good as no limit.
+        let bytes_max = bytes_max.min(u32::MAX as usize);
+        Pool { bytes_max, room: Arc::new(Semaphore::new(bytes_max)) }
+    }
+}
+
+impl RequestBudget {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        RequestBudget { produce: Pool::new(bytes_max), others: Pool::new(bytes_max / OTHERS_PART) }
+    }
+
+    /// Room for a request; one that is larger than all of it gets all of it.
+    pub(crate) async fn room(&self, is_produce: bool, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let pool = if is_produce { &self.produce } else { &self.others };
+        let permits = u32::try_from(bytes.min(pool.bytes_max)).unwrap_or(u32::MAX);
+        // Never closed.
+        pool.room.clone().acquire_many_owned(permits).await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn shares_never_promise_more_than_there_is_and_come_back() {
+        let budget = AnswerBudget::new(100);
+        let mut first = budget.take(80);
+        let second = budget.take(80);
+        assert_eq!((first.bytes(), second.bytes(), budget.take(1).bytes()), (80, 20, 0));
+        first.settle(90);
+        assert_eq!(budget.take(1).bytes(), 0);
+        first.settle(10);
+        assert_eq!(budget.take(80).bytes(), 70);
+        drop((first, second));
+        assert_eq!(budget.take(200).bytes(), 100);
+    }
+
+    #[tokio::test]
+    async fn a_request_larger_than_the_whole_budget_gets_all_of_it_and_others_wait() {
+        let budget = RequestBudget::new(100);
+        let room = budget.room(true, 1000).await;
+        assert!(budget.room(true, 1).now_or_never().is_none());
+        assert!(budget.room(false, 25).await.is_some(), "small requests have a part of their own");
+        drop(room);
+        assert!(budget.room(true, 1).await.is_some());
+    }
+}

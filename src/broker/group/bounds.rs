@@ -1,0 +1,78 @@
+//! What groups may hold, in memory and in the log's state, and which of them are not worth keeping.
+//!
+//! Clients bring opaque metadata along, and names are free: neither may grow without end.
+
+use bytes::Bytes;
+
+use super::join::JoinRequest;
+use super::state::Group;
+use super::store::CommittedOffset;
+use super::terms::{GroupError, Phase, SyncRequest};
+
+/// What one member may say about itself, all protocols together.
+const JOIN_BYTES_MAX: usize = 1 << 20;
+/// The assignments of one generation.
+const ASSIGNMENTS_BYTES_MAX: usize = 1 << 20;
+/// What all groups hold.
+pub(super) const GROUPS_BYTES_MAX: usize = 128 << 20;
+/// A member, an id that was handed out, or an offset, besides its texts, about.
+const ITEM_BYTES: usize = 128;
+
+impl JoinRequest {
+    fn bytes(&self) -> usize {
+        let protocols: usize = self.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
+        let instance = self.instance_id.as_ref().map_or(0, String::len);
+        ITEM_BYTES + protocols + instance + self.client_id.len() + self.protocol_type.len() + self.member_id.len()
+    }
+
+    /// The request, if there is room for it beside the `used` bytes, cut loose from the frame that it came in.
+    pub(super) fn admit(mut self, used: usize) -> Result<JoinRequest, GroupError> {
+        check(self.bytes(), JOIN_BYTES_MAX, used)?;
+        self.protocols.iter_mut().for_each(|(_, metadata)| *metadata = Bytes::copy_from_slice(metadata));
+        Ok(self)
+    }
+}
+
+impl SyncRequest {
+    /// As of a join.
+    pub(super) fn admit(mut self, used: usize) -> Result<SyncRequest, GroupError> {
+        let bytes = self.assignments.iter().map(|(id, assignment)| id.len() + assignment.len()).sum();
+        check(bytes, ASSIGNMENTS_BYTES_MAX, used)?;
+        self.assignments.iter_mut().for_each(|(_, assignment)| *assignment = Bytes::copy_from_slice(assignment));
+        Ok(self)
+    }
+}
+
+fn check(bytes: usize, bytes_max: usize, used: usize) -> Result<(), GroupError> {
+    if bytes > bytes_max {
+        return Err(GroupError::TooLarge);
+    }
+    if bytes > 0 && used + bytes > GROUPS_BYTES_MAX { Err(GroupError::Full) } else { Ok(()) }
+}
+
+/// What a committed offset holds.
+pub(super) fn offset_bytes((topic, _): &(String, i32), committed: &CommittedOffset) -> usize {
+    ITEM_BYTES + topic.len() + committed.metadata.len()
+}
+
+impl Group {
+    /// What it holds, about.
+    pub(super) fn bytes(&self) -> usize {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let member = |member: &super::member::Member| {
+            let protocols: usize = member.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
+            let ids = member.id.len() + text(&member.instance_id) + member.client_id.len();
+            ITEM_BYTES + protocols + ids + member.assignment.len()
+        };
+        let members: usize = self.members.values().map(member).sum();
+        let pending: usize = self.pending.keys().map(|id| ITEM_BYTES + id.len()).sum();
+        let offsets: usize = self.offsets.iter().map(|(key, committed)| offset_bytes(key, committed)).sum();
+        members + pending + offsets + text(&self.protocol_type)
+    }
+
+    /// Whether nobody would miss it: no members, no offsets, and nothing on its way.
+    pub(super) fn is_forgettable(&self) -> bool {
+        let nothing_held = self.members.is_empty() && self.pending.is_empty() && self.offsets.is_empty();
+        self.phase == Phase::Empty && nothing_held && self.unsaved.is_none() && self.saving.is_none()
+    }
+}

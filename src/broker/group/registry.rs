@@ -1,0 +1,221 @@
+//! The groups that there are: each with its guard, its writes in order, its weight and its deadlines.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::bounds::{GROUPS_BYTES_MAX, offset_bytes};
+use super::state::Group;
+use super::store::{CommittedOffset, StateStore, StoreError};
+use super::terms::{GroupError, Phase};
+
+pub(super) const GROUP_PREFIX: &str = "group/";
+pub(super) const OFFSET_PREFIX: &str = "offset/";
+/// Between the parts of an offset's key; topic names cannot hold it, and group ids that do are refused.
+pub(super) const SEPARATOR: char = '\0';
+
+/// Topic and partition.
+pub(crate) type OffsetKey = (String, i32);
+
+/// A group with the lock that orders its writes.
+pub(super) struct Entry {
+    pub(super) id: String,
+    group: Mutex<Group>,
+    /// Held while this group's state is written, so that the later form is written later.
+    pub(super) writing: tokio::sync::Mutex<()>,
+    /// What it counts for in the sum of all groups.
+    pub(super) bytes: AtomicUsize,
+}
+
+impl Entry {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Group> {
+        self.group.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) struct Inner {
+    pub(super) store: Arc<dyn StateStore>,
+    /// What all groups hold.
+    pub(super) bytes: AtomicUsize,
+    pub(super) entries: RwLock<BTreeMap<String, Arc<Entry>>>,
+    pub(super) deadlines_changed: Notify,
+    pub(super) stopped: Notify,
+}
+
+impl Inner {
+    pub(super) async fn delete(&self, entry: &Entry) -> Result<(), GroupError> {
+        let group_id = entry.id.as_str();
+        let _ordered = entry.writing.lock().await;
+        let mut changes = vec![(group_key(group_id), None)];
+        {
+            let mut group = entry.lock();
+            match group.phase {
+                Phase::Empty => group.phase = Phase::Dead,
+                Phase::Dead => return Err(GroupError::NotFound),
+                _ => return Err(GroupError::NotEmpty),
+            }
+            changes.extend(group.offsets.keys().map(|key| (offset_key(group_id, key), None)));
+        }
+        if let Err(error) = self.store.put(changes).await {
+            tracing::error!(group = group_id, "the group is not deleted: {error}");
+            entry.lock().phase = Phase::Empty;
+            return Err(GroupError::NotAvailable);
+        }
+        self.remove(entry);
+        Ok(())
+    }
+
+    pub(super) async fn forget_empty(&self) {
+        let entries = self.all();
+        let mut forgotten = Vec::new();
+        for entry in &entries {
+            // Who writes it just now has use for it.
+            let Ok(ordered) = entry.writing.try_lock() else { continue };
+            let mut group = entry.lock();
+            if group.is_forgettable() {
+                group.phase = Phase::Dead;
+                drop(group);
+                forgotten.push((entry, ordered));
+            }
+        }
+        if forgotten.is_empty() {
+            return;
+        }
+        let changes = forgotten.iter().map(|(entry, _)| (group_key(&entry.id), None)).collect();
+        let written = self.store.put(changes).await;
+        for (entry, _ordered) in forgotten {
+            match &written {
+                Ok(()) => self.remove(entry),
+                Err(_) => entry.lock().phase = Phase::Empty,
+            }
+        }
+        if let Err(error) = written {
+            tracing::warn!("groups without members and offsets are kept: {error}");
+        }
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Entry>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    fn remove(&self, entry: &Entry) {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).remove(&entry.id);
+        self.bytes.fetch_sub(entry.bytes.swap(0, Ordering::AcqRel), Ordering::AcqRel);
+    }
+
+    /// Takes what a group holds now into the sum.
+    pub(super) fn weigh(&self, entry: &Entry) {
+        // Under its lock, so that the latest look is the one that counts.
+        let group = entry.lock();
+        let now = group.bytes();
+        let before = entry.bytes.swap(now, Ordering::AcqRel);
+        self.bytes.fetch_add(now, Ordering::AcqRel);
+        self.bytes.fetch_sub(before, Ordering::AcqRel);
+    }
+
+    /// Whether offsets may be added; those that only move are always welcome.
+    pub(super) fn check_room(&self, entry: &Entry, offsets: &[(OffsetKey, CommittedOffset)]) -> Result<(), StoreError> {
+        let group = entry.lock();
+        if group.phase == Phase::Dead {
+            return Err(StoreError("the group was deleted meanwhile".to_owned()));
+        }
+        let more = |(key, committed): &(OffsetKey, CommittedOffset)| {
+            let known = group.offsets.get(key).map_or(0, |known| offset_bytes(key, known));
+            offset_bytes(key, committed).saturating_sub(known)
+        };
+        let added: usize = offsets.iter().map(more).sum();
+        if added > 0 && self.bytes.load(Ordering::Acquire) + added > GROUPS_BYTES_MAX {
+            return Err(StoreError("the groups hold as much as they may; delete some".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Writes what a group left to be written, in a task of its own.
+    pub(super) fn save(self: &Arc<Self>, entry: &Arc<Entry>) {
+        if entry.lock().unsaved.is_none() {
+            return;
+        }
+        let (inner, entry) = (self.clone(), entry.clone());
+        tokio::spawn(async move {
+            {
+                let _ordered = entry.writing.lock().await;
+                let (unsaved, saving) = {
+                    let mut group = entry.lock();
+                    (group.unsaved.take(), group.saving)
+                };
+                // Another task took a later form along.
+                let Some(form) = unsaved else { return };
+                let written = inner.store.put(vec![(group_key(&entry.id), Some(form))]).await;
+                if let Err(error) = &written {
+                    tracing::error!(group = entry.id, "{error}");
+                }
+                if let Some(generation) = saving {
+                    entry.lock().saved(generation, written.is_ok(), Instant::now());
+                    inner.weigh(&entry);
+                }
+            }
+            inner.deadlines_changed.notify_one();
+            inner.save(&entry);
+        });
+    }
+}
+
+pub(super) fn new_entry(id: String, group: Group) -> Entry {
+    Entry { id, group: Mutex::new(group), writing: tokio::sync::Mutex::new(()), bytes: AtomicUsize::new(0) }
+}
+
+/// Sleeps until the earliest deadline of all groups; with no groups for good.
+pub(super) async fn keep_time(inner: Arc<Inner>) {
+    loop {
+        let entries = inner.all();
+        let now = Instant::now();
+        let mut next: Option<Instant> = None;
+        for entry in entries {
+            let deadline = {
+                let mut group = entry.lock();
+                let expired = group.next_deadline().is_some_and(|deadline| deadline <= now);
+                if expired {
+                    group.expire(now);
+                }
+                let deadline = group.next_deadline();
+                drop(group);
+                if expired {
+                    inner.weigh(&entry);
+                }
+                deadline
+            };
+            inner.save(&entry);
+            next = next.into_iter().chain(deadline).min();
+        }
+        let until = next.map(|deadline| tokio::time::Instant::from_std(deadline.max(now + Duration::from_millis(1))));
+        let sleep = async {
+            match until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = sleep => {}
+            () = inner.deadlines_changed.notified() => {}
+            () = inner.stopped.notified() => return,
+        }
+    }
+}
+
+pub(super) fn group_key(group_id: &str) -> Bytes {
+    Bytes::from(format!("{GROUP_PREFIX}{group_id}"))
+}
+
+pub(super) fn offset_key(group_id: &str, (topic, partition): &OffsetKey) -> Bytes {
+    Bytes::from(format!("{OFFSET_PREFIX}{group_id}{SEPARATOR}{topic}{SEPARATOR}{partition}"))
+}
+
+pub(super) fn offset_key_parts(key: &str) -> Option<(String, String, i32)> {
+    let mut parts = key.strip_prefix(OFFSET_PREFIX)?.split(SEPARATOR);
+    let (group, topic, partition) = (parts.next()?, parts.next()?, parts.next()?);
+    Some((group.to_owned(), topic.to_owned(), partition.parse().ok()?))
+}
