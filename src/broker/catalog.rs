@@ -3,6 +3,8 @@
 //! Changes are made one after another and to their end, also when the client that asked goes away: half a change would
 //! leave directories that a later topic of the same name trips over. Must not know the protocol.
 
+mod error;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -11,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::catalog_error::CatalogError;
+pub use self::error::CatalogError;
 use super::log::{AppendError, Log, Partition, PartitionId};
 use super::topic_config::{Config, Defaults, Overrides};
 use crate::config::BrokerSettings;

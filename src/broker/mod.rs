@@ -6,7 +6,6 @@
 
 mod budget;
 mod catalog;
-mod catalog_error;
 mod connection;
 mod dispatch;
 mod frame;

@@ -12,8 +12,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::budget::{AnswerBudget, RequestBudget};
-use super::catalog::Catalog;
-use super::catalog_error::CatalogError;
+use super::catalog::{Catalog, CatalogError};
 use super::connection;
 use super::frame::FrameError;
 use super::group::Coordinator;

@@ -2,7 +2,7 @@
 
 use kafka_protocol::ResponseError;
 
-use crate::broker::catalog_error::CatalogError;
+use crate::broker::catalog::CatalogError;
 use crate::broker::group::{GroupError, StoreError};
 use crate::broker::log::{AppendError, ReadError};
 use crate::broker::topic_config::ConfigError;

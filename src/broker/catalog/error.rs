@@ -1,7 +1,7 @@
 //! Why a topic cannot be had, in words for people.
 
-use super::catalog::PARTITIONS_MAX;
-use super::log::{AppendError, OpenError};
+use super::super::log::{AppendError, OpenError};
+use super::PARTITIONS_MAX;
 
 /// Why a topic could not be opened or changed.
 #[derive(Debug, thiserror::Error)]
