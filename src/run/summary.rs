@@ -10,6 +10,9 @@ use super::figures::{elapsed, latency, thousands};
 use crate::config::Roles;
 use crate::progress::{Progress, Stage};
 
+/// What a run shorter than this did in a second is chance.
+const MEASURED_FROM: Duration = Duration::from_millis(100);
+
 /// Everything that is said at the end of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
@@ -29,8 +32,8 @@ pub struct Summary {
     pub stored: u64,
     /// Dead letters committed by this process.
     pub dead_letters: u64,
-    /// Messages per second: stored if a consumer ran here, else acknowledged.
-    pub rate_per_s: f64,
+    /// Messages per second: stored if a consumer ran here, else acknowledged. None of a run too short to tell.
+    pub rate_per_s: Option<f64>,
     /// Latency, stage by stage.
     pub stages: Vec<StageSummary>,
     /// The busiest users.
@@ -106,7 +109,7 @@ impl Summary {
             unknown: read(&progress.unknown),
             stored,
             dead_letters: read(&progress.dead_letters),
-            rate_per_s: counted as f64 / busy.as_secs_f64().max(1e-3),
+            rate_per_s: (busy >= MEASURED_FROM).then(|| counted as f64 / busy.as_secs_f64()),
             stages: Stage::ALL.iter().filter_map(|stage| StageSummary::take(progress, *stage)).collect(),
             top_users: Vec::new(),
             notes: Vec::new(),
@@ -161,12 +164,12 @@ impl fmt::Display for Summary {
             }
             writeln!(out)?;
         }
-        if self.roles.producer || self.roles.consumer {
+        if let Some(rate) = self.rate_per_s {
             let time = match self.elapsed_s {
                 seconds if seconds < 60.0 => format!("{seconds:.1} s"),
                 seconds => elapsed(Duration::from_secs_f64(seconds)),
             };
-            writeln!(out, "  rate       {}/s over {time}", thousands(self.rate_per_s.round() as u64))?;
+            writeln!(out, "  rate       {}/s over {time}", thousands(rate.round() as u64))?;
         }
         for note in &self.notes {
             writeln!(out, "  note       {note}")?;
