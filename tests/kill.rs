@@ -79,7 +79,7 @@ fn killing_the_private_postgresql_loses_nothing_and_counts_nothing_twice() {
     for _ in 0..rounds().min(10) {
         let_it_run(&mut random, 2_500);
         let before = sandbox.postmaster_pid();
-        support::kill_process(before);
+        support::kill_by_id(before);
         wait_until("PostgreSQL to be started again", || sandbox.postmaster_pid_now().is_some_and(|now| now != before));
     }
     let before: u64 = sandbox.sql("select count(*) from messages").parse().unwrap();
@@ -108,7 +108,7 @@ fn killing_an_external_postgresql_loses_nothing_and_counts_nothing_twice() {
     for _ in 0..rounds().min(10) {
         let_it_run(&mut random, 2_500);
         let killed = server.postmaster_pid();
-        support::kill_process(killed);
+        support::kill_by_id(killed);
         wait_until("the server to be up again", || {
             runtime.block_on(cluster.restart_if_down()).unwrap();
             server.postmaster_pid_now().is_some_and(|now| now != killed)

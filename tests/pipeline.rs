@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::Value;
-use support::{Sandbox, wait_until};
+use support::{Sandbox, Signal, wait_until};
 
 fn summary(sandbox: &Sandbox, name: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(sandbox.path().join(name)).unwrap()).unwrap()
@@ -113,18 +113,16 @@ fn an_ephemeral_run_that_is_stopped_at_once_leaves_no_server_and_no_files() {
     let data = running.wait_ready()["data_dir"].as_str().unwrap().to_owned();
     let postmaster = Sandbox::postmaster_of(data.as_ref()).unwrap();
     running.wait_for("stored");
-    running.signal("TERM");
+    running.signal(Signal::TERM);
     running.wait_for("again to stop at once");
     // A second signal within this time is taken for the same request.
     std::thread::sleep(std::time::Duration::from_millis(320));
     if running.is_running() {
-        running.signal("TERM");
+        running.signal(Signal::TERM);
     }
     running.wait();
     assert!(!std::path::Path::new(&data).exists(), "{data} is still there");
-    wait_until("PostgreSQL to be gone", || {
-        !std::process::Command::new("kill").arg("-0").arg(postmaster.to_string()).output().unwrap().status.success()
-    });
+    wait_until("PostgreSQL to be gone", || !support::is_alive(postmaster));
 }
 
 #[test]

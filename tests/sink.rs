@@ -265,7 +265,12 @@ async fn a_new_life_keeps_the_old_totals_and_fences_its_consumers() {
         LifeStart { partition: 0, next_offset: 0, fingerprint: None, skipped_from: None },
         LifeStart { partition: 1, next_offset: 3, fingerprint: Some([9; 16]), skipped_from: None },
     ];
-    let new = open_new_life(&mut connection, "c", "t", &starts).await.unwrap();
+    let applied = progress(&mut connection, old).await.unwrap();
+    let mut stale = applied.clone();
+    stale[0].next_offset -= 1;
+    let moved = open_new_life(&mut connection, "c", "t", &stale, &starts).await.unwrap_err();
+    assert!(matches!(moved, ResetError::Moved { .. }), "{moved}");
+    let new = open_new_life(&mut connection, "c", "t", &applied, &starts).await.unwrap();
     assert_eq!(worker.store(&purchases(0, 10..11, "ann"), &mut patience().1).await.unwrap().fenced, [0]);
     let stream = open_stream(&mut connection, "c", "t", &[]).await.unwrap();
     assert_eq!((stream.topic_ref, stream.life), (new, 2));

@@ -8,6 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Others than Produce are small, and some of them wait long: they get a part of their own, this one of the whole.
 const OTHERS_PART: usize = 4;
+/// A Produce request up to this part of the whole is an ordinary one, which shall not stand behind huge ones.
+const ORDINARY_PART: usize = 256;
 
 /// Room for records in answers. Nobody waits for it: when little is left, an answer holds less.
 #[derive(Debug)]
@@ -68,7 +70,8 @@ impl Drop for Share {
 /// of what they need would wait for each other.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestBudget {
-    produce: Pool,
+    ordinary: Pool,
+    huge: Pool,
     others: Pool,
 }
 
@@ -88,12 +91,17 @@ impl Pool {
 
 impl RequestBudget {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        RequestBudget { produce: Pool::new(bytes_max), others: Pool::new(bytes_max / OTHERS_PART) }
+        let (half, part) = (bytes_max / 2, bytes_max / OTHERS_PART);
+        RequestBudget { ordinary: Pool::new(half), huge: Pool::new(half), others: Pool::new(part) }
     }
 
     /// Room for a request; one that is larger than all of it gets all of it.
     pub(crate) async fn room(&self, is_produce: bool, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let pool = if is_produce { &self.produce } else { &self.others };
+        let pool = match is_produce {
+            false => &self.others,
+            true if bytes <= self.ordinary.bytes_max * 2 / ORDINARY_PART => &self.ordinary,
+            true => &self.huge,
+        };
         let permits = u32::try_from(bytes.min(pool.bytes_max)).unwrap_or(u32::MAX);
         // Never closed.
         pool.room.clone().acquire_many_owned(permits).await.ok()

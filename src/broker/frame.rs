@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::budget::RequestBudget;
 use super::schema::{SchemaError, Walk};
@@ -20,6 +21,9 @@ const GROWTH_BYTES_MIN: usize = 64 * 1024;
 const IDLE_BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// Larger requests need room in the budget of all connections.
 const FREE_FRAME_BYTES_MAX: usize = 64 * 1024;
+/// What holds room must come at this rate, after a moment.
+const HELD_BYTES_PER_S_MIN: f64 = 256.0 * 1024.0;
+const HELD_GRACE: Duration = Duration::from_secs(2);
 /// API key of the one request that may be as large as `frame_bytes_max`.
 const PRODUCE: i16 = 0;
 
@@ -58,6 +62,21 @@ pub(crate) struct Frame {
     pub(crate) room: Option<OwnedSemaphorePermit>,
 }
 
+/// Since when a request that is not whole yet holds room.
+#[derive(Clone, Copy)]
+struct Held {
+    since: Instant,
+    bytes_before: usize,
+}
+
+impl Held {
+    /// Until when more must come: a request that holds room may not dribble.
+    fn next_bytes_until(&self, bytes: usize) -> Instant {
+        let came = (bytes - self.bytes_before) as f64;
+        self.since + HELD_GRACE + Duration::from_secs_f64(came / HELD_BYTES_PER_S_MIN)
+    }
+}
+
 /// Reads frames of one connection.
 pub(crate) struct FrameReader<R> {
     socket: R,
@@ -88,9 +107,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 }
             }
         }
-        let mut deadline = tokio::time::Instant::now() + self.limits.request_timeout;
+        let mut deadline = Instant::now() + self.limits.request_timeout;
         let mut needed = 4;
         let mut room = None;
+        let mut held: Option<Held> = None;
         loop {
             if let Some(length) = self.announced()? {
                 needed = 4 + length;
@@ -99,22 +119,25 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                     self.buffer.advance(4);
                     return Ok(Some(Frame { bytes: self.buffer.split_to(length).freeze(), room }));
                 }
-                let produce = self.announces_produce().filter(|_| length > FREE_FRAME_BYTES_MAX && room.is_none());
-                if let Some(is_produce) = produce {
+                // Who announces much and sends nothing holds no room.
+                let has_come = self.buffer.len() >= FREE_FRAME_BYTES_MAX;
+                if let Some(is_produce) = self.announces_produce().filter(|_| has_come && room.is_none()) {
                     room = self.budget.room(is_produce, length).await;
                     // Having waited for the others is not the client's fault.
-                    deadline = tokio::time::Instant::now() + self.limits.request_timeout;
+                    deadline = Instant::now() + self.limits.request_timeout;
+                    held = Some(Held { since: Instant::now(), bytes_before: self.buffer.len() });
                 }
             }
             let missing = needed.saturating_sub(self.buffer.len());
-            match tokio::time::timeout_at(deadline, self.read(missing)).await {
+            let until = held.map_or(deadline, |held| deadline.min(held.next_bytes_until(self.buffer.len())));
+            match tokio::time::timeout_at(until, self.read(missing)).await {
                 Ok(read) => {
                     if read? == 0 {
                         return Ok(None);
                     }
                 }
                 Err(_) => {
-                    let limit = self.limits.request_timeout;
+                    let limit = held.map_or(self.limits.request_timeout, |held| held.since.elapsed());
                     return Err(FrameError::Unfinished { got: self.buffer.len(), bytes: needed, limit });
                 }
             }

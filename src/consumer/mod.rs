@@ -46,6 +46,8 @@ use shared::{Mode, Shared};
 const SIGNAL_DRAIN_MAX: Duration = Duration::from_secs(7);
 /// Longest look at the log for the cure of a mismatch.
 const EXPLAIN_WITHIN: Duration = Duration::from_secs(10);
+/// One question to PostgreSQL at the start.
+const START_DEADLINE: Duration = Duration::from_secs(30);
 /// How often a drain looks at PostgreSQL.
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -116,11 +118,12 @@ pub async fn run(
     let Some(mut connection) = connect(&database, &settings, &shutdown).await? else {
         return Ok(ConsumerReport::default());
     };
-    check_schema_owner(&mut connection, &settings.group).await?;
+    postgres::answered(START_DEADLINE, check_schema_owner(&mut connection, &settings.group)).await?;
     let Some(found) = setup::find_topic(&settings.kafka, &topic, &shutdown).await? else {
         return Ok(ConsumerReport::default());
     };
-    let stream = open_stream(&mut connection, &found.cluster_id, &topic, &found.log_starts).await?;
+    let opening = open_stream(&mut connection, &found.cluster_id, &topic, &found.log_starts);
+    let stream = postgres::answered(START_DEADLINE, opening).await?;
     drop(connection);
 
     let limits = Limits { batch_messages_max: settings.batch_messages_max.max(1), batch_wait: settings.batch_wait };

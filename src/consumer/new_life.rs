@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use sqlx::PgConnection;
@@ -50,6 +50,8 @@ pub struct TopicInLog {
     pub cluster_id: String,
     /// In the order of their numbers.
     pub partitions: Vec<PartitionInLog>,
+    /// How far PostgreSQL was when the two were compared.
+    pub applied: Vec<PartitionProgress>,
 }
 
 /// Compares the log with what was applied in the life `topic_ref`; none when it is time to stop.
@@ -75,7 +77,7 @@ pub async fn look_at_topic(
         };
         partitions.push(PartitionInLog { partition, log, counted });
     }
-    Ok(Some(TopicInLog { cluster_id: found.cluster_id, partitions }))
+    Ok(Some(TopicInLog { cluster_id: found.cluster_id, partitions, applied }))
 }
 
 /// Reads single records; its calls block, so each runs on a thread for that.
@@ -92,7 +94,11 @@ struct Found {
 
 impl Probe {
     fn new(kafka: &KafkaSettings, topic: &str) -> Result<Probe, ConsumerError> {
-        let consumer = probe_config(kafka).set("group.id", "finstream-reset").create();
+        let consumer = probe_config(kafka)
+            .set("group.id", "finstream-reset")
+            // A fetch that waits at the end of one place would hold up the next one.
+            .set("fetch.wait.max.ms", "10")
+            .create();
         let consumer = consumer.map_err(|error| failed(topic, error))?;
         Ok(Probe { consumer: Arc::new(consumer), topic: topic.to_owned() })
     }
@@ -115,6 +121,7 @@ impl Probe {
         let (mut low, mut high) = (log.start, log.end.min(applied.next_offset));
         let mut last = None;
         if applied.fingerprint.is_none()
+            && log.start < applied.next_offset
             && high == applied.next_offset
             && let Some(skipped) = self.skipped(connection, topic_ref, applied, log).await?
         {
@@ -155,11 +162,11 @@ impl Probe {
     ) -> Result<Option<Option<(i64, Fingerprint)>>, ConsumerError> {
         let (partition, next_offset) = (applied.partition, applied.next_offset);
         let Some(from) = skipped_from(connection, topic_ref, partition, next_offset).await? else { return Ok(None) };
-        let is_same = match self.record_at(partition, from - 1).await? {
-            Some(found) if from > log.start && found.known.offset < from => {
-                is_counted(connection, &self.topic, &found.known).await?
-            }
-            _ => true,
+        let before = if from > log.start { self.record_at(partition, from - 1).await? } else { None };
+        let is_same = match before.filter(|found| found.known.offset < from) {
+            Some(found) => is_counted(connection, &self.topic, &found.known).await?,
+            // There is nothing to compare.
+            None => true,
         };
         let last_skipped = if is_same { self.record_at(partition, next_offset - 1).await? } else { None };
         Ok(last_skipped.map(|found| Some((next_offset, found.fingerprint))))
@@ -194,7 +201,8 @@ impl Probe {
                     None => {}
                 }
             }
-            Ok(None)
+            // Silence says nothing about what is there.
+            Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut))
         };
         self.on_a_thread(read).await
     }

@@ -124,11 +124,10 @@ impl Target<'_> {
         let Some(stream) = sink::current_stream(connection, topic).await? else {
             bail!("topic {topic} has no totals in this database yet: there is nothing to reset");
         };
-        let applied = sink::progress(connection, stream.topic_ref).await?;
-        let next_offset = applied.iter().find(|known| known.partition == partition).map(|known| known.next_offset);
         let (_trigger, shutdown) = shutdown::channel();
         let looked = consumer::look_at_topic(kafka, connection, topic, stream.topic_ref, &shutdown).await?;
         let Some(log) = looked else { return Ok(()) };
+        let next_offset = log.applied.iter().find(|known| known.partition == partition).map(|known| known.next_offset);
         let Some(found) = log.partitions.iter().find(|found| found.partition == partition) else {
             bail!("topic {topic} has no partition {partition}: it has 0 to {}", log.partitions.len().saturating_sub(1));
         };
@@ -153,8 +152,11 @@ impl Target<'_> {
             ))
             .into());
         }
-        let starts: Vec<LifeStart> = log.partitions.iter().map(|found| self.start_of(found)).collect();
-        sink::open_new_life(connection, &log.cluster_id, topic, &starts).await?;
+        let applied_of = |partition: i32| log.applied.iter().find(|known| known.partition == partition);
+        let start_of =
+            |found: &PartitionInLog| self.start_of(found, applied_of(found.partition).map(|known| known.next_offset));
+        let starts: Vec<LifeStart> = log.partitions.iter().map(start_of).collect();
+        sink::open_new_life(connection, &log.cluster_id, topic, &log.applied, &starts).await?;
         say!("A new life of {topic} begins; what was counted before stays in the totals. Next offsets:");
         for start in starts {
             let skipped = start.skipped_from.map(|from| format!(", skipped on record from {from}"));
@@ -163,11 +165,13 @@ impl Target<'_> {
         Ok(())
     }
 
-    fn start_of(&self, found: &PartitionInLog) -> LifeStart {
+    fn start_of(&self, found: &PartitionInLog, applied: Option<i64>) -> LifeStart {
         let (partition, go_on_at) = (found.partition, found.go_on_at());
+        // A log that was cut has lost what was not applied of it.
+        let gap_from = applied.filter(|next| found.counted.is_none() && found.log.start > *next).unwrap_or(go_on_at);
         let next_offset = if partition == self.partition { self.to } else { go_on_at };
         let fingerprint = found.counted.filter(|_| next_offset == go_on_at).map(|(_, fingerprint)| fingerprint);
-        LifeStart { partition, next_offset, fingerprint, skipped_from: (next_offset > go_on_at).then_some(go_on_at) }
+        LifeStart { partition, next_offset, fingerprint, skipped_from: (next_offset > gap_from).then_some(gap_from) }
     }
 }
 

@@ -4,7 +4,7 @@ use sqlx::{Connection, PgConnection, Row};
 
 use super::error::SinkError;
 use super::fingerprint::Fingerprint;
-use super::streams::{Stream, current_stream, insert_life};
+use super::streams::{PartitionProgress, Stream, current_stream, insert_life};
 
 /// Where a partition begins in a new life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,11 @@ pub enum ResetError {
              beyond it, and a life is never rewound: this needs a new life"
     )]
     NotForward { topic: String, partition: i32, next_offset: i64, to: i64 },
+    /// What was compared is not how it is any more.
+    #[error(
+        "a consumer goes on with topic {topic} at this moment: stop it, then type the same again; nothing was changed"
+    )]
+    Moved { topic: String },
     /// PostgreSQL's answer.
     #[error(transparent)]
     Sink(#[from] SinkError),
@@ -85,23 +90,33 @@ pub async fn reset_forward(
 
 /// Retires the current life of a topic and opens the next one; returns its `topic_ref`.
 ///
-/// Old rows stay and keep counting. Consumers of the old life are fenced.
+/// Old rows stay and keep counting. Consumers of the old life are fenced. `applied` is the progress by which `starts` were
+/// chosen.
 ///
 /// # Errors
-/// [`ResetError::UnknownTopic`] when the topic has no current life.
+/// [`ResetError::UnknownTopic`] when the topic has no current life, [`ResetError::Moved`] when it went on since.
 pub async fn open_new_life(
     connection: &mut PgConnection,
     cluster_id: &str,
     topic: &str,
+    applied: &[PartitionProgress],
     starts: &[LifeStart],
 ) -> Result<i32, ResetError> {
     let old = known_stream(connection, topic).await?;
     let mut transaction = connection.begin().await?;
     // The rows first: a batch of the old life that is being written is waited for, the next one is fenced.
-    sqlx::query("update partition_offsets set owner_epoch = owner_epoch + 1 where topic_ref = $1")
-        .bind(old.topic_ref)
-        .execute(&mut *transaction)
-        .await?;
+    let now: Vec<(i32, i64)> = sqlx::query_as(
+        "update partition_offsets set owner_epoch = owner_epoch + 1 where topic_ref = $1 returning partition, next_offset",
+    )
+    .bind(old.topic_ref)
+    .fetch_all(&mut *transaction)
+    .await?;
+    let has_moved = |(partition, next_offset): &(i32, i64)| {
+        !applied.iter().any(|known| known.partition == *partition && known.next_offset == *next_offset)
+    };
+    if now.iter().any(has_moved) {
+        return Err(ResetError::Moved { topic: topic.to_owned() });
+    }
     sqlx::query("update streams set retired_at = now() where topic_ref = $1")
         .bind(old.topic_ref)
         .execute(&mut *transaction)

@@ -171,6 +171,8 @@ impl Worker {
             }
         }
         committed.next_offsets = self.owned.iter().map(|(partition, owned)| (*partition, owned.next_offset)).collect();
+        // Also where nothing of it was left to store: PostgreSQL has answered.
+        patience.reset();
         Ok(committed)
     }
 
@@ -289,7 +291,7 @@ impl Worker {
 
     async fn register_runs(&mut self, batch: &Batch, patience: &mut Patience) -> Result<(), SinkError> {
         loop {
-            match answered(self.deadlines.transaction, self.try_register_runs(batch)).await {
+            match self.try_register_runs(batch).await {
                 Err(error @ SinkError::Database(_)) if error.class() == Class::Outage => {
                     self.recover(error, patience, batch.len()).await?;
                 }
@@ -302,12 +304,13 @@ impl Worker {
         let Some(connection) = self.connection.as_mut() else {
             return Err(not_connected().into());
         };
+        let deadline = self.deadlines.transaction;
         for (run, info) in batch.runs() {
-            describe(connection, *run, info).await?;
+            answered(deadline, describe(connection, *run, info)).await?;
         }
         let mut runs: Vec<_> = batch.items().iter().filter_map(|item| item.identity.map(|id| id.run)).collect();
         runs.dedup();
-        self.runs.register(connection, runs).await
+        answered(deadline, self.runs.register(connection, runs)).await
     }
 
     /// Waits for PostgreSQL and connects again.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process, test_kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -187,14 +189,13 @@ impl Running {
         self.child.wait().unwrap();
     }
 
-    pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
-        assert!(status.success());
+    pub fn signal(&self, signal: Signal) {
+        kill_process(pid(self.child.id()), signal).unwrap();
     }
 
     /// SIGTERM, then its exit code and everything that it printed.
     pub fn stop(mut self) -> (Option<i32>, String) {
-        self.signal("TERM");
+        self.signal(Signal::TERM);
         let code = self.wait();
         (code, self.output())
     }
@@ -230,8 +231,16 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// `kill -9`, for a process that is not our child.
-pub fn kill_process(pid: u32) {
-    let status = Command::new("kill").arg("-9").arg(pid.to_string()).status().unwrap();
-    assert!(status.success());
+/// `kill -9`, for a process that is not our child. (The command of that name is not on every machine.)
+pub fn kill_by_id(id: u32) {
+    kill_process(pid(id), Signal::KILL).unwrap();
+}
+
+/// Whether a process is there.
+pub fn is_alive(id: u32) -> bool {
+    test_kill_process(pid(id)).is_ok()
+}
+
+fn pid(id: u32) -> Pid {
+    Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
 }

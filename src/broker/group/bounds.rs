@@ -14,7 +14,9 @@ const JOIN_BYTES_MAX: usize = 1 << 20;
 /// The assignments of one generation.
 const ASSIGNMENTS_BYTES_MAX: usize = 1 << 20;
 /// What all groups hold.
-pub(super) const GROUPS_BYTES_MAX: usize = 128 << 20;
+const GROUPS_BYTES_MAX: usize = 128 << 20;
+/// Offsets are refused before that, so that they never keep members out.
+pub(super) const OFFSETS_BYTES_MAX: usize = GROUPS_BYTES_MAX / 4 * 3;
 /// A member, an id that was handed out, or an offset, besides its texts, about.
 const ITEM_BYTES: usize = 128;
 

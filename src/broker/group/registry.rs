@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::bounds::{GROUPS_BYTES_MAX, offset_bytes};
+use super::bounds::{OFFSETS_BYTES_MAX, offset_bytes};
 use super::state::Group;
 use super::store::{CommittedOffset, StateStore, StoreError};
 use super::terms::{GroupError, Phase};
@@ -128,7 +128,7 @@ impl Inner {
             offset_bytes(key, committed).saturating_sub(known)
         };
         let added: usize = offsets.iter().map(more).sum();
-        if added > 0 && self.bytes.load(Ordering::Acquire) + added > GROUPS_BYTES_MAX {
+        if added > 0 && self.bytes.load(Ordering::Acquire) + added > OFFSETS_BYTES_MAX {
             return Err(StoreError("the groups hold as much as they may; delete some".to_owned()));
         }
         Ok(())

@@ -15,11 +15,11 @@ use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 use tokio::time::Instant;
 
 use super::errors::KafkaError;
-use super::text;
+use super::{aside, text};
 use crate::broker::connection::Answer;
 use crate::broker::dispatch::encode;
 use crate::broker::frame::{FrameError, Head};
-use crate::broker::log::{AppendError, Appended, Partition};
+use crate::broker::log::{AppendError, Appended, Partition, is_compressed};
 use crate::broker::node::{LEADER_EPOCH, Node};
 
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -93,8 +93,17 @@ fn refused(error: ResponseError) -> Refused {
 }
 
 async fn append(node: &Node, partition: &Partition, records: Bytes, deadline: Instant) -> Outcome {
+    // Unfolding takes its time: not on a thread that serves connections.
+    let is_folded = is_compressed(&records);
     loop {
-        match partition.append(records.clone(), LEADER_EPOCH, node.now_ms()) {
+        let now_ms = node.now_ms();
+        let appended = if is_folded {
+            let (partition, records) = (partition.clone(), records.clone());
+            aside(move || partition.append(records, LEADER_EPOCH, now_ms)).await
+        } else {
+            partition.append(records.clone(), LEADER_EPOCH, now_ms)
+        };
+        match appended {
             Ok(appended) => return Ok((partition.clone(), appended)),
             Err(AppendError::Busy { .. }) if Instant::now() < deadline => tokio::time::sleep(BUSY_PAUSE).await,
             Err(error) => return Err(error.into()),

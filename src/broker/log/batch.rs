@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use super::AppendError;
-use super::compressed::CompressedRecords;
+use super::compressed::{CompressedRecords, UNFOLDED_BYTES_MAX};
 
 /// Bytes of a batch before its records.
 pub(super) const HEADER_BYTES: usize = 61;
@@ -141,6 +141,19 @@ impl CheckedBatch {
     }
 }
 
+/// Whether one of these concatenated batches is compressed, as far as they can be told apart.
+pub(crate) fn is_compressed(bytes: &Bytes) -> bool {
+    let mut rest: &[u8] = bytes;
+    while let Some(header) = BatchHeader::read(rest) {
+        if header.is_compressed() {
+            return true;
+        }
+        let Some(next) = header.total_bytes().and_then(|total| rest.get(total..)) else { break };
+        rest = next;
+    }
+    false
+}
+
 /// Checks and splits concatenated batches as a client sends them.
 ///
 /// # Errors
@@ -148,11 +161,12 @@ impl CheckedBatch {
 pub(super) fn check_all(bytes: &Bytes, batch_bytes_max: u32) -> Result<Vec<CheckedBatch>, AppendError> {
     let mut rest = bytes.clone();
     let mut checked = Vec::with_capacity(1);
+    let mut unfolded_left = UNFOLDED_BYTES_MAX;
     if rest.is_empty() {
         return Err(corrupt("there is no batch"));
     }
     while !rest.is_empty() {
-        let batch = check_one(&rest, batch_bytes_max)?;
+        let batch = check_one(&rest, batch_bytes_max, &mut unfolded_left)?;
         rest = rest.slice(batch.total_bytes()..);
         checked.push(batch);
     }
@@ -163,7 +177,7 @@ fn corrupt(what: impl Into<String>) -> AppendError {
     AppendError::Corrupt(what.into())
 }
 
-fn check_one(bytes: &Bytes, batch_bytes_max: u32) -> Result<CheckedBatch, AppendError> {
+fn check_one(bytes: &Bytes, batch_bytes_max: u32, unfolded_left: &mut u64) -> Result<CheckedBatch, AppendError> {
     match bytes.get(16) {
         Some(2) => {}
         Some(&magic) => return Err(AppendError::UnsupportedMagic(magic as i8)),
@@ -183,7 +197,7 @@ fn check_one(bytes: &Bytes, batch_bytes_max: u32) -> Result<CheckedBatch, Append
     }
     check_fields(&header)?;
     if header.is_compressed() {
-        check_compressed(&batch)?;
+        check_compressed(&batch, unfolded_left)?;
     } else {
         check_records(&batch)?;
     }
@@ -237,17 +251,23 @@ fn check_records(batch: &CheckedBatch) -> Result<(), AppendError> {
 }
 
 /// The same for compressed records, which are unfolded for it and thrown away.
-fn check_compressed(batch: &CheckedBatch) -> Result<(), AppendError> {
+fn check_compressed(batch: &CheckedBatch, unfolded_left: &mut u64) -> Result<(), AppendError> {
     let malformed = |walked: i64, error: std::io::Error| corrupt(format!("compressed record {walked}: {error}"));
     let codec = batch.header.attributes & COMPRESSION_MASK;
     let mut walked = 0;
-    for record in CompressedRecords::of(codec, &batch.records).map_err(|error| malformed(0, error))? {
+    let mut records =
+        CompressedRecords::of(codec, &batch.records, *unfolded_left).map_err(|error| malformed(0, error))?;
+    for record in records.by_ref() {
         let record = record.map_err(|error| malformed(walked, error))?;
         if record.offset_delta != walked {
             return Err(corrupt(format!("compressed record {walked} has offset delta {}", record.offset_delta)));
         }
         walked += 1;
+        if walked > i64::from(batch.header.records_count) {
+            break;
+        }
     }
+    *unfolded_left = records.left();
     check_count(&batch.header, walked)
 }
 

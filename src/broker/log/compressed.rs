@@ -7,10 +7,11 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use super::batch::RecordStamp;
 
-/// A batch may unfold to this much, at most: no client's does, and a hostile one costs a fraction of a second.
+/// The batches of one append may unfold to this much, at most: no client's do, and hostile ones cost a fraction of a
+/// second.
 pub(super) const UNFOLDED_BYTES_MAX: u64 = 64 << 20;
-/// zstd's window, as a power of two: what one decoder may take of memory.
-const ZSTD_WINDOW_LOG_MAX: u32 = 24;
+/// zstd's window, as a power of two: its highest levels use as much, and a decoder takes it while it works.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// What the Java client puts before its snappy blocks: magic and two version numbers.
 const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 const XERIAL_HEADER_BYTES: usize = 16;
@@ -22,10 +23,15 @@ pub(super) struct CompressedRecords<'a> {
 }
 
 impl<'a> CompressedRecords<'a> {
-    /// `codec`: the lowest three bits of the attributes.
-    pub fn of(codec: i16, records: &'a [u8]) -> io::Result<Self> {
-        let unfolded = BufReader::new(reader(codec, records)?).take(UNFOLDED_BYTES_MAX);
+    /// `codec`: the lowest three bits of the attributes. Unfolds no more than `bytes_max`.
+    pub fn of(codec: i16, records: &'a [u8], bytes_max: u64) -> io::Result<Self> {
+        let unfolded = BufReader::new(reader(codec, records)?).take(bytes_max);
         Ok(CompressedRecords { unfolded, ended: false })
+    }
+
+    /// How much more may be unfolded.
+    pub fn left(&self) -> u64 {
+        self.unfolded.limit()
     }
 
     fn parse(&mut self) -> io::Result<Option<RecordStamp>> {
@@ -202,7 +208,8 @@ mod tests {
         let mut inputs: Vec<(i16, Vec<u8>)> = (1..=4).map(|codec| (codec, compressed(codec, &plain))).collect();
         inputs.push((2, xerial(&plain)));
         for (codec, input) in inputs {
-            let walked: io::Result<Vec<_>> = CompressedRecords::of(codec, &input).unwrap().collect();
+            let walked: io::Result<Vec<_>> =
+                CompressedRecords::of(codec, &input, UNFOLDED_BYTES_MAX).unwrap().collect();
             let deltas: Vec<i64> = walked.unwrap().iter().map(|record| record.offset_delta).collect();
             assert_eq!(deltas, [0, 1, 2], "codec {codec}");
         }
@@ -214,21 +221,25 @@ mod tests {
         for codec in 1..=4 {
             let whole = compressed(codec, &plain);
             for cut in 0..whole.len() {
-                let walked: io::Result<Vec<_>> =
-                    CompressedRecords::of(codec, &whole[..cut]).and_then(|records| records.collect());
+                let walked: io::Result<Vec<_>> = CompressedRecords::of(codec, &whole[..cut], UNFOLDED_BYTES_MAX)
+                    .and_then(|records| records.collect());
                 // Without its end mark a frame may still show all records: the header's count decides.
                 assert!(walked.map_or(true, |records| records.len() <= 3), "codec {codec} cut at {cut}");
             }
             for at in 0..whole.len() {
                 let mut garbled = whole.clone();
                 garbled[at] ^= 0x55;
-                if let Ok(records) = CompressedRecords::of(codec, &garbled) {
+                if let Ok(records) = CompressedRecords::of(codec, &garbled, UNFOLDED_BYTES_MAX) {
                     assert!(records.count() <= 200);
                 }
             }
         }
         for text in [&plain[..plain.len() - 1], &[0xff; 12], &[1, 2, 3]] {
-            assert!(CompressedRecords::of(1, &compressed(1, text)).unwrap().any(|record| record.is_err()));
+            assert!(
+                CompressedRecords::of(1, &compressed(1, text), UNFOLDED_BYTES_MAX)
+                    .unwrap()
+                    .any(|record| record.is_err())
+            );
         }
     }
 
@@ -237,7 +248,8 @@ mod tests {
         let plain = records(30 << 20);
         for codec in 1..=4 {
             let input = compressed(codec, &plain);
-            let walked: io::Result<Vec<_>> = CompressedRecords::of(codec, &input).and_then(|records| records.collect());
+            let walked: io::Result<Vec<_>> =
+                CompressedRecords::of(codec, &input, UNFOLDED_BYTES_MAX).and_then(|records| records.collect());
             assert!(walked.is_err(), "codec {codec}");
         }
     }

@@ -36,6 +36,7 @@ mod writer;
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub(crate) use batch::is_compressed;
 pub use error::{AppendError, OpenError, ReadError};
 pub use open::Log;
 pub use partition::{Appended, Partition};

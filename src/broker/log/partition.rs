@@ -126,6 +126,8 @@ impl Partition {
             let front = lock(&self.0.front);
             (front.config.batch_bytes_max, front.config.log_append_time)
         };
+        // Whoever tries again while the disk is behind shall not have every byte checked each time.
+        self.0.queue.has_room(batches.len())?;
         // The checks read every byte: not under the lock.
         let mut checked = batch::check_all(&batches, batch_bytes_max)?;
         let log_append_time_ms = if log_append_time { now_ms } else { -1 };

@@ -149,6 +149,15 @@ impl Queue {
         Ok(())
     }
 
+    /// Whether so many bytes would be taken now, about: said before the work that goes with it.
+    pub fn has_room(&self, bytes: usize) -> Result<(), AppendError> {
+        let waiting = lock(&self.waiting);
+        if waiting.bytes > 0 && waiting.bytes + bytes > WAITING_BYTES_MAX {
+            return Err(AppendError::Busy { waiting_bytes: waiting.bytes });
+        }
+        Ok(())
+    }
+
     /// Queues a change; its completion hears of a refusal too. A full disk does not keep changes out: some free space.
     pub fn push_change(&self, change: Change, completion: Completion) {
         let bytes = ENTRY_BYTES + change.bytes();
