@@ -186,6 +186,23 @@ async fn a_large_request_waits_for_the_room_of_another_and_small_ones_do_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn clients_that_announce_much_and_send_little_hold_no_room() {
+    let _alone = ALONE.lock().await;
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { all_requests_bytes_max: MIB, ..Limits::default() };
+    let broker = filled(dir.path(), limits).await;
+    let (mut silent, mut stalled, mut honest) = (greeted(&broker), greeted(&broker), greeted(&broker));
+    let frame = silent.frame(&produce(900_000), 7);
+    silent.socket.write_all(&frame[..100]).unwrap();
+    stalled.socket.write_all(&frame[..100_000]).unwrap();
+    let asked = Instant::now();
+    assert_eq!(honest.ask(&produce(900_000), 7).responses[0].partition_responses[0].error_code, 0);
+    // The request's own time limit is 30 s.
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_takes_a_byte_now_and_then_is_given_up() {
     let _alone = ALONE.lock().await;
     let dir = tempfile::tempdir().unwrap();

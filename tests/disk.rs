@@ -55,7 +55,7 @@ fn a_disk_that_is_almost_full_and_then_full_pauses_the_pipeline_and_costs_nothin
         println!("skipped: this user may not mount a tmpfs");
         return;
     };
-    let mut running = sandbox.start(&["--rate", "20000"]);
+    let mut running = sandbox.start(&["--rate", "5000"]);
     wait_until("messages in PostgreSQL", || sandbox.sql("select count(*) from messages") != "0");
 
     let neighbour = fill(&disk.0, 100 * MIB);
