@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use super::budget::Share;
 use super::dispatch::{self, Client};
 use super::frame::{FrameError, FrameReader};
+use super::limits::Limits;
 use super::node::Node;
-use super::server::Limits;
 
 /// Answers of one connection that wait for their turn, at most; then no further request is read.
 const ANSWERS_MAX: usize = 32;

@@ -11,8 +11,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::budget::RequestBudget;
+use super::limits::Limits;
 use super::schema::{SchemaError, Walk};
-use super::server::Limits;
 use super::versions::Api;
 
 /// The buffer grows in steps of this, or doubles.
@@ -22,7 +22,7 @@ const IDLE_BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// Larger requests need room in the budget of all connections.
 const FREE_FRAME_BYTES_MAX: usize = 64 * 1024;
 /// What holds room must come at this rate, after a moment.
-const HELD_BYTES_PER_S_MIN: f64 = 256.0 * 1024.0;
+const HELD_BYTES_PER_S_MIN: f64 = 32.0 * 1024.0;
 const HELD_GRACE: Duration = Duration::from_secs(2);
 /// API key of the one request that may be as large as `frame_bytes_max`.
 const PRODUCE: i16 = 0;

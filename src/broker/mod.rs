@@ -11,6 +11,7 @@ mod dispatch;
 mod frame;
 mod group;
 mod handlers;
+mod limits;
 pub mod log;
 mod node;
 mod open_files;
@@ -21,4 +22,5 @@ mod server;
 mod topic_config;
 mod versions;
 
-pub use server::{Broker, BrokerError, Limits};
+pub use limits::Limits;
+pub use server::{Broker, BrokerError};
