@@ -67,7 +67,7 @@ pub async fn look_at_topic(
 ) -> Result<Option<TopicInLog>, ConsumerError> {
     let Some(found) = setup::find_topic(kafka, topic, shutdown).await? else { return Ok(None) };
     let applied = progress(connection, topic_ref).await?;
-    let mut probe = Probe::new(kafka, topic)?;
+    let probe = Probe::new(kafka, topic)?;
     let mut partitions = Vec::with_capacity(found.log_starts.len());
     for (partition, _) in found.log_starts {
         let log = probe.range(partition).await?;
@@ -112,7 +112,7 @@ impl Probe {
     /// Up to where the log holds what was applied. Records are compared at the same offsets, so where one is another,
     /// all that follow are: a binary search finds the place.
     async fn counted(
-        &mut self,
+        &self,
         connection: &mut PgConnection,
         topic_ref: i32,
         applied: &PartitionProgress,
@@ -154,7 +154,7 @@ impl Probe {
 
     /// After a skip nothing is known of the skipped records: the one before the range decides. None: there was no skip.
     async fn skipped(
-        &mut self,
+        &self,
         connection: &mut PgConnection,
         topic_ref: i32,
         applied: &PartitionProgress,
@@ -173,7 +173,7 @@ impl Probe {
     }
 
     /// The record at `offset`, or the first one behind it; none where the partition ends before.
-    async fn record_at(&mut self, partition: i32, offset: i64) -> Result<Option<Found>, ConsumerError> {
+    async fn record_at(&self, partition: i32, offset: i64) -> Result<Option<Found>, ConsumerError> {
         let read = move |consumer: &BaseConsumer, topic: &str| {
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(topic, partition, Offset::Offset(offset))?;

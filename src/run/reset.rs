@@ -127,7 +127,10 @@ impl Target<'_> {
         let (_trigger, shutdown) = shutdown::channel();
         let looked = consumer::look_at_topic(kafka, connection, topic, stream.topic_ref, &shutdown).await?;
         let Some(log) = looked else { return Ok(()) };
-        let next_offset = log.applied.iter().find(|known| known.partition == partition).map(|known| known.next_offset);
+        let next_of = |partition: i32| {
+            log.applied.iter().find(|known| known.partition == partition).map(|known| known.next_offset)
+        };
+        let next_offset = next_of(partition);
         let Some(found) = log.partitions.iter().find(|found| found.partition == partition) else {
             bail!("topic {topic} has no partition {partition}: it has 0 to {}", log.partitions.len().saturating_sub(1));
         };
@@ -152,10 +155,8 @@ impl Target<'_> {
             ))
             .into());
         }
-        let applied_of = |partition: i32| log.applied.iter().find(|known| known.partition == partition);
-        let start_of =
-            |found: &PartitionInLog| self.start_of(found, applied_of(found.partition).map(|known| known.next_offset));
-        let starts: Vec<LifeStart> = log.partitions.iter().map(start_of).collect();
+        let starts: Vec<LifeStart> =
+            log.partitions.iter().map(|found| self.start_of(found, next_of(found.partition))).collect();
         sink::open_new_life(connection, &log.cluster_id, topic, &log.applied, &starts).await?;
         say!("A new life of {topic} begins; what was counted before stays in the totals. Next offsets:");
         for start in starts {

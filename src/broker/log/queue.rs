@@ -89,6 +89,16 @@ struct Waiting {
     full: Option<Full>,
 }
 
+impl Waiting {
+    /// Whether batches of so many bytes may wait as well. A single one always may.
+    fn check_room(&self, bytes: usize) -> Result<(), AppendError> {
+        if self.bytes > 0 && self.bytes + bytes > WAITING_BYTES_MAX {
+            return Err(AppendError::Busy { waiting_bytes: self.bytes });
+        }
+        Ok(())
+    }
+}
+
 struct Full {
     why: String,
     next_look: Instant,
@@ -140,9 +150,7 @@ impl Queue {
         if let Some(refusal) = self.refusal(&mut waiting) {
             return Err(refusal);
         }
-        if waiting.bytes > 0 && waiting.bytes + bytes > WAITING_BYTES_MAX {
-            return Err(AppendError::Busy { waiting_bytes: waiting.bytes });
-        }
+        waiting.check_room(bytes)?;
         waiting.bytes += bytes;
         waiting.entries.extend(batches.into_iter().map(Entry::Batch));
         self.wake.notify_one();
@@ -151,11 +159,7 @@ impl Queue {
 
     /// Whether so many bytes would be taken now, about: said before the work that goes with it.
     pub fn has_room(&self, bytes: usize) -> Result<(), AppendError> {
-        let waiting = lock(&self.waiting);
-        if waiting.bytes > 0 && waiting.bytes + bytes > WAITING_BYTES_MAX {
-            return Err(AppendError::Busy { waiting_bytes: waiting.bytes });
-        }
-        Ok(())
+        lock(&self.waiting).check_room(bytes)
     }
 
     /// Queues a change; its completion hears of a refusal too. A full disk does not keep changes out: some free space.
