@@ -2,17 +2,17 @@
 //!
 //! Magic, length u64, CRC-32C of the body, body. Replaced by rename, so that there is always a whole one.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::codec::{Decoder, Encoder};
 use super::core::{Core, StateMap, journal_directory};
+use super::disk::{Disk, OpenMode};
 use super::producer_state::ProducerStates;
 use super::records::{PartitionRecord, decode_state, encode_state};
 use super::segment::SegmentSnapshot;
 use super::store::{PartitionSnapshot, Unsynced};
-use super::{Durability, OpenError, files, read_lock};
+use super::{Durability, OpenError, read_lock};
 
 /// The action of an error after which nothing may be promised any more.
 pub(super) const SYNC: &str = "sync";
@@ -80,25 +80,24 @@ impl Checkpoint {
     }
 
     /// Writes it so that a crash leaves either the old or the new one.
-    pub fn write(&self, directory: &Path) -> io::Result<()> {
+    pub fn write(&self, disk: &dyn Disk, directory: &Path) -> io::Result<()> {
         let body = self.encode();
         let mut prefix = MAGIC.to_vec();
         prefix.put(&(body.len() as u64).to_le_bytes());
         prefix.put(&crc32c::crc32c(&body).to_le_bytes());
         let temporary = directory.join("checkpoint.tmp");
-        let mut file = File::create(&temporary)?;
-        file.write_all(&prefix)?;
-        file.write_all(&body)?;
+        let file = disk.open(&temporary, OpenMode::Truncate)?;
+        file.write_all_at(&[&prefix, &body], 0)?;
         file.sync_all()?;
-        std::fs::rename(&temporary, path(directory))?;
+        disk.rename(&temporary, &path(directory))?;
         // Without this the rename itself may be lost, and the journal that the old one needs is about to go.
-        files::sync_directory(directory)
+        disk.sync_directory(directory)
     }
 
     /// Reads it; none when there is no such file.
-    pub fn read(directory: &Path) -> Result<Option<Checkpoint>, OpenError> {
+    pub fn read(disk: &dyn Disk, directory: &Path) -> Result<Option<Checkpoint>, OpenError> {
         let path = path(directory);
-        let bytes = match std::fs::read(&path) {
+        let bytes = match disk.read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(OpenError::Io { action: "read", path, source }),
@@ -170,6 +169,6 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
         partitions,
         state,
     };
-    checkpoint.write(&core.directory).map_err(OpenError::io("write", &path(&core.directory)))?;
+    checkpoint.write(&*core.disk, &core.directory).map_err(OpenError::io("write", &path(&core.directory)))?;
     core.journal_files.free(sequence).map_err(OpenError::io("recycle", &journal_directory(&core.directory)))
 }

@@ -1,8 +1,7 @@
 //! What the log's threads share: the partitions, the state, the queue, and how a change takes effect.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{self, Write};
+use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -10,6 +9,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
 
+use super::disk::{self, Disk, OpenMode};
 use super::housekeeper::Job;
 use super::journal::JournalFiles;
 use super::partition::Partition;
@@ -27,11 +27,12 @@ pub(super) type StateMap = BTreeMap<Bytes, Bytes>;
 
 /// The log, seen from its threads.
 pub(super) struct Core {
+    pub disk: Arc<dyn Disk>,
     pub directory: PathBuf,
     pub settings: LogSettings,
     pub queue: Arc<Queue>,
     pub state: RwLock<StateMap>,
-    pub partitions: RwLock<HashMap<PartitionId, Partition>>,
+    pub partitions: RwLock<BTreeMap<PartitionId, Partition>>,
     pub next_partition_number: AtomicU64,
     pub journal_files: JournalFiles,
     /// The last group in the journal.
@@ -107,10 +108,10 @@ impl Core {
     /// Opens the directory of a partition that was just created. One that is there already stays if it is its own.
     pub fn apply_create(&self, record: &PartitionRecord) -> Result<Partition, FileError> {
         let path = self.directory.join(&record.directory);
-        make_directory(&path, record.number).map_err(|error| (path.clone(), error))?;
+        make_directory(&*self.disk, &path, record.number).map_err(|error| (path.clone(), error))?;
         let store = Store { directory_dirty: true, ..Store::default() };
         let id = record.id;
-        let partition = Partition::new(record.clone(), path, self.queue.clone(), store);
+        let partition = Partition::new(record.clone(), path, self.disk.clone(), self.queue.clone(), store);
         write_lock(&self.partitions).insert(id, partition.clone());
         Ok(partition)
     }
@@ -122,8 +123,8 @@ impl Core {
         }
         partition.mark_deleted();
         let grave = graveyard(&self.directory).join(partition.number().to_string());
-        std::fs::rename(&partition.0.path, &grave).map_err(|error| (partition.0.path.clone(), error))?;
-        self.job(Job::Remove(vec![grave]));
+        self.disk.rename(&partition.0.path, &grave).map_err(|error| (partition.0.path.clone(), error))?;
+        self.job(Job::RemoveDirectory(grave));
         Ok(())
     }
 
@@ -133,11 +134,11 @@ impl Core {
         let graveyard = graveyard(&self.directory);
         let mut moved = Vec::new();
         for segment in removed {
-            let away = move_away(&segment, partition.number(), &graveyard);
+            let away = move_away(&*self.disk, &segment, partition.number(), &graveyard);
             moved.extend(away.map_err(|error| (segment.log_path(), error))?);
         }
         if !moved.is_empty() {
-            self.job(Job::Remove(moved));
+            self.job(Job::RemoveFiles(moved));
         }
         Ok(())
     }
@@ -148,24 +149,28 @@ impl Core {
 }
 
 /// Whose directory this is; none when it does not say.
-pub(super) fn identity(directory: &Path) -> Option<u64> {
-    std::fs::read_to_string(identity_path(directory)).ok()?.trim().parse().ok()
+pub(super) fn identity(disk: &dyn Disk, directory: &Path) -> Option<u64> {
+    number_in(&disk.read(&identity_path(directory)).ok()?)
 }
 
 /// A directory with its owner's number in it, empty unless it was the owner's before.
-pub(super) fn make_directory(path: &Path, number: u64) -> io::Result<()> {
-    match std::fs::read_to_string(identity_path(path)) {
-        Ok(text) if text.trim().parse() == Ok(number) => return Ok(()),
+pub(super) fn make_directory(disk: &dyn Disk, path: &Path, number: u64) -> io::Result<()> {
+    match disk.read(&identity_path(path)) {
+        Ok(text) if number_in(&text) == Some(number) => return Ok(()),
         // It could not be looked at, which does not make it someone else's.
-        Err(error) if super::files::is_passing(&error) => return Err(error),
+        Err(error) if disk::is_passing(&error) => return Err(error),
         _ => {}
     }
-    match std::fs::remove_dir_all(path) {
+    match disk.remove_directory(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    std::fs::create_dir(path)?;
-    let mut file = File::create(identity_path(path))?;
-    file.write_all(format!("{number}\n").as_bytes())?;
+    disk.create_directory(path)?;
+    let file = disk.open(&identity_path(path), OpenMode::Truncate)?;
+    file.write_all_at(&[format!("{number}\n").as_bytes()], 0)?;
     file.sync_all()
+}
+
+fn number_in(text: &[u8]) -> Option<u64> {
+    std::str::from_utf8(text).ok()?.trim().parse().ok()
 }

@@ -4,13 +4,13 @@
 //! file left behind never counts. Groups begin at multiples of [`ALIGNMENT`]. Their sequence rises by one.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::codec::{Decoder, Encoder};
-use super::{Durability, files, lock, wait};
+use super::disk::{self, Disk, DiskFile, OpenMode};
+use super::{Durability, lock, wait};
 
 /// Groups begin at multiples of this.
 pub(super) const ALIGNMENT: u64 = 512;
@@ -102,7 +102,7 @@ impl GroupHeader {
 }
 
 struct JournalFile {
-    file: File,
+    file: Arc<dyn DiskFile>,
     header: FileHeader,
     path: PathBuf,
     length: u64,
@@ -136,6 +136,7 @@ impl Files {
 
 /// The journal's files apart from the one that is written: full ones, spare ones, and one prepared ahead.
 pub(super) struct JournalFiles {
+    disk: Arc<dyn Disk>,
     directory: PathBuf,
     bytes_each: u64,
     files: Mutex<Files>,
@@ -143,9 +144,9 @@ pub(super) struct JournalFiles {
 }
 
 impl JournalFiles {
-    pub fn new(directory: &Path, bytes_each: u64, next_number: u64, spares: Vec<PathBuf>) -> JournalFiles {
-        let files = Mutex::new(Files { next_number, spares, ..Files::default() });
-        JournalFiles { directory: directory.to_owned(), bytes_each, files, changed: Condvar::new() }
+    pub fn new(disk: Arc<dyn Disk>, directory: &Path, bytes_each: u64, next_number: u64) -> JournalFiles {
+        let files = Mutex::new(Files { next_number, ..Files::default() });
+        JournalFiles { disk, directory: directory.to_owned(), bytes_each, files, changed: Condvar::new() }
     }
 
     /// Makes the next file ready, so that the writer need not wait for it.
@@ -184,27 +185,27 @@ impl JournalFiles {
 
     fn make_numbered(&self, number: u64, spare: Option<PathBuf>, bytes: u64) -> io::Result<JournalFile> {
         let path = self.directory.join(file_name(number));
-        let header = FileHeader { number, salt: rand::random() };
+        let header = FileHeader { number, salt: self.disk.random() };
         if let Some(spare) = spare {
-            std::fs::rename(spare, &path)?;
+            self.disk.rename(&spare, &path)?;
         }
         let made = self.fill(&path, header, bytes);
         if made.is_err() {
             // Nothing was promised in it; a leftover without groups would do no harm either.
-            let _ = std::fs::remove_file(&path);
+            let _ = self.disk.remove_file(&path);
         }
         made
     }
 
     fn fill(&self, path: &Path, header: FileHeader, bytes: u64) -> io::Result<JournalFile> {
-        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
-        let length = file.metadata()?.len().max(bytes);
-        if file.metadata()?.len() < bytes {
-            files::preallocate(&file, bytes)?;
+        let file = self.disk.open(path, OpenMode::Create)?;
+        let length = file.length()?.max(bytes);
+        if file.length()? < bytes {
+            file.preallocate(bytes)?;
         }
-        files::write_all_vectored_at(&file, &[&header.encode()], 0)?;
+        file.write_all_at(&[&header.encode()], 0)?;
         file.sync_all()?;
-        files::sync_directory(&self.directory)?;
+        self.disk.sync_directory(&self.directory)?;
         Ok(JournalFile { file, header, path: path.to_owned(), length, position: FIRST_GROUP_AT })
     }
 
@@ -219,7 +220,7 @@ impl JournalFiles {
         match files.prepared.take() {
             Some(file) if FIRST_GROUP_AT + group_bytes <= file.length => return Ok(file),
             // Too small for this group; used later, its number would be out of order.
-            Some(small) => std::fs::remove_file(&small.path)?,
+            Some(small) => self.disk.remove_file(&small.path)?,
             None => {}
         }
         self.make(files, self.bytes_each.max(FIRST_GROUP_AT + group_bytes)).1
@@ -235,19 +236,19 @@ impl JournalFiles {
         files.stuck = false;
         while files.closed.front().is_some_and(|file| file.last_sequence <= sequence) {
             let Some(done) = files.closed.pop_front() else { break };
-            let ordinary = std::fs::metadata(&done.path)?.len() == self.bytes_each;
+            let ordinary = self.disk.open(&done.path, OpenMode::Read)?.length()? == self.bytes_each;
             if ordinary && files.spares.len() < SPARE_FILES_MAX {
                 // Renamed, so that recovery does not look into it.
                 let spare = done.path.with_extension("spare");
-                std::fs::rename(&done.path, &spare)?;
+                self.disk.rename(&done.path, &spare)?;
                 files.spares.push(spare);
             } else {
-                std::fs::remove_file(&done.path)?;
+                self.disk.remove_file(&done.path)?;
             }
         }
         self.changed.notify_all();
         drop(files);
-        files::sync_directory(&self.directory)
+        self.disk.sync_directory(&self.directory)
     }
 
     /// A checkpoint found no room.
@@ -305,7 +306,7 @@ impl<'a> Journal<'a> {
             return Ok(false);
         }
         let next = self.files.next(group_bytes).map_err(|error| {
-            if files::is_full(&error) || files::is_passing(&error) {
+            if disk::is_full(&error) || disk::is_passing(&error) {
                 JournalError::Refused(error)
             } else {
                 JournalError::Broken(self.files.directory.clone(), error)
@@ -336,7 +337,7 @@ impl<'a> Journal<'a> {
         parts.push(header.as_slice());
         parts.extend_from_slice(payload);
         let broken = |error| JournalError::Broken(current.path.clone(), error);
-        files::write_all_vectored_at(&current.file, &parts, current.position).map_err(broken)?;
+        current.file.write_all_at(&parts, current.position).map_err(broken)?;
         self.sequence = sequence;
         let mut sync_seconds = None;
         if sync {
@@ -391,7 +392,7 @@ mod tests {
     fn files_are_used_in_the_order_of_their_numbers_whoever_makes_them() {
         for round in 0..100 {
             let dir = tempfile::tempdir().unwrap();
-            let files = JournalFiles::new(dir.path(), 8192, 1, Vec::new());
+            let files = JournalFiles::new(Arc::new(disk::OsDisk), dir.path(), 8192, 1);
             let mut journal = Journal::new(&files, 0);
             std::thread::scope(|scope| {
                 scope.spawn(|| files.prepare());
@@ -409,7 +410,7 @@ mod tests {
     #[test]
     fn emptied_files_are_used_again_under_a_new_salt() {
         let dir = tempfile::tempdir().unwrap();
-        let files = JournalFiles::new(dir.path(), 8192, 1, Vec::new());
+        let files = JournalFiles::new(Arc::new(disk::OsDisk), dir.path(), 8192, 1);
         let mut journal = Journal::new(&files, 0);
         let mut salts = std::collections::HashSet::new();
         for sequence in 1..=40u64 {

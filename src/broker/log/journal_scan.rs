@@ -2,14 +2,13 @@
 //!
 //! A bad group may be cut only if no later group says that it had been synced.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::OpenError;
-use super::files;
+use super::disk::{Disk, DiskFile, OpenMode};
 use super::journal::{
     ALIGNMENT, FIRST_GROUP_AT, FileHeader, GROUP_HEADER_BYTES, GroupHeader, aligned, file_name, number_of,
 };
@@ -39,7 +38,7 @@ pub(super) struct JournalScan {
 
 struct OpenFile {
     path: PathBuf,
-    file: File,
+    file: Arc<dyn DiskFile>,
     length: u64,
 }
 
@@ -55,8 +54,8 @@ impl JournalScan {
     ///
     /// # Errors
     /// `Damaged` when a group that was synced is not whole.
-    pub fn scan(directory: &Path, checkpoint_sequence: u64) -> Result<JournalScan, OpenError> {
-        let numbers = list(directory)?;
+    pub fn scan(disk: &dyn Disk, directory: &Path, checkpoint_sequence: u64) -> Result<JournalScan, OpenError> {
+        let numbers = list(disk, directory)?;
         let mut scan = JournalScan {
             files: Vec::new(),
             groups: Vec::new(),
@@ -67,16 +66,16 @@ impl JournalScan {
         };
         let mut bad: Option<Bad> = None;
         for number in numbers {
-            scan.scan_file(&directory.join(file_name(number)), number, &mut bad)?;
+            scan.scan_file(disk, &directory.join(file_name(number)), number, &mut bad)?;
         }
         Ok(scan)
     }
 
-    fn scan_file(&mut self, path: &Path, number: u64, bad: &mut Option<Bad>) -> Result<(), OpenError> {
-        let file = File::open(path).map_err(OpenError::io("open", path))?;
-        let length = file.metadata().map_err(OpenError::io("read", path))?.len();
+    fn scan_file(&mut self, disk: &dyn Disk, path: &Path, number: u64, bad: &mut Option<Bad>) -> Result<(), OpenError> {
+        let file = disk.open(path, OpenMode::Read).map_err(OpenError::io("open", path))?;
+        let length = file.length().map_err(OpenError::io("read", path))?;
         let mut start = [0; ALIGNMENT as usize];
-        files::read_up_to(&file, &mut start, 0).map_err(OpenError::io("read", path))?;
+        file.read_up_to(&mut start, 0).map_err(OpenError::io("read", path))?;
         let header = FileHeader::decode(&start).filter(|header| header.number == number);
         let index = self.files.len();
         self.files.push(OpenFile { path: path.to_owned(), file, length });
@@ -158,7 +157,7 @@ impl JournalScan {
         let cut_bytes = self.cut_bytes;
         while window_at < self.files[index].length {
             let OpenFile { path, file, .. } = &self.files[index];
-            let filled = files::read_up_to(file, &mut window, window_at).map_err(OpenError::io("read", path))?;
+            let filled = file.read_up_to(&mut window, window_at).map_err(OpenError::io("read", path))?;
             for offset in (0..filled).step_by(ALIGNMENT as usize) {
                 let candidate = GroupHeader::decode(&window[offset..filled]).filter(|header| header.salt == salt);
                 let position = window_at + offset as u64;
@@ -192,12 +191,9 @@ impl JournalScan {
     }
 }
 
-fn list(directory: &Path) -> Result<Vec<u64>, OpenError> {
-    let mut numbers = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(OpenError::io("list", directory))? {
-        let entry = entry.map_err(OpenError::io("list", directory))?;
-        numbers.extend(entry.file_name().to_str().and_then(number_of));
-    }
+fn list(disk: &dyn Disk, directory: &Path) -> Result<Vec<u64>, OpenError> {
+    let names = disk.list(directory).map_err(OpenError::io("list", directory))?;
+    let mut numbers: Vec<u64> = names.iter().filter_map(|entry| number_of(&entry.name)).collect();
     numbers.sort_unstable();
     Ok(numbers)
 }

@@ -3,13 +3,11 @@
 //! On disk it is the bare entries, appended at each checkpoint; how many of them count, and their CRC-32C, is in the
 //! checkpoint. A missing or wrong file is rebuilt from the segment.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::batch::BatchHeader;
-use super::files;
+use super::disk::{Disk, OpenMode};
 
 /// Bytes of the segment between two entries.
 const INTERVAL_BYTES: u64 = 4096;
@@ -79,10 +77,10 @@ impl OffsetIndex {
     }
 
     /// Reads what counts; none when the file does not hold it.
-    pub fn load(path: &Path, mark: IndexMark) -> Option<OffsetIndex> {
-        let file = File::open(path).ok()?;
+    pub fn load(disk: &dyn Disk, path: &Path, mark: IndexMark) -> Option<OffsetIndex> {
+        let file = disk.open(path, OpenMode::Read).ok()?;
         let bytes_counting = u64::from(mark.entries) * ENTRY_BYTES as u64;
-        if file.metadata().ok()?.len() < bytes_counting {
+        if file.length().ok()? < bytes_counting {
             return None;
         }
         let mut bytes = vec![0; bytes_counting as usize];
@@ -95,14 +93,14 @@ impl OffsetIndex {
     }
 
     /// Appends to the file what it does not hold yet, and returns what counts then.
-    pub fn persist(&self, path: &Path, held: IndexMark) -> io::Result<IndexMark> {
+    pub fn persist(&self, disk: &dyn Disk, path: &Path, held: IndexMark) -> io::Result<IndexMark> {
         let fresh: Vec<u8> =
             self.entries.iter().skip(held.entries as usize).flat_map(|entry| entry.to_bytes()).collect();
         if fresh.is_empty() {
             return Ok(held);
         }
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
-        files::write_all_vectored_at(&file, &[&fresh], u64::from(held.entries) * ENTRY_BYTES as u64)?;
+        let file = disk.open(path, OpenMode::Create)?;
+        file.write_all_at(&[&fresh], u64::from(held.entries) * ENTRY_BYTES as u64)?;
         Ok(IndexMark { entries: self.entries.len() as u32, crc: crc32c::crc32c_append(held.crc, &fresh) })
     }
 }

@@ -9,13 +9,14 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::core::Core;
+use super::disk::OsDisk;
 use super::housekeeper::{self, Job};
 use super::partition::Partition;
 use super::queue::{Completion, Stop};
 use super::records::{Change, PartitionRecord};
 use super::{
-    AppendError, LogSettings, OpenError, PartitionConfig, PartitionId, RecoveryReport, checkpoint, files, lock,
-    read_lock, recovery, retention, writer,
+    AppendError, LogSettings, OpenError, PartitionConfig, PartitionId, RecoveryReport, checkpoint, lock, read_lock,
+    recovery, retention, writer,
 };
 
 /// The longest file name that every file system takes.
@@ -71,7 +72,7 @@ impl Log {
     /// `Damaged` when something that was acknowledged cannot be read; `Io` otherwise.
     pub fn open(dir: &Path, settings: LogSettings) -> Result<(Log, RecoveryReport), OpenError> {
         let (jobs, received) = mpsc::channel();
-        let (core, report) = recovery::recover(dir, settings, jobs)?;
+        let (core, report) = recovery::recover(Arc::new(OsDisk), dir, settings, jobs)?;
         let writer = {
             let core = core.clone();
             let sequence = core.sequence();
@@ -202,7 +203,7 @@ impl Log {
 
     /// Bytes on disk of everything in `dir`.
     pub fn disk_bytes(&self) -> u64 {
-        files::disk_bytes(&self.0.core.directory)
+        self.0.core.disk.used_bytes(&self.0.core.directory)
     }
 
     /// Writes what waits, checkpoints, and marks a clean stop. Reads go on afterwards; a second call does nothing.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use super::batch::{self, CheckedBatch};
+use super::disk::Disk;
 use super::producer_state::ProducerStates;
 use super::queue::{Completion, PendingBatch, Queue};
 use super::records::{Change, PartitionRecord};
@@ -54,6 +55,7 @@ struct Watches {
 pub(super) struct Inner {
     record: PartitionRecord,
     pub path: PathBuf,
+    pub disk: Arc<dyn Disk>,
     queue: Arc<Queue>,
     front: Mutex<Front>,
     pub store: Mutex<Store>,
@@ -74,7 +76,13 @@ impl std::fmt::Debug for Partition {
 }
 
 impl Partition {
-    pub(super) fn new(record: PartitionRecord, path: PathBuf, queue: Arc<Queue>, store: Store) -> Partition {
+    pub(super) fn new(
+        record: PartitionRecord,
+        path: PathBuf,
+        disk: Arc<dyn Disk>,
+        queue: Arc<Queue>,
+        store: Store,
+    ) -> Partition {
         let end = store.end_offset;
         let front = Front {
             next_offset: end,
@@ -86,6 +94,7 @@ impl Partition {
         Partition(Arc::new(Inner {
             record,
             path,
+            disk,
             queue,
             front: Mutex::new(front),
             high_watermark: AtomicI64::new(end),

@@ -134,7 +134,10 @@ impl ProducerStates {
 
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.put(&(self.producers.len() as u32).to_le_bytes());
-        for (producer_id, producer) in &self.producers {
+        // In order, so that the same states are the same bytes.
+        let mut producers: Vec<(&i64, &Producer)> = self.producers.iter().collect();
+        producers.sort_unstable_by_key(|(producer_id, _)| **producer_id);
+        for (producer_id, producer) in producers {
             out.put(&producer_id.to_le_bytes());
             out.put(&producer.epoch.to_le_bytes());
             out.put(&producer.last_append_ms.to_le_bytes());

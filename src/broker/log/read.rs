@@ -1,7 +1,6 @@
 //! Reads: whole batches from an offset on, and offsets by time. Plain file reads; the writer is never waited for.
 
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -121,7 +120,7 @@ impl Partition {
         log_start: i64,
     ) -> io::Result<Option<(i64, i64)>> {
         let high_watermark = self.high_watermark();
-        let mut walk = HeaderWalk::new(&segment.file, segment.position_of_time(timestamp_ms)?, segment.length());
+        let mut walk = HeaderWalk::new(&*segment.file, segment.position_of_time(timestamp_ms)?, segment.length());
         while let Some((position, header)) = walk.next()? {
             if header.base_offset >= high_watermark {
                 break;
@@ -153,7 +152,7 @@ impl Partition {
             segment.position_of(log_start)?
         };
         let mut best: Option<(u64, BatchHeader)> = None;
-        let mut walk = HeaderWalk::new(&segment.file, from, segment.length());
+        let mut walk = HeaderWalk::new(&*segment.file, from, segment.length());
         while let Some((position, header)) = walk.next()? {
             if header.base_offset >= high_watermark {
                 break;
@@ -233,7 +232,7 @@ fn far_batch(
     max_bytes: usize,
     at_least_one: bool,
 ) -> io::Result<Option<Bytes>> {
-    let mut walk = HeaderWalk::new(&segment.file, from, segment.length());
+    let mut walk = HeaderWalk::new(&*segment.file, from, segment.length());
     while let Some((position, header)) = walk.next()? {
         if header.base_offset >= high_watermark {
             break;

@@ -1,7 +1,7 @@
 //! Start-up: checkpoint, then the journal on top, by what was promised. Nothing is served before all that is kept is
 //! synced and a new checkpoint says so.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::batch::{BatchHeader, CheckedBatch};
 use super::checkpoint::{self, Checkpoint};
 use super::core::{Core, StateMap, graveyard, identity, journal_directory};
+use super::disk::{Disk, DiskFile};
 use super::housekeeper::Job;
 use super::journal::JournalFiles;
 use super::journal_scan::JournalScan;
@@ -21,7 +22,7 @@ use super::partition::Partition;
 use super::queue::{PendingBatch, Queue};
 use super::records::{Record, decode_group};
 use super::segment_recovery::open_store;
-use super::{Durability, LogSettings, OpenError, RecoveryReport, files, lock, read_lock};
+use super::{Durability, LogSettings, OpenError, RecoveryReport, lock, read_lock};
 
 /// What later groups say about partitions, known before anything is opened.
 #[derive(Default)]
@@ -39,6 +40,7 @@ impl Foresight {
 
 /// Opens what is in `directory`, or begins there.
 pub(super) fn recover(
+    disk: Arc<dyn Disk>,
     directory: &Path,
     settings: LogSettings,
     jobs: Sender<Job>,
@@ -46,10 +48,10 @@ pub(super) fn recover(
     let journal = journal_directory(directory);
     let graveyard = graveyard(directory);
     for needed in [directory, &journal, &graveyard] {
-        std::fs::create_dir_all(needed).map_err(OpenError::io("create", needed))?;
+        disk.create_directories(needed).map_err(OpenError::io("create", needed))?;
     }
-    let checkpoint = Checkpoint::read(directory)?;
-    let scan = JournalScan::scan(&journal, checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.sequence))?;
+    let checkpoint = Checkpoint::read(&*disk, directory)?;
+    let scan = JournalScan::scan(&*disk, &journal, checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.sequence))?;
     if checkpoint.is_none() && !scan.paths.is_empty() {
         let what = "it is missing, though there is a journal";
         return Err(OpenError::damaged(&checkpoint::path(directory), 0, what));
@@ -63,7 +65,8 @@ pub(super) fn recover(
     let next_journal = scan.next_number.max(checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.next_journal_number));
     let core = Arc::new(Core {
         directory: directory.to_owned(),
-        journal_files: JournalFiles::new(&journal, settings.journal_bytes_max, next_journal, Vec::new()),
+        journal_files: JournalFiles::new(disk.clone(), &journal, settings.journal_bytes_max, next_journal),
+        disk,
         settings,
         queue: Arc::new(Queue::default()),
         state: RwLock::new(checkpoint.as_ref().map_or_else(StateMap::new, |checkpoint| checkpoint.state.clone())),
@@ -121,8 +124,8 @@ fn open_checkpointed(
         let path = core.directory.join(&snapshot.record.directory);
         snapshot.log_start = snapshot.log_start.max(foresight.log_start(snapshot.record.number));
         let record = snapshot.record.clone();
-        let store = open_store(&path, snapshot, mode, report)?;
-        let partition = Partition::new(record, path, core.queue.clone(), store);
+        let store = open_store(&core.disk, &path, snapshot, mode, report)?;
+        let partition = Partition::new(record, path, core.disk.clone(), core.queue.clone(), store);
         super::write_lock(&core.partitions).insert(partition.id(), partition);
     }
     Ok(())
@@ -139,7 +142,7 @@ fn replay(
     let mut known: HashMap<u64, Partition> =
         core.all_partitions().into_iter().map(|partition| (partition.number(), partition)).collect();
     for place in &scan.groups {
-        let mut runs: HashMap<u64, Vec<PendingBatch>> = HashMap::new();
+        let mut runs: BTreeMap<u64, Vec<PendingBatch>> = BTreeMap::new();
         for record in decode(scan, place)? {
             match record {
                 Record::Batch { number, .. } if foresight.deleted.contains(&number) => {}
@@ -183,7 +186,7 @@ fn recreate(
     report: &mut RecoveryReport,
 ) -> Result<Partition, OpenError> {
     let path = core.directory.join(&record.directory);
-    super::core::make_directory(&path, record.number).map_err(OpenError::io("create", &path))?;
+    super::core::make_directory(&*core.disk, &path, record.number).map_err(OpenError::io("create", &path))?;
     let snapshot = super::store::PartitionSnapshot {
         log_start: foresight.log_start(record.number),
         end_offset: 0,
@@ -191,8 +194,8 @@ fn recreate(
         producers: Default::default(),
         record: record.clone(),
     };
-    let store = open_store(&path, snapshot, mode, report)?;
-    let partition = Partition::new(record, path, core.queue.clone(), store);
+    let store = open_store(&core.disk, &path, snapshot, mode, report)?;
+    let partition = Partition::new(record, path, core.disk.clone(), core.queue.clone(), store);
     super::write_lock(&core.partitions).insert(partition.id(), partition.clone());
     Ok(partition)
 }
@@ -241,36 +244,35 @@ fn finish(core: &Arc<Core>, scan: &JournalScan) -> Result<(), OpenError> {
         partition.catch_up();
     }
     clear_orphans(core)?;
-    files::sync_directory(directory).map_err(OpenError::io("sync", directory))?;
+    core.disk.sync_directory(directory).map_err(OpenError::io("sync", directory))?;
     checkpoint::take(core, false)?;
     let journal = journal_directory(directory);
     for path in &scan.paths {
-        std::fs::remove_file(path).map_err(OpenError::io("remove", path))?;
+        core.disk.remove_file(path).map_err(OpenError::io("remove", path))?;
     }
-    clear_directory(&journal)?;
-    files::sync_directory(&journal).map_err(OpenError::io("sync", &journal))?;
-    clear_directory(&graveyard(directory))
+    clear_directory(&*core.disk, &journal)?;
+    core.disk.sync_directory(&journal).map_err(OpenError::io("sync", &journal))?;
+    clear_directory(&*core.disk, &graveyard(directory))
 }
 
 /// Directories of partitions that nobody knows: deleted, or never created durably.
 fn clear_orphans(core: &Arc<Core>) -> Result<(), OpenError> {
     let live: HashSet<u64> = core.all_partitions().iter().map(Partition::number).collect();
     let directory = &core.directory;
-    for entry in std::fs::read_dir(directory).map_err(OpenError::io("list", directory))?.flatten() {
-        let path = entry.path();
+    for entry in core.disk.list(directory).map_err(OpenError::io("list", directory))? {
+        let path = directory.join(&entry.name);
         // Without its identity it is none of ours, and stays.
-        if path.is_dir() && identity(&path).is_some_and(|number| !live.contains(&number)) {
-            std::fs::remove_dir_all(&path).map_err(OpenError::io("remove", &path))?;
+        if entry.is_directory && identity(&*core.disk, &path).is_some_and(|number| !live.contains(&number)) {
+            core.disk.remove_directory(&path).map_err(OpenError::io("remove", &path))?;
         }
     }
     Ok(())
 }
 
-fn clear_directory(directory: &Path) -> Result<(), OpenError> {
-    for entry in std::fs::read_dir(directory).map_err(OpenError::io("list", directory))?.flatten() {
-        let path = entry.path();
-        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-        match removed {
+fn clear_directory(disk: &dyn Disk, directory: &Path) -> Result<(), OpenError> {
+    for entry in disk.list(directory).map_err(OpenError::io("list", directory))? {
+        let path = directory.join(&entry.name);
+        match disk.remove(&path, entry.is_directory) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(OpenError::io("remove", &path)(error)),
             _ => {}
         }
@@ -279,8 +281,7 @@ fn clear_directory(directory: &Path) -> Result<(), OpenError> {
 }
 
 /// Reads a whole batch of a file at `position`; none when there is none that is whole and valid.
-pub(super) fn whole_batch(file: &std::fs::File, position: u64, length: u64) -> Option<(BatchHeader, u64)> {
-    use std::os::unix::fs::FileExt;
+pub(super) fn whole_batch(file: &dyn DiskFile, position: u64, length: u64) -> Option<(BatchHeader, u64)> {
     let mut head = [0; super::batch::HEADER_BYTES];
     if position + head.len() as u64 > length {
         return None;

@@ -2,17 +2,16 @@
 //!
 //! Only the writer appends. Readers hold the segment's `Arc`, so a file that retention removed stays readable for them.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::batch::{BatchHeader, HEADER_BYTES};
 use super::codec::{Decoder, Encoder};
+use super::disk::{Disk, DiskFile, OpenMode};
+use super::lock;
 use super::offset_index::{IndexMark, OffsetIndex};
 use super::queue::PendingBatch;
-use super::{files, lock};
 
 /// Bytes read at once when headers are walked.
 const WALK_BYTES: usize = 64 * 1024;
@@ -73,7 +72,8 @@ struct Tail {
 /// One open segment.
 pub(super) struct Segment {
     pub base_offset: i64,
-    pub file: File,
+    pub file: Arc<dyn DiskFile>,
+    disk: Arc<dyn Disk>,
     directory: PathBuf,
     tail: Mutex<Tail>,
 }
@@ -95,23 +95,27 @@ pub(super) fn base_offset_of(name: &str) -> Option<i64> {
 
 impl Segment {
     /// A new, empty file. One that is there already is from a life that ended before it was promised.
-    pub fn create(directory: &Path, base_offset: i64, now_ms: i64) -> io::Result<Segment> {
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(true).read(true).write(true);
-        let file = options.open(directory.join(log_name(base_offset)))?;
-        Ok(Self::new(directory, file, SegmentSnapshot::empty(base_offset, now_ms), Some(OffsetIndex::default())))
+    pub fn create(disk: &Arc<dyn Disk>, directory: &Path, base_offset: i64, now_ms: i64) -> io::Result<Segment> {
+        let file = disk.open(&directory.join(log_name(base_offset)), OpenMode::Truncate)?;
+        Ok(Self::new(disk, directory, file, SegmentSnapshot::empty(base_offset, now_ms), Some(OffsetIndex::default())))
     }
 
     /// An existing file of at least the length of the snapshot. Its content is not looked at.
-    pub fn open(directory: &Path, snapshot: SegmentSnapshot) -> io::Result<Segment> {
+    pub fn open(disk: &Arc<dyn Disk>, directory: &Path, snapshot: SegmentSnapshot) -> io::Result<Segment> {
         let path = directory.join(log_name(snapshot.base_offset));
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Self::new(directory, file, snapshot, None))
+        let file = disk.open(&path, OpenMode::Write)?;
+        Ok(Self::new(disk, directory, file, snapshot, None))
     }
 
-    fn new(directory: &Path, file: File, now: SegmentSnapshot, index: Option<OffsetIndex>) -> Segment {
+    fn new(
+        disk: &Arc<dyn Disk>,
+        directory: &Path,
+        file: Arc<dyn DiskFile>,
+        now: SegmentSnapshot,
+        index: Option<OffsetIndex>,
+    ) -> Segment {
         let tail = Mutex::new(Tail { now, index, index_used: false, dirty: true });
-        Segment { base_offset: now.base_offset, file, directory: directory.to_owned(), tail }
+        Segment { base_offset: now.base_offset, file, disk: disk.clone(), directory: directory.to_owned(), tail }
     }
 
     pub fn log_path(&self) -> PathBuf {
@@ -141,7 +145,7 @@ impl Segment {
             .iter()
             .flat_map(|pending| [pending.batch.head.as_slice(), pending.batch.records.as_ref()])
             .collect();
-        files::write_all_vectored_at(&self.file, &parts, length)
+        self.file.write_all_at(&parts, length)
     }
 
     /// Counts batches that lie in the file behind the last one that was counted.
@@ -164,9 +168,9 @@ impl Segment {
     /// Cuts the file behind what counts, and returns how many bytes went.
     pub fn cut(&self) -> io::Result<u64> {
         let mut tail = lock(&self.tail);
-        let excess = self.file.metadata()?.len().saturating_sub(tail.now.length);
+        let excess = self.file.length()?.saturating_sub(tail.now.length);
         if excess > 0 {
-            self.file.set_len(tail.now.length)?;
+            self.file.set_length(tail.now.length)?;
             tail.dirty = true;
         }
         Ok(excess)
@@ -198,7 +202,8 @@ impl Segment {
             tail.index = Some(OffsetIndex::default());
             return Ok(());
         }
-        let stored = (tail.now.index.entries > 0).then(|| OffsetIndex::load(&self.index_path(), tail.now.index));
+        let stored =
+            (tail.now.index.entries > 0).then(|| OffsetIndex::load(&*self.disk, &self.index_path(), tail.now.index));
         if let Some(Some(index)) = stored {
             tail.index = Some(index);
             return Ok(());
@@ -206,7 +211,7 @@ impl Segment {
         tracing::warn!("rebuilding the offset index {}", self.index_path().display());
         let mut index = OffsetIndex::default();
         let mut max_timestamp = -1;
-        let mut walk = HeaderWalk::new(&self.file, 0, tail.now.length);
+        let mut walk = HeaderWalk::new(&*self.file, 0, tail.now.length);
         while let Some((position, header)) = walk.next()? {
             index.note(self.base_offset, &header, position, max_timestamp);
             max_timestamp = max_timestamp.max(header.max_timestamp);
@@ -229,7 +234,7 @@ impl Segment {
 
     /// An index that cannot be stored is only rebuilt later.
     fn persist(&self, index: &OffsetIndex, held: IndexMark) -> IndexMark {
-        index.persist(&self.index_path(), held).unwrap_or_else(|error| {
+        index.persist(&*self.disk, &self.index_path(), held).unwrap_or_else(|error| {
             tracing::warn!("cannot write {}: {error}; it will be rebuilt", self.index_path().display());
             IndexMark::default()
         })
@@ -247,7 +252,7 @@ impl Segment {
 
 /// Walks batch headers in a part of a file that holds whole batches.
 pub(super) struct HeaderWalk<'a> {
-    file: &'a File,
+    file: &'a dyn DiskFile,
     position: u64,
     end: u64,
     window: Vec<u8>,
@@ -255,7 +260,7 @@ pub(super) struct HeaderWalk<'a> {
 }
 
 impl<'a> HeaderWalk<'a> {
-    pub fn new(file: &'a File, from: u64, end: u64) -> Self {
+    pub fn new(file: &'a dyn DiskFile, from: u64, end: u64) -> Self {
         HeaderWalk { file, position: from, end, window: Vec::new(), window_from: from }
     }
 

@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::disk::{Disk, OpenMode};
 use super::recovery::whole_batch;
 use super::segment::{Segment, SegmentSnapshot, base_offset_of, log_name};
 use super::store::{PartitionSnapshot, Store};
@@ -14,6 +15,7 @@ use super::{Durability, OpenError, RecoveryReport};
 
 /// Opens the segments in `path`. `snapshot.log_start` is where the log starts in the end.
 pub(super) fn open_store(
+    disk: &Arc<dyn Disk>,
     path: &Path,
     snapshot: PartitionSnapshot,
     mode: Durability,
@@ -28,7 +30,7 @@ pub(super) fn open_store(
     };
     let ends = snapshot.segments.iter().skip(1).map(|next| next.base_offset).chain([snapshot.end_offset]);
     for (segment, end) in snapshot.segments.iter().zip(ends) {
-        match open_known(path, *segment)? {
+        match open_known(disk, path, *segment)? {
             Some(open) => store.segments.push_back(Arc::new(open)),
             // Removed after the checkpoint, by a raised log start that the journal tells of.
             None if end <= snapshot.log_start => store.last_is_closed = true,
@@ -40,24 +42,24 @@ pub(super) fn open_store(
         }
     }
     let known: Vec<i64> = snapshot.segments.iter().map(|segment| segment.base_offset).collect();
-    let mut strangers = list(path)?;
+    let mut strangers = list(&**disk, path)?;
     strangers.retain(|base_offset| !known.contains(base_offset));
     match mode {
-        Durability::Fsync => cut_beyond(path, &store, &strangers)?,
-        Durability::Os => read_beyond(path, &mut store, &strangers, report)?,
+        Durability::Fsync => cut_beyond(&**disk, path, &store, &strangers)?,
+        Durability::Os => read_beyond(disk, path, &mut store, &strangers, report)?,
     }
     Ok(store)
 }
 
 /// None when the file is missing.
-fn open_known(path: &Path, snapshot: SegmentSnapshot) -> Result<Option<Segment>, OpenError> {
+fn open_known(disk: &Arc<dyn Disk>, path: &Path, snapshot: SegmentSnapshot) -> Result<Option<Segment>, OpenError> {
     let file = path.join(log_name(snapshot.base_offset));
-    let segment = match Segment::open(path, snapshot) {
+    let segment = match Segment::open(disk, path, snapshot) {
         Ok(segment) => segment,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(OpenError::Io { action: "open", path: file, source }),
     };
-    let length = segment.file.metadata().map_err(OpenError::io("read", &file))?.len();
+    let length = segment.file.length().map_err(OpenError::io("read", &file))?;
     if length < snapshot.length {
         let what = format!("the file ends there, but it held {} bytes", snapshot.length);
         return Err(OpenError::damaged(&file, length, what));
@@ -65,23 +67,17 @@ fn open_known(path: &Path, snapshot: SegmentSnapshot) -> Result<Option<Segment>,
     Ok(Some(segment))
 }
 
-fn list(path: &Path) -> Result<Vec<i64>, OpenError> {
-    let mut found = Vec::new();
-    let entries = match std::fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(source) => return Err(OpenError::Io { action: "list", path: path.to_owned(), source }),
-    };
-    for entry in entries.flatten() {
-        found.extend(entry.file_name().to_str().and_then(base_offset_of));
-    }
+fn list(disk: &dyn Disk, path: &Path) -> Result<Vec<i64>, OpenError> {
+    let names = disk.list(path).map_err(OpenError::io("list", path))?;
+    let mut found: Vec<i64> = names.iter().filter_map(|entry| base_offset_of(&entry.name)).collect();
     found.sort_unstable();
     Ok(found)
 }
 
-fn remove(path: &Path, base_offset: i64) -> Result<u64, OpenError> {
+fn remove(disk: &dyn Disk, path: &Path, base_offset: i64) -> Result<u64, OpenError> {
     let file = path.join(log_name(base_offset));
-    let bytes = std::fs::metadata(&file).map_or(0, |metadata| metadata.len());
-    std::fs::remove_file(&file).map_err(OpenError::io("remove", &file))?;
+    let bytes = disk.open(&file, OpenMode::Read).and_then(|open| open.length()).unwrap_or(0);
+    disk.remove_file(&file).map_err(OpenError::io("remove", &file))?;
     Ok(bytes)
 }
 
@@ -89,17 +85,18 @@ fn cut(segment: &Segment) -> Result<u64, OpenError> {
     segment.cut().map_err(OpenError::io("cut", &segment.log_path()))
 }
 
-fn cut_beyond(path: &Path, store: &Store, strangers: &[i64]) -> Result<(), OpenError> {
+fn cut_beyond(disk: &dyn Disk, path: &Path, store: &Store, strangers: &[i64]) -> Result<(), OpenError> {
     for segment in &store.segments {
         cut(segment)?;
     }
     for base_offset in strangers {
-        remove(path, *base_offset)?;
+        remove(disk, path, *base_offset)?;
     }
     Ok(())
 }
 
 fn read_beyond(
+    disk: &Arc<dyn Disk>,
     path: &Path,
     store: &mut Store,
     strangers: &[i64],
@@ -115,19 +112,19 @@ fn read_beyond(
     for &base_offset in strangers {
         // Wholly below the log start: about to be removed when the last life ended.
         if torn || base_offset < store.end_offset {
-            report.cut_bytes += remove(path, base_offset)?;
+            report.cut_bytes += remove(&**disk, path, base_offset)?;
             continue;
         }
         let file = path.join(log_name(base_offset));
         let fresh = SegmentSnapshot::empty(base_offset, 0);
-        let segment = Arc::new(Segment::open(path, fresh).map_err(OpenError::io("open", &file))?);
+        let segment = Arc::new(Segment::open(disk, path, fresh).map_err(OpenError::io("open", &file))?);
         let batches = read_on(&segment, store)?;
         let cut_bytes = cut(&segment)?;
         torn = cut_bytes > 0;
         report.cut_bytes += cut_bytes;
         report.replayed_batches += batches;
         if batches == 0 {
-            remove(path, base_offset)?;
+            remove(&**disk, path, base_offset)?;
         } else {
             store.segments.push_back(segment);
             store.last_is_closed = false;
@@ -139,12 +136,11 @@ fn read_beyond(
 /// Counts whole batches behind the ones that count, up to the first that is not whole or not in order.
 fn read_on(segment: &Segment, store: &mut Store) -> Result<u64, OpenError> {
     let path = segment.log_path();
-    let metadata = segment.file.metadata().map_err(OpenError::io("read", &path))?;
-    let modified = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-    let appended_ms = modified.map_or(0, |since| since.as_millis() as i64);
+    let length = segment.file.length().map_err(OpenError::io("read", &path))?;
+    let appended_ms = segment.file.modified_ms().map_err(OpenError::io("read", &path))?;
     let mut batches = 0;
     let mut position = segment.length();
-    while let Some((header, total)) = whole_batch(&segment.file, position, metadata.len()) {
+    while let Some((header, total)) = whole_batch(&*segment.file, position, length) {
         let in_order = header.base_offset >= store.end_offset && header.last_offset_delta >= 0;
         if !in_order || header.base_offset < segment.base_offset {
             break;

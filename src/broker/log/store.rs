@@ -3,11 +3,11 @@
 //! The lock around it is held for looks and for counting, never for reading or writing batches.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::disk::{Disk, DiskFile};
 use super::lock;
 use super::partition::Partition;
 use super::producer_state::ProducerStates;
@@ -76,7 +76,7 @@ impl Store {
 /// What must be synced before a snapshot counts.
 pub(super) struct Unsynced {
     pub segments: Vec<Arc<Segment>>,
-    pub directory: Option<File>,
+    pub directory: Option<Arc<dyn DiskFile>>,
 }
 
 impl Unsynced {
@@ -84,7 +84,7 @@ impl Unsynced {
         for segment in &self.segments {
             segment.file.sync_data()?;
         }
-        self.directory.as_ref().map_or(Ok(()), File::sync_all)
+        self.directory.as_ref().map_or(Ok(()), |directory| directory.sync_all())
     }
 }
 
@@ -133,7 +133,8 @@ impl Partition {
                 return Ok((last, now.length));
             }
         }
-        let fresh = Arc::new(Segment::create(&self.0.path, first.batch.header.base_offset, first.now_ms)?);
+        let fresh =
+            Arc::new(Segment::create(&self.0.disk, &self.0.path, first.batch.header.base_offset, first.now_ms)?);
         let mut store = lock(&self.0.store);
         store.segments.push_back(fresh.clone());
         store.last_is_closed = false;
@@ -149,7 +150,7 @@ impl Partition {
         let mut unsynced = Unsynced { segments: Vec::new(), directory: None };
         // Before the marks are taken off: from there on nothing may fail but the sync itself.
         if store.directory_dirty {
-            unsynced.directory = Some(File::open(&self.0.path)?);
+            unsynced.directory = Some(self.0.disk.open_directory(&self.0.path)?);
             store.directory_dirty = false;
         }
         for segment in &store.segments {
@@ -185,11 +186,16 @@ fn batches_that_fit(batches: &[PendingBatch], segment: &Segment, mut used: u64, 
 }
 
 /// Removes a segment's files from the directory; open handles stay readable. A missing file is as good as removed.
-pub(super) fn move_away(segment: &Segment, number: u64, graveyard: &Path) -> io::Result<Vec<std::path::PathBuf>> {
+pub(super) fn move_away(
+    disk: &dyn Disk,
+    segment: &Segment,
+    number: u64,
+    graveyard: &Path,
+) -> io::Result<Vec<std::path::PathBuf>> {
     let mut moved = Vec::with_capacity(2);
     for (from, kind) in [(segment.log_path(), "log"), (segment.index_path(), "index")] {
         let to = graveyard.join(format!("{number}-{:020}.{kind}", segment.base_offset));
-        match std::fs::rename(&from, &to) {
+        match disk.rename(&from, &to) {
             Ok(()) => moved.push(to),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),

@@ -14,7 +14,7 @@ use super::journal::{Journal, JournalError, journals_batches};
 use super::partition::Partition;
 use super::queue::{Completion, Entry, GROUP_BYTES_MAX, PendingBatch, Taken};
 use super::records::{Change, GroupBuffer, PartitionRecord};
-use super::{AppendError, Durability, files, lock};
+use super::{AppendError, Durability, disk, lock};
 use crate::metrics::{BROKER_APPENDED_BYTES_TOTAL, BROKER_SYNC_SECONDS};
 
 /// Batches are refused below this: room for the largest group, indexes, and a checkpoint.
@@ -29,13 +29,21 @@ pub(super) fn run(core: &Arc<Core>, sequence: u64) {
     let _guard = PoisonOnPanic(core, "the writer of the log");
     let mut journal = Journal::new(&core.journal_files, sequence);
     loop {
-        match core.queue.take() {
-            Taken::Entries(entries) => round(core, &mut journal, entries),
-            Taken::LookForRoom => look_for_room(core, &mut journal),
-            Taken::Stop => break,
+        if !serve(core, &mut journal, core.queue.take()) {
+            break;
         }
     }
     fail_all(core.queue.clear(), &AppendError::Storage("the log is closed".to_owned()));
+}
+
+/// One round. False when it was the last.
+pub(super) fn serve(core: &Arc<Core>, journal: &mut Journal<'_>, taken: Taken) -> bool {
+    match taken {
+        Taken::Entries(entries) => round(core, journal, entries),
+        Taken::LookForRoom => look_for_room(core, journal),
+        Taken::Stop => return false,
+    }
+    true
 }
 
 fn broken(core: &Core, path: &Path, error: &io::Error) {
@@ -48,7 +56,7 @@ fn broken(core: &Core, path: &Path, error: &io::Error) {
 /// A full disk is noticed before a group is promised that no segment can take. A look costs a microsecond.
 fn check_room(core: &Core, entries: &[Entry]) -> Result<(), JournalError> {
     let has_batches = entries.iter().any(|entry| matches!(entry, Entry::Batch(_)));
-    if has_batches && files::free_bytes(&core.directory).is_some_and(|free| free < FREE_BYTES_MIN) {
+    if has_batches && core.disk.free_bytes(&core.directory).is_some_and(|free| free < FREE_BYTES_MIN) {
         return Err(JournalError::Refused(std::io::ErrorKind::StorageFull.into()));
     }
     Ok(())
@@ -69,13 +77,13 @@ fn open_files(core: &Core, entries: &[Entry]) -> Result<(), JournalError> {
             }
             Entry::Change(Change::Create(record), _) => {
                 let path = core.directory.join(&record.directory);
-                let made = make_directory(&path, record.number);
+                let made = make_directory(&*core.disk, &path, record.number);
                 (path, made)
             }
             _ => continue,
         };
         opened.map_err(|error| {
-            if files::is_full(&error) || files::is_passing(&error) {
+            if disk::is_full(&error) || disk::is_passing(&error) {
                 JournalError::Refused(error)
             } else {
                 JournalError::Broken(path, error)
@@ -92,12 +100,12 @@ fn patiently(core: &Core, path: &Path, mut action: impl FnMut() -> io::Result<()
     let mut told = false;
     loop {
         match action() {
-            Err(error) if files::is_passing(&error) && tries_left_at_stop > 0 => {
+            Err(error) if disk::is_passing(&error) && tries_left_at_stop > 0 => {
                 if core.queue.is_stopping() {
                     tries_left_at_stop -= 1;
                 }
                 if !told {
-                    tracing::error!("writing {} must wait: {error}; {}", path.display(), files::cure(&error));
+                    tracing::error!("writing {} must wait: {error}; {}", path.display(), disk::cure(&error));
                     told = true;
                 }
                 std::thread::sleep(PASSING_PAUSE);
@@ -108,11 +116,11 @@ fn patiently(core: &Core, path: &Path, mut action: impl FnMut() -> io::Result<()
 }
 
 fn look_for_room(core: &Core, journal: &mut Journal<'_>) {
-    if files::free_bytes(&core.directory).is_some_and(|free| free < FREE_BYTES_MIN) {
+    if core.disk.free_bytes(&core.directory).is_some_and(|free| free < FREE_BYTES_MIN) {
         return;
     }
     // What failed last may have been any open.
-    if std::fs::File::open(&core.directory).is_err_and(|error| files::is_passing(&error)) {
+    if core.disk.open_directory(&core.directory).is_err_and(|error| disk::is_passing(&error)) {
         return;
     }
     match journal.make_room(core.settings.journal_bytes_max / 2) {
@@ -172,8 +180,8 @@ fn write_group(core: &Core, journal: &mut Journal<'_>, entries: &[Entry]) -> Res
 
 /// Nothing of the group was written, so nothing needs to be poisoned: everyone hears why, and may try again.
 fn refuse(core: &Core, entries: Vec<Entry>, error: &io::Error) {
-    let what = if files::is_passing(error) { "no file can be opened" } else { "no room" };
-    let why = format!("{what} for the log in {}: {error}; {}", core.directory.display(), files::cure(error));
+    let what = if disk::is_passing(error) { "no file can be opened" } else { "no room" };
+    let why = format!("{what} for the log in {}: {error}; {}", core.directory.display(), disk::cure(error));
     tracing::error!("{why}; appends are refused until then");
     let waiting = core.queue.refuse(why.clone());
     for partition in core.all_partitions() {
@@ -279,7 +287,7 @@ fn apply_change(core: &Core, change: Change) -> Result<(), AppendError> {
         }
     };
     applied.map_err(|(path, error)| {
-        if files::is_full(&error) {
+        if disk::is_full(&error) {
             tracing::error!("the disk is full");
         }
         broken(core, &path, &error);
