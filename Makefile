@@ -7,6 +7,7 @@ SHELL := /bin/sh
 
 # Further arguments: make run ARGS="--rate 20000 --duration 30s", make test ARGS="--test http"
 ARGS ?=
+SEEDS ?= 100000
 
 # One profile for everything: the world is built once, and what is tested is what runs.
 CARGO := scripts/with-env cargo
@@ -42,6 +43,10 @@ bars: setup ## measure the bars of docs/MEASUREMENTS.md on this machine; single 
 .PHONY: kill-test
 kill-test: setup ## 30 kills of the whole, of the broker and of PostgreSQL under 20,000 msg/s; the books must balance
 	@FINSTREAM_TEST_KILLS=30 $(CARGO) test $(PROFILE) --test kill -- --nocapture --test-threads 1
+
+.PHONY: simulate
+simulate: setup ## stop a machine with a simulated disk everywhere, for 100,000 seeds (SEEDS=N); the log must keep its word
+	@FINSTREAM_SIM_SEEDS=$(SEEDS) $(CARGO) test $(PROFILE) --lib broker::log::simulation -- --nocapture --test-threads 1
 
 .PHONY: check
 check: setup fmt-check lint architecture deny ## what CI checks besides the tests

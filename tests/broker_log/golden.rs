@@ -86,7 +86,7 @@ async fn a_failed_write_stops_acknowledgements_and_not_reads() {
     let small = PartitionConfig { segment_bytes_max: 1_000, ..config() };
     let partition = log.create_partition(id(0), "topic-0", small).unwrap();
     let one = || BatchOf { value_bytes: 100, ..BatchOf::records(3) }.bytes();
-    put(&partition, one()).await;
+    let first = put(&partition, one()).await;
     // The next segment cannot be created.
     std::fs::rename(&partition_directory, &elsewhere).unwrap();
     let mut watch = partition.watch_high_watermark();
@@ -95,7 +95,7 @@ async fn a_failed_write_stops_acknowledgements_and_not_reads() {
             Ok(appended) => appended,
             Err(error) => break error,
         };
-        if let Err(error) = partition.durable(appended.last_offset).await {
+        if let Err(error) = partition.durable(&appended).await {
             break error;
         }
     };
@@ -104,8 +104,7 @@ async fn a_failed_write_stops_acknowledgements_and_not_reads() {
     let readable = batches_from(&partition, 0);
     assert_eq!(readable.len() as i64 * 3, partition.high_watermark());
     assert!(partition.append(one(), 0, NOW_MS).is_err());
-    assert!(partition.durable(partition.high_watermark()).await.is_err());
-    partition.durable(0).await.unwrap();
+    partition.durable(&first).await.unwrap();
     assert!(log.put_state(vec![(Bytes::from("k"), None)]).await.is_err());
     assert!(log.close().await.is_err());
     drop((log, partition));

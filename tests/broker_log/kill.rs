@@ -53,7 +53,7 @@ fn append_forever(partition: &Partition, number: i32) {
             })
             .collect();
         for appended in pending {
-            runtime.block_on(partition.durable(appended.last_offset)).unwrap();
+            runtime.block_on(partition.durable(&appended)).unwrap();
             let line = format!("acknowledged {number} {}\n", appended.last_offset);
             std::io::stdout().write_all(line.as_bytes()).unwrap();
         }

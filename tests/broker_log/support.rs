@@ -89,7 +89,7 @@ pub fn create(log: &Log, number: i32) -> Partition {
 /// Appends and waits until it is durable.
 pub async fn put(partition: &Partition, batch: Bytes) -> Appended {
     let appended = partition.append(batch, 5, NOW_MS).unwrap();
-    partition.durable(appended.last_offset).await.unwrap();
+    partition.durable(&appended).await.unwrap();
     appended
 }
 

@@ -116,13 +116,11 @@ async fn settle(index: i32, outcome: Outcome, deadline: Instant) -> PartitionPro
     let response = PartitionProduceResponse::default().with_index(index);
     let durable = match outcome {
         Err(refused) => Err(refused),
-        Ok((partition, appended)) => {
-            match tokio::time::timeout_at(deadline, partition.durable(appended.last_offset)).await {
-                Ok(Ok(())) => Ok(appended),
-                Ok(Err(error)) => Err(error.into()),
-                Err(_) => Err(refused(ResponseError::RequestTimedOut)),
-            }
-        }
+        Ok((partition, appended)) => match tokio::time::timeout_at(deadline, partition.durable(&appended)).await {
+            Ok(Ok(())) => Ok(appended),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(refused(ResponseError::RequestTimedOut)),
+        },
     };
     match durable {
         Ok(appended) => response

@@ -4,6 +4,7 @@
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use super::codec::{Decoder, Encoder};
 use super::core::{Core, StateMap, journal_directory};
@@ -134,6 +135,15 @@ fn sync_all(all_unsynced: &[(PathBuf, Unsynced)]) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// A checkpoint must not name a partition whose directory a power cut could still take away.
+fn sync_names(core: &Core) -> Result<(), OpenError> {
+    let names = core.disk.open_directory(&core.directory).map_err(OpenError::io("open", &core.directory))?;
+    if core.names_changed.swap(false, Ordering::AcqRel) {
+        names.sync_all().map_err(OpenError::io(SYNC, &core.directory))?;
+    }
+    Ok(())
+}
+
 /// Syncs what segments hold, writes a checkpoint, and frees the journal files that it replaces.
 pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
     // Read first: what is applied while the pictures are taken is in the journal behind it, and replayed on top.
@@ -160,11 +170,12 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
     }
     let state = read_lock(&core.state).clone();
     sync_all(&all_unsynced)?;
+    sync_names(core)?;
     let checkpoint = Checkpoint {
         durability: core.settings.durability,
         clean,
         sequence,
-        next_partition_number: core.next_partition_number.load(std::sync::atomic::Ordering::Acquire),
+        next_partition_number: core.next_partition_number.load(Ordering::Acquire),
         next_journal_number: core.journal_files.next_number(),
         partitions,
         state,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -33,6 +33,8 @@ pub(super) struct Core {
     pub queue: Arc<Queue>,
     pub state: RwLock<StateMap>,
     pub partitions: RwLock<BTreeMap<PartitionId, Partition>>,
+    /// Directories of partitions were created since the names in `directory` were synced.
+    pub names_changed: AtomicBool,
     pub next_partition_number: AtomicU64,
     pub journal_files: JournalFiles,
     /// The last group in the journal.
@@ -109,6 +111,8 @@ impl Core {
     pub fn apply_create(&self, record: &PartitionRecord) -> Result<Partition, FileError> {
         let path = self.directory.join(&record.directory);
         make_directory(&*self.disk, &path, record.number).map_err(|error| (path.clone(), error))?;
+        // Before the partition can be pictured by a checkpoint.
+        self.names_changed.store(true, Ordering::Release);
         let store = Store { directory_dirty: true, ..Store::default() };
         let id = record.id;
         let partition = Partition::new(record.clone(), path, self.disk.clone(), self.queue.clone(), store);

@@ -31,6 +31,8 @@ mod retention;
 mod segment;
 mod segment_recovery;
 mod settings;
+#[cfg(test)]
+mod simulation;
 mod store;
 mod writer;
 

@@ -3,6 +3,7 @@
 //! The front (next offset, producers as appended) runs ahead of the store (what is durable and readable); the writer
 //! moves the one towards the other.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,10 +19,10 @@ use super::records::{Change, PartitionRecord};
 use super::store::Store;
 use super::{AppendError, PartitionConfig, PartitionId, ReadError, lock};
 
-/// Ranges of refused offsets that are remembered; only who waits right now asks for them.
-const REFUSED_RANGES_MAX: usize = 1024;
+/// Refusals that are remembered; only who waits right now asks for them.
+const REFUSALS_MAX: usize = 1024;
 
-/// An accepted append. The answer may be given once `high_watermark >= last_offset + 1`.
+/// An accepted append. The answer may be given once [`Partition::durable`] says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
     /// Offset of the first record.
@@ -34,6 +35,8 @@ pub struct Appended {
     pub log_start_offset: i64,
     /// A recognised retry: nothing was written; offsets are those of the original.
     pub duplicate: bool,
+    /// How often what waited had been refused before: tells it from what gets the same offsets later.
+    pub(super) refusals: u64,
 }
 
 /// What appends see and change.
@@ -41,15 +44,23 @@ struct Front {
     next_offset: i64,
     producers: ProducerStates,
     config: PartitionConfig,
-    /// `[from, to)`: got offsets, but could not be written. These offsets are never given out again.
-    refused: Vec<(i64, i64)>,
+    /// How often what waited could not be written, and where the log ended each time, for the latest times. What lay
+    /// behind was refused, and its offsets were given out again: a log without holes can be told from a torn one.
+    refusals: u64,
+    refused_from: VecDeque<i64>,
 }
 
 /// Where waiting tasks are woken; gone when the partition is deleted or poisoned.
 struct Watches {
     high_watermark: watch::Sender<i64>,
-    /// Everything below is durable or refused.
-    settled: watch::Sender<i64>,
+    settled: watch::Sender<Settled>,
+}
+
+/// What became of appends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Settled {
+    high_watermark: i64,
+    refusals: u64,
 }
 
 pub(super) struct Inner {
@@ -88,9 +99,11 @@ impl Partition {
             next_offset: end,
             producers: store.producers.clone(),
             config: record.config.clone(),
-            refused: Vec::new(),
+            refusals: 0,
+            refused_from: VecDeque::new(),
         };
-        let watches = Watches { high_watermark: watch::Sender::new(end), settled: watch::Sender::new(end) };
+        let settled = Settled { high_watermark: end, refusals: 0 };
+        let watches = Watches { high_watermark: watch::Sender::new(end), settled: watch::Sender::new(settled) };
         Partition(Arc::new(Inner {
             record,
             path,
@@ -163,7 +176,8 @@ impl Partition {
             }
         };
         let log_start_offset = self.log_start_offset();
-        Ok(Appended { base_offset, last_offset, log_append_time_ms, log_start_offset, duplicate })
+        let refusals = front.refusals;
+        Ok(Appended { base_offset, last_offset, log_append_time_ms, log_start_offset, duplicate, refusals })
     }
 
     /// The end of what is durable and may be read.
@@ -184,35 +198,42 @@ impl Partition {
         }
     }
 
-    /// Resolves Ok when `high_watermark > last_offset`.
+    /// Resolves Ok when what was appended is durable, and can be read.
     ///
     /// # Errors
     /// `Storage` when that will not be: a write or sync failed, or the disk was full. `Deleted` likewise.
-    pub async fn durable(&self, last_offset: i64) -> Result<(), AppendError> {
+    pub async fn durable(&self, appended: &Appended) -> Result<(), AppendError> {
         let mut settled = match &*lock(&self.0.watches) {
             Some(watches) => watches.settled.subscribe(),
-            None => return self.durable_without_watch(last_offset),
+            None => return self.durable_without_watch(appended),
         };
-        match settled.wait_for(|settled| *settled > last_offset).await {
-            Ok(_) => self.check_refused(last_offset),
-            Err(_) => self.durable_without_watch(last_offset),
+        let is_settled =
+            |settled: &Settled| settled.high_watermark > appended.last_offset || settled.refusals > appended.refusals;
+        match settled.wait_for(is_settled).await {
+            Ok(_) => self.check_refused(appended),
+            Err(_) => self.durable_without_watch(appended),
         }
     }
 
-    fn durable_without_watch(&self, last_offset: i64) -> Result<(), AppendError> {
+    fn durable_without_watch(&self, appended: &Appended) -> Result<(), AppendError> {
         if self.0.deleted.load(Ordering::Acquire) {
             return Err(AppendError::Deleted);
         }
-        if self.high_watermark() > last_offset {
-            return self.check_refused(last_offset);
+        if self.high_watermark() > appended.last_offset {
+            return self.check_refused(appended);
         }
         let why = self.0.queue.poisoned().unwrap_or("the log is closed");
         Err(AppendError::Storage(why.to_owned()))
     }
 
-    fn check_refused(&self, last_offset: i64) -> Result<(), AppendError> {
+    /// The first refusal after an append decides about it.
+    fn check_refused(&self, appended: &Appended) -> Result<(), AppendError> {
         let front = lock(&self.0.front);
-        if front.refused.iter().any(|&(from, to)| (from..to).contains(&last_offset)) {
+        let later = front.refusals - appended.refusals;
+        let first = front.refused_from.len().checked_sub(usize::try_from(later).unwrap_or(usize::MAX));
+        // Whoever waited through more of them than are remembered tries again, and is recognised if it was stored.
+        let refused_from = first.map_or(Some(i64::MIN), |first| front.refused_from.get(first).copied());
+        if refused_from.is_some_and(|from| appended.last_offset >= from) {
             return Err(AppendError::Storage(
                 "it could not be written, because the disk was full or no file could be opened; try again".to_owned(),
             ));
@@ -277,7 +298,7 @@ impl Partition {
             return;
         }
         if let Some(watches) = &*lock(&self.0.watches) {
-            watches.settled.send_replace(end);
+            watches.settled.send_modify(|settled| settled.high_watermark = end);
             watches.high_watermark.send_replace(end);
         }
     }
@@ -290,7 +311,7 @@ impl Partition {
         front.producers = store.producers.clone();
     }
 
-    /// The disk is full and nothing of what waited was written: appends go on from what is durable, at new offsets.
+    /// The disk is full and nothing of what waited was written: appends go on from what is durable.
     pub(super) fn refuse_waiting(&self) {
         let mut front = lock(&self.0.front);
         let (end, producers) = {
@@ -300,18 +321,17 @@ impl Partition {
         if front.next_offset <= end {
             return;
         }
-        let next_offset = front.next_offset;
+        front.next_offset = end;
         front.producers = producers;
-        match front.refused.last_mut() {
-            Some(last) if last.0 == end => last.1 = next_offset,
-            _ => front.refused.push((end, next_offset)),
+        front.refusals += 1;
+        front.refused_from.push_back(end);
+        if front.refused_from.len() > REFUSALS_MAX {
+            front.refused_from.pop_front();
         }
-        if front.refused.len() > REFUSED_RANGES_MAX {
-            front.refused.remove(0);
-        }
+        let settled = Settled { high_watermark: end, refusals: front.refusals };
         drop(front);
         if let Some(watches) = &*lock(&self.0.watches) {
-            watches.settled.send_replace(next_offset);
+            watches.settled.send_replace(settled);
         }
     }
 

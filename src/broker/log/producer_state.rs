@@ -47,6 +47,10 @@ impl ProducerStates {
     /// `InvalidProducerEpoch` for a fenced producer; `OutOfOrderSequence` for a gap.
     pub fn check(&self, batch: &BatchHeader) -> Result<Option<StoredBatch>, AppendError> {
         let producer_id = batch.producer_id;
+        #[cfg(test)]
+        if super::simulation::is_left_out(super::simulation::Check::ProducerSequence) {
+            return Ok(None);
+        }
         if producer_id < 0 {
             return Ok(None);
         }

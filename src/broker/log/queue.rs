@@ -143,6 +143,12 @@ impl Queue {
         lock(&self.waiting).stop.is_some()
     }
 
+    /// Whether nothing waits.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        lock(&self.waiting).entries.is_empty()
+    }
+
     /// Queues the batches of one append, all or none.
     pub fn push_batches(&self, batches: Vec<PendingBatch>) -> Result<(), AppendError> {
         let bytes: usize = batches.iter().map(|pending| ENTRY_BYTES + pending.batch.total_bytes()).sum();

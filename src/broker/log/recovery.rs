@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, RwLock};
 
@@ -38,6 +38,18 @@ impl Foresight {
     }
 }
 
+/// Makes the log's own directory durable, which may have been made a moment ago, with all that lead to it.
+fn sync_names(disk: &dyn Disk, directory: &Path) -> Result<(), OpenError> {
+    for ancestor in directory.ancestors().skip(1) {
+        let ancestor = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
+        // One that may not be looked into was not made by us, and is older than this start.
+        if let Ok(open) = disk.open_directory(ancestor) {
+            open.sync_all().map_err(OpenError::io("sync", ancestor))?;
+        }
+    }
+    disk.sync_directory(directory).map_err(OpenError::io("sync", directory))
+}
+
 /// Opens what is in `directory`, or begins there.
 pub(super) fn recover(
     disk: Arc<dyn Disk>,
@@ -50,12 +62,14 @@ pub(super) fn recover(
     for needed in [directory, &journal, &graveyard] {
         disk.create_directories(needed).map_err(OpenError::io("create", needed))?;
     }
+    sync_names(&*disk, directory)?;
     let checkpoint = Checkpoint::read(&*disk, directory)?;
     let scan = JournalScan::scan(&*disk, &journal, checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.sequence))?;
     if checkpoint.is_none() && !scan.paths.is_empty() {
         let what = "it is missing, though there is a journal";
         return Err(OpenError::damaged(&checkpoint::path(directory), 0, what));
     }
+    scan.make_durable(&*disk, &journal)?;
     let mode = checkpoint.as_ref().map_or(settings.durability, |checkpoint| checkpoint.durability);
     let mut report = RecoveryReport {
         clean_stop: checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.clean && scan.groups.is_empty()),
@@ -71,6 +85,7 @@ pub(super) fn recover(
         queue: Arc::new(Queue::default()),
         state: RwLock::new(checkpoint.as_ref().map_or_else(StateMap::new, |checkpoint| checkpoint.state.clone())),
         partitions: RwLock::default(),
+        names_changed: AtomicBool::new(true),
         next_partition_number: AtomicU64::new(checkpoint.as_ref().map_or(1, |known| known.next_partition_number)),
         written_sequence: AtomicU64::new(scan.last_sequence),
         applied_sequence: AtomicU64::new(scan.last_sequence),
@@ -244,7 +259,6 @@ fn finish(core: &Arc<Core>, scan: &JournalScan) -> Result<(), OpenError> {
         partition.catch_up();
     }
     clear_orphans(core)?;
-    core.disk.sync_directory(directory).map_err(OpenError::io("sync", directory))?;
     checkpoint::take(core, false)?;
     let journal = journal_directory(directory);
     for path in &scan.paths {

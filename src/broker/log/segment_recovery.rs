@@ -110,8 +110,12 @@ fn read_beyond(
         torn = cut_bytes > 0;
     }
     for &base_offset in strangers {
-        // Wholly below the log start: about to be removed when the last life ended.
-        if torn || base_offset < store.end_offset {
+        // What lies between the end and the log start was cut off by a raised log start, and is missing rightly.
+        if store.end_offset < base_offset && base_offset <= store.log_start {
+            store.end_offset = base_offset;
+        }
+        // Wholly below the log start, about to be removed when the last life ended; or behind a hole.
+        if torn || base_offset != store.end_offset {
             report.cut_bytes += remove(&**disk, path, base_offset)?;
             continue;
         }
@@ -141,8 +145,7 @@ fn read_on(segment: &Segment, store: &mut Store) -> Result<u64, OpenError> {
     let mut batches = 0;
     let mut position = segment.length();
     while let Some((header, total)) = whole_batch(&*segment.file, position, length) {
-        let in_order = header.base_offset >= store.end_offset && header.last_offset_delta >= 0;
-        if !in_order || header.base_offset < segment.base_offset {
+        if header.base_offset != store.end_offset || header.last_offset_delta < 0 {
             break;
         }
         let noted = segment.note(std::iter::once((&header, total as usize, appended_ms)));

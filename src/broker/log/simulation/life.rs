@@ -1,0 +1,369 @@
+//! One life of the log on a simulated disk: opened, worked with, and ended, all on one thread.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
+use uuid::Uuid;
+
+use super::super::core::Core;
+use super::super::housekeeper::{self, Job};
+use super::super::journal::Journal;
+use super::super::partition::{Appended, Partition};
+use super::super::queue::Completion;
+use super::super::records::{Change, PartitionRecord};
+use super::super::{
+    AppendError, Durability, LogSettings, PartitionConfig, PartitionId, checkpoint, read_lock, recovery, retention,
+    writer,
+};
+use super::batches::{Writer, batch, stored};
+use super::model::{Model, PartitionModel, Said, Violation};
+use super::sim_disk::SimDisk;
+
+pub(super) const DIRECTORY: &str = "/data/broker";
+const SLOTS: usize = 3;
+const PRODUCERS: i64 = 2;
+const LEADER_EPOCH: i32 = 3;
+/// Small enough that files roll and are used again within a short life.
+const JOURNAL_BYTES: u64 = 8 * 1024;
+const SEGMENT_BYTES: u64 = 1500;
+const VALUE_BYTES_MAX: usize = 700;
+/// Rounds of the writer without a checkpoint: it must never have to wait for one, there is only one thread.
+const ROUNDS_MAX: usize = 6;
+
+/// A batch whose answer its producer waits for.
+#[derive(Clone, Debug)]
+struct Sent {
+    id: PartitionId,
+    appended: Appended,
+    bytes: Bytes,
+    is_idempotent: bool,
+}
+
+/// The producers: they outlive the log, and send again what was not answered.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Clients {
+    /// Raised when the log lost what it had acknowledged: then clients begin anew.
+    generation: i64,
+    next_sequences: BTreeMap<(PartitionId, i64), i32>,
+    unanswered: Vec<Sent>,
+}
+
+impl Clients {
+    /// The log died.
+    pub fn begin_life(&mut self, may_have_lost: bool) {
+        self.unanswered.retain(|sent| sent.is_idempotent && !may_have_lost);
+        if may_have_lost {
+            self.generation += 1;
+            self.next_sequences.clear();
+        }
+    }
+
+    fn writer(&mut self, id: PartitionId, producer: i64, records: usize) -> Writer {
+        let producer_id = self.generation * PRODUCERS + producer;
+        let next = self.next_sequences.entry((id, producer_id)).or_default();
+        let base_sequence = *next;
+        *next += records as i32;
+        Writer { producer_id, base_sequence }
+    }
+}
+
+type Answer = Receiver<Result<(), AppendError>>;
+
+/// What waits for an answer.
+enum Asked {
+    Create(PartitionId),
+    Delete(PartitionId),
+    LogStart(PartitionId, i64),
+    State(usize),
+}
+
+/// A log that is open, without its threads.
+pub(super) struct Opened {
+    pub core: Arc<Core>,
+
+    jobs: Receiver<Job>,
+}
+
+pub(super) fn open(disk: &SimDisk, durability: Durability) -> Result<Opened, Violation> {
+    let settings = LogSettings { durability, journal_bytes_max: JOURNAL_BYTES };
+    let (sender, jobs) = mpsc::channel();
+    let opened = recovery::recover(Arc::new(disk.clone()), DIRECTORY.as_ref(), settings, sender);
+    let (core, _) = opened.map_err(|error| format!("the log does not open: {error}"))?;
+    Ok(Opened { core, jobs })
+}
+
+fn config() -> PartitionConfig {
+    PartitionConfig {
+        segment_bytes_max: SEGMENT_BYTES,
+        segment_age_ms_max: i64::MAX,
+        retention_bytes: Some(3 * SEGMENT_BYTES),
+        retention_ms: None,
+        batch_bytes_max: 1 << 20,
+        log_append_time: false,
+        compacted: false,
+    }
+}
+
+/// A life in progress.
+pub(super) struct Life<'a> {
+    disk: &'a SimDisk,
+    core: &'a Arc<Core>,
+    journal: Journal<'a>,
+    jobs: &'a Receiver<Job>,
+    model: &'a mut Model,
+    clients: &'a mut Clients,
+    rng: &'a mut ChaCha8Rng,
+    durability: Durability,
+    asked: Vec<(Asked, Answer)>,
+    rounds: usize,
+    now_ms: i64,
+}
+
+impl<'a> Life<'a> {
+    pub fn new(
+        disk: &'a SimDisk,
+        opened: &'a Opened,
+        model: &'a mut Model,
+        clients: &'a mut Clients,
+        rng: &'a mut ChaCha8Rng,
+    ) -> Life<'a> {
+        let core = &opened.core;
+        Life {
+            disk,
+            core,
+            journal: Journal::new(&core.journal_files, core.sequence()),
+            jobs: &opened.jobs,
+            model,
+            clients,
+            rng,
+            durability: core.settings.durability,
+            asked: Vec::new(),
+            rounds: 0,
+            now_ms: 1_700_000_000_000,
+        }
+    }
+
+    /// Does this and that, `actions` times. Ends early when a sync failed.
+    pub fn work(&mut self, actions: usize) -> Result<(), Violation> {
+        for sent in std::mem::take(&mut self.clients.unanswered) {
+            if let Some(partition) = self.partition(sent.id) {
+                self.send(&partition, sent.bytes, true)?;
+            }
+        }
+        for _ in 0..actions {
+            self.now_ms += 1;
+            match self.rng.random_range(0..100) {
+                0..50 => self.append()?,
+                50..58 => self.put_state(),
+                58..61 => self.create(),
+                61..62 => self.delete(),
+                62..65 => self.raise_log_start(),
+                65..67 => self.roll(),
+                67..69 => retention::enforce(self.core, self.now_ms),
+                69..90 => self.write()?,
+                _ => self.keep_house(),
+            }
+            if self.core.queue.poisoned().is_some() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what waits and leaves a clean mark.
+    pub fn close(&mut self) -> Result<(), Violation> {
+        while !self.core.queue.is_empty() && self.core.queue.poisoned().is_none() {
+            self.write()?;
+        }
+        if self.core.queue.poisoned().is_none() {
+            // A sync that fails here is told to whoever closes; there is nobody else left to tell.
+            let _ = checkpoint::take(self.core, true);
+        }
+        Ok(())
+    }
+
+    fn said(&self) -> Said {
+        Said { step: self.disk.steps_taken(), strong: self.durability == Durability::Fsync }
+    }
+
+    fn partition(&self, id: PartitionId) -> Option<Partition> {
+        read_lock(&self.core.partitions).get(&id).cloned()
+    }
+
+    fn slot(&mut self) -> usize {
+        self.rng.random_range(0..SLOTS)
+    }
+
+    /// Sends a batch, now and then several, or one that was sent before.
+    fn append(&mut self) -> Result<(), Violation> {
+        let slot = self.slot();
+        let Some(id) = self.model.live(slot).map(|partition| partition.id) else { return Ok(()) };
+        let Some(partition) = self.partition(id) else { return Ok(()) };
+        let producer = self.rng.random_range(-1..PRODUCERS);
+        let values: Vec<Vec<u8>> = (0..self.rng.random_range(1..4))
+            .map(|_| {
+                let bytes = self.rng.random_range(0..VALUE_BYTES_MAX);
+                (0..bytes).map(|_| self.rng.random()).collect()
+            })
+            .collect();
+        let writer = (producer >= 0).then(|| self.clients.writer(id, producer, values.len()));
+        let bytes = batch(writer, self.now_ms, &values);
+        let offset = self.send(&partition, bytes.clone(), writer.is_some())?;
+        // Its answer was lost, as far as the client knows.
+        if writer.is_some() && self.rng.random_bool(0.2) {
+            let again = partition.append(bytes, LEADER_EPOCH, self.now_ms);
+            let again = again.map_err(|error| format!("t-{slot}: a retry was refused: {error}"))?;
+            if !again.duplicate || again.base_offset != offset {
+                return Err(format!("t-{slot}: what was stored at {offset} was stored again at {}", again.base_offset));
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, partition: &Partition, bytes: Bytes, is_idempotent: bool) -> Result<i64, Violation> {
+        let appended = partition.append(bytes.clone(), LEADER_EPOCH, self.now_ms);
+        let appended = appended.map_err(|error| format!("{}: refused: {error}", partition.directory()))?;
+        let (id, base_offset) = (partition.id(), appended.base_offset);
+        if !appended.duplicate {
+            let model = self.model.partitions.iter_mut().find(|model| model.id == id);
+            let model = model.ok_or("an append to a partition that is not in the model")?;
+            model.submit(base_offset, stored(&bytes, base_offset, LEADER_EPOCH));
+        }
+        self.clients.unanswered.push(Sent { id, appended, bytes, is_idempotent });
+        Ok(base_offset)
+    }
+
+    fn ask(&mut self, asked: Asked, change: Change) {
+        let (sender, answer) = mpsc::sync_channel(1);
+        self.core.queue.push_change(change, Completion::Thread(sender));
+        self.asked.push((asked, answer));
+    }
+
+    fn put_state(&mut self) {
+        let keys: Vec<u8> = (0..self.rng.random_range(1..4)).map(|_| self.rng.random_range(b'a'..b'f')).collect();
+        let changes = self.model.ask_state(&keys);
+        self.ask(Asked::State(self.model.asked_states()), Change::State(changes));
+    }
+
+    fn create(&mut self) {
+        let slot = self.slot();
+        if self.model.live(slot).is_some()
+            || self.model.partitions.iter().any(|known| known.slot == slot && known.deleted.is_none())
+        {
+            return;
+        }
+        let id = PartitionId { topic_id: Uuid::from_u128(self.rng.random()), partition: slot as i32 };
+        let number = self.core.next_partition_number.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        self.model.partitions.push(PartitionModel::new(id, slot));
+        let record = PartitionRecord { number, id, directory: format!("t-{slot}"), config: config() };
+        self.ask(Asked::Create(id), Change::Create(record));
+    }
+
+    fn delete(&mut self) {
+        let slot = self.slot();
+        let step = self.disk.steps_taken();
+        let Some(model) = self.model.live(slot) else { return };
+        let id = model.id;
+        if let Some(partition) = read_lock(&self.core.partitions).get(&id).cloned() {
+            model.delete_asked = Some(step);
+            self.ask(Asked::Delete(id), Change::Delete(partition));
+        }
+    }
+
+    fn raise_log_start(&mut self) {
+        let slot = self.slot();
+        let Some(id) = self.model.live(slot).map(|model| model.id) else { return };
+        let Some(partition) = self.partition(id) else { return };
+        let (from, to) = (partition.log_start_offset(), partition.high_watermark());
+        if from < to {
+            let offset = self.rng.random_range(from..=to);
+            self.ask(Asked::LogStart(id, offset), Change::LogStart(partition, offset));
+        }
+    }
+
+    fn roll(&mut self) {
+        let slot = self.slot();
+        let Some(id) = self.model.live(slot).map(|model| model.id) else { return };
+        if let Some(partition) = self.partition(id) {
+            self.core.queue.push_change(Change::Roll(partition), Completion::Nobody);
+        }
+    }
+
+    /// The writer's turn; then whoever waits hears, and consumers read on.
+    fn write(&mut self) -> Result<(), Violation> {
+        if self.core.queue.is_empty() {
+            return Ok(());
+        }
+        self.rounds += 1;
+        if self.rounds > ROUNDS_MAX {
+            self.keep_house();
+        }
+        // Retention's cuts are decided when they are queued, and known from here on.
+        for model in &mut self.model.partitions {
+            if let Some(partition) = read_lock(&self.core.partitions).get(&model.id) {
+                model.ask_log_start(partition.high_watermark());
+            }
+        }
+        writer::serve(self.core, &mut self.journal, self.core.queue.take());
+        let said = self.said();
+        let mut waiting = Vec::new();
+        for (asked, answer) in std::mem::take(&mut self.asked) {
+            match answer.try_recv() {
+                Ok(Ok(())) => self.note(&asked, said),
+                // Refused, or the log gave up: nothing was promised.
+                Ok(Err(_)) => {}
+                Err(_) => waiting.push((asked, answer)),
+            }
+        }
+        self.asked = waiting;
+        self.hear_of_batches(said)
+    }
+
+    fn note(&mut self, asked: &Asked, said: Said) {
+        // Files are made and removed by these: they are synced whatever the mode is.
+        let synced = Said { strong: true, ..said };
+        match asked {
+            Asked::Create(id) => self.with_model(*id, |model| model.created = Some(synced)),
+            Asked::Delete(id) => self.with_model(*id, |model| model.deleted = Some(synced)),
+            Asked::LogStart(id, offset) => self.with_model(*id, |model| model.promise_log_start(*offset, synced)),
+            Asked::State(number) => self.model.promise_state(*number, said),
+        }
+    }
+
+    fn with_model(&mut self, id: PartitionId, change: impl FnOnce(&mut PartitionModel)) {
+        self.model.partitions.iter_mut().find(|model| model.id == id).map(change);
+    }
+
+    fn hear_of_batches(&mut self, said: Said) -> Result<(), Violation> {
+        let partitions = read_lock(&self.core.partitions).clone();
+        for model in &mut self.model.partitions {
+            if let Some(partition) = partitions.get(&model.id) {
+                model.consume(partition, said)?;
+            }
+        }
+        for sent in std::mem::take(&mut self.clients.unanswered) {
+            let Some(partition) = partitions.get(&sent.id) else { continue };
+            match partition.durable(&sent.appended).now_or_never() {
+                // What was acknowledged can be read, so `consume` has seen it.
+                Some(Ok(())) if partition.high_watermark() <= sent.appended.last_offset => {
+                    let (name, offset) = (partition.directory(), sent.appended.last_offset);
+                    return Err(format!("{name}: offset {offset} was acknowledged, and cannot be read"));
+                }
+                Some(Ok(())) => {}
+                Some(Err(_)) | None => self.clients.unanswered.push(sent),
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_house(&mut self) {
+        let jobs: Vec<Job> = self.jobs.try_iter().collect();
+        self.rounds = 0;
+        housekeeper::serve(self.core, jobs.into_iter());
+    }
+}
