@@ -158,8 +158,8 @@ impl<'a> Life<'a> {
         for _ in 0..actions {
             self.now_ms += 1;
             match self.rng.random_range(0..100) {
-                0..50 => self.append()?,
-                50..58 => self.put_state(),
+                0..42 => self.append()?,
+                42..58 => self.put_state(),
                 58..61 => self.create(),
                 61..62 => self.delete(),
                 62..65 => self.raise_log_start(),

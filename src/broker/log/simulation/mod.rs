@@ -88,8 +88,8 @@ impl Run {
         Run { rng: ChaCha8Rng::seed_from_u64(seed), faults, outcome: Outcome::default() }
     }
 
-    fn disk(&mut self, image: Image, faults: Faults) -> SimDisk {
-        SimDisk::new(image, self.rng.random(), faults)
+    fn disk(&mut self, image: Image, faults: Faults, keeps_steps: bool) -> SimDisk {
+        SimDisk::new(image, self.rng.random(), faults, keeps_steps)
     }
 
     fn note(&mut self, disk: &SimDisk) {
@@ -100,13 +100,13 @@ impl Run {
         let mut image = Image::empty();
         let mut model = Model::default();
         let mut clients = Clients::default();
-        // A failed sync now and then; more often than any disk does.
         for life in 0..LIVES {
             let durability = if self.rng.random_bool(0.75) { Durability::Fsync } else { Durability::Os };
+            // More often than any disk does.
             let failing_sync = self.rng.random_bool(0.1).then(|| self.rng.random_range(10..60));
             let faults = Faults { failing_sync, ..self.faults };
             let before = model.clone();
-            let disk = self.disk(image.clone(), faults);
+            let disk = self.disk(image.clone(), faults, true);
             let ended = self.live(&disk, durability, &mut model, &mut clients);
             self.note(&disk);
             let steps = disk.take_steps();
@@ -159,11 +159,12 @@ impl Run {
     fn stop(&mut self, image: &Image, model: &Model, step: usize, crash: Crash) -> Result<(), Violation> {
         self.outcome.stops += 1;
         let found = after(crash, image, &mut self.rng);
-        let disk = self.disk(found, self.faults);
+        let stops_again = self.rng.random_bool(SECOND_STOPS);
+        let disk = self.disk(found, self.faults, stops_again);
         let opened = open(&disk, Durability::Fsync)?;
         model.check(&opened.core, step, crash)?;
         self.note(&disk);
-        if !self.rng.random_bool(SECOND_STOPS) {
+        if !stops_again {
             return Ok(());
         }
         let steps = disk.take_steps();
@@ -171,7 +172,7 @@ impl Run {
         let second = self::crash(&mut self.rng);
         let worse = if crash == Crash::Kill { second } else { crash };
         let found = after(second, image, &mut self.rng);
-        let disk = self.disk(found, self.faults);
+        let disk = self.disk(found, self.faults, false);
         let opened = open(&disk, Durability::Fsync).map_err(|error| format!("then {second:?}: {error}"))?;
         model.check(&opened.core, step, worse).map_err(|found| format!("then {second:?}: {found}"))
     }

@@ -29,8 +29,9 @@ struct Shared {
     faults: Faults,
     now_ms: i64,
     syncs: u64,
-    /// An image after each step that changed something.
-    steps: Vec<Image>,
+    steps_taken: usize,
+    /// An image after each step that changed something, if they are wanted.
+    steps: Option<Vec<Image>>,
     /// CRC-32C over all that was done, in order.
     trace: u32,
 }
@@ -40,7 +41,10 @@ impl Shared {
         self.trace = crc32c::crc32c_append(self.trace, what.as_bytes());
         self.trace = crc32c::crc32c_append(self.trace, &which.to_le_bytes());
         self.trace = crc32c::crc32c_append(self.trace, bytes);
-        self.steps.push(self.image.clone());
+        self.steps_taken += 1;
+        if let Some(steps) = &mut self.steps {
+            steps.push(self.image.clone());
+        }
     }
 
     fn next_sync_fails(&mut self) -> bool {
@@ -54,20 +58,22 @@ impl Shared {
 pub(super) struct SimDisk(Arc<Mutex<Shared>>);
 
 impl SimDisk {
-    pub fn new(image: Image, seed: u64, faults: Faults) -> SimDisk {
+    pub fn new(image: Image, seed: u64, faults: Faults, keeps_steps: bool) -> SimDisk {
         let rng = ChaCha8Rng::seed_from_u64(seed);
-        let shared = Shared { image, rng, faults, now_ms: 1_700_000_000_000, syncs: 0, steps: Vec::new(), trace: 0 };
+        let steps = keeps_steps.then(Vec::new);
+        let now_ms = 1_700_000_000_000;
+        let shared = Shared { image, rng, faults, now_ms, syncs: 0, steps_taken: 0, steps, trace: 0 };
         SimDisk(Arc::new(Mutex::new(shared)))
     }
 
     /// How many steps were taken.
     pub fn steps_taken(&self) -> usize {
-        lock(&self.0).steps.len()
+        lock(&self.0).steps_taken
     }
 
     /// The images after each step, in order.
     pub fn take_steps(&self) -> Vec<Image> {
-        std::mem::take(&mut lock(&self.0).steps)
+        lock(&self.0).steps.take().unwrap_or_default()
     }
 
     pub fn trace(&self) -> u32 {
