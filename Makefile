@@ -43,6 +43,10 @@ bars: setup ## measure the bars of docs/MEASUREMENTS.md on this machine; single 
 kill-test: setup ## 30 kills of the whole, of the broker and of PostgreSQL under 20,000 msg/s; the books must balance
 	@FINSTREAM_TEST_KILLS=30 $(CARGO) test $(PROFILE) --test kill -- --nocapture --test-threads 1
 
+.PHONY: torture
+torture: setup ## half an hour of kill -9 on a broker with 200 partitions, 50 producers, 50 consumers; nothing may be lost
+	@FINSTREAM_TORTURE_SECONDS=$${FINSTREAM_TORTURE_SECONDS:-1800} $(CARGO) test $(PROFILE) --test torture -- --nocapture --test-threads 1
+
 .PHONY: check
 check: setup fmt-check lint architecture deny ## what CI checks besides the tests
 

@@ -1,0 +1,82 @@
+//! When what is killed: a seed decides.
+
+use std::time::Duration;
+
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+
+/// Processes of producers, and of consumers.
+pub const PROCESSES: usize = 10;
+
+/// What happens next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Blow {
+    /// kill -9 and a start; then again while it recovers, so often and so late.
+    KillBroker {
+        again_after: Vec<Duration>,
+    },
+    /// A clean stop.
+    StopBroker,
+    /// SIGSTOP, and SIGCONT after a moment.
+    PauseBroker(Duration),
+    KillWriters(usize),
+    KillReaders(usize),
+}
+
+/// The endless schedule of a seed.
+pub struct Plan(ChaCha8Rng);
+
+impl Plan {
+    pub fn of(seed: u64) -> Plan {
+        Plan(ChaCha8Rng::seed_from_u64(seed))
+    }
+
+    /// The pause before the next blow, and the blow. A spared broker is neither killed nor stopped: its clients are.
+    pub fn next(&mut self, broker_spared: bool) -> (Duration, Blow) {
+        // Always the same numbers, so that the rest of the schedule does not depend on who is spared.
+        let pause = self.ms(1_000, 3_000);
+        let (kind, process) = (self.0.random_range(0..100), self.0.random_range(0..PROCESSES));
+        let (moment, early, late) = (self.ms(50, 1_000), self.ms(0, 60), self.ms(0, 400));
+        let again = self.0.random_range(0..8);
+        let blow = match kind {
+            0..=33 if !broker_spared => {
+                let again_after = match again {
+                    0 => vec![early],
+                    1 => vec![late],
+                    2 => vec![early, late],
+                    _ => Vec::new(),
+                };
+                Blow::KillBroker { again_after }
+            }
+            34..=41 if !broker_spared => Blow::StopBroker,
+            42..=51 => Blow::PauseBroker(moment),
+            kind if kind % 2 == 0 => Blow::KillWriters(process),
+            _ => Blow::KillReaders(process),
+        };
+        (pause, blow)
+    }
+
+    fn ms(&mut self, least: u64, most: u64) -> Duration {
+        Duration::from_millis(self.0.random_range(least..=most))
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_schedule_and_it_has_everything() {
+    let blows = |seed: u64| {
+        let mut plan = Plan::of(seed);
+        (0..500).map(|_| plan.next(false)).collect::<Vec<_>>()
+    };
+    assert_eq!(blows(7), blows(7));
+    assert_ne!(blows(7), blows(8));
+    let count = |wanted: fn(&Blow) -> bool| blows(7).iter().filter(|(_, blow)| wanted(blow)).count();
+    assert!(count(|blow| matches!(blow, Blow::KillBroker { again_after } if again_after.len() == 2)) > 5);
+    assert!(count(|blow| matches!(blow, Blow::KillBroker { again_after } if again_after.is_empty())) > 50);
+    assert!(count(|blow| matches!(blow, Blow::StopBroker)) > 10);
+    assert!(count(|blow| matches!(blow, Blow::PauseBroker(_))) > 10);
+    assert!(count(|blow| matches!(blow, Blow::KillWriters(_))) > 50);
+    assert!(count(|blow| matches!(blow, Blow::KillReaders(_))) > 50);
+    let mut spared = Plan::of(7);
+    let mut broker_dies = || matches!(spared.next(true).1, Blow::KillBroker { .. } | Blow::StopBroker);
+    assert!((0..500).all(|_| !broker_dies()));
+}
