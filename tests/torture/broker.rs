@@ -22,8 +22,11 @@ pub struct Broker {
     address: String,
     child: Child,
     began: Instant,
+    ready: Instant,
     /// From each start to ready.
     pub starts: Vec<Duration>,
+    /// From each SIGTERM to the end.
+    pub stops: Vec<Duration>,
 }
 
 fn free_port() -> u16 {
@@ -63,7 +66,9 @@ impl Broker {
     pub fn start() -> Broker {
         let (sandbox, address) = (Sandbox::new(), format!("127.0.0.1:{}", free_port()));
         let child = spawn(&sandbox, &address);
-        let mut broker = Broker { sandbox, address, child, began: Instant::now(), starts: Vec::new() };
+        let now = Instant::now();
+        let (starts, stops) = (Vec::new(), Vec::new());
+        let mut broker = Broker { sandbox, address, child, began: now, ready: now, starts, stops };
         broker.wait_ready();
         broker
     }
@@ -79,9 +84,17 @@ impl Broker {
         path
     }
 
-    /// Everything that it has printed in all its lives.
-    pub fn output(&self) -> String {
+    /// What it has printed in all its lives.
+    fn output(&self) -> String {
         std::fs::read_to_string(log_file(&self.sandbox)).unwrap_or_default()
+    }
+
+    pub fn panics(&self) -> Vec<String> {
+        self.output().lines().filter(|line| line.contains("panicked at")).map(str::to_owned).collect()
+    }
+
+    pub fn warnings(&self) -> usize {
+        self.output().lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count()
     }
 
     /// kill -9 and a start, which is not waited for.
@@ -109,6 +122,7 @@ impl Broker {
             assert!(asked.elapsed() < READY_MAX, "SIGTERM does not end the broker:\n{}", self.last_words());
             std::thread::park_timeout(Duration::from_millis(5));
         };
+        self.stops.push(asked.elapsed());
         assert_eq!(status.code(), Some(0), "the broker did not stop cleanly:\n{}", self.last_words());
     }
 
@@ -123,7 +137,8 @@ impl Broker {
             assert!(self.began.elapsed() < READY_MAX, "the broker does not get ready:\n{}", self.last_words());
             std::thread::park_timeout(Duration::from_millis(2));
         }
-        self.starts.push(self.began.elapsed());
+        self.ready = Instant::now();
+        self.starts.push(self.ready - self.began);
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -139,7 +154,7 @@ impl Broker {
 
     /// What it holds now; None where there is no /proc.
     pub fn sample(&self) -> Option<Sample> {
-        Sample::of(self.child.id(), self.began.elapsed())
+        Sample::of(self.child.id(), self.ready.elapsed())
     }
 
     fn last_words(&self) -> String {
@@ -155,6 +170,9 @@ impl Drop for Broker {
         let _ = self.child.wait();
         if std::thread::panicking() {
             println!("the broker printed last:\n{}", self.last_words());
+            if let Some(keep) = std::env::var_os("FINSTREAM_TORTURE_KEEP") {
+                println!("kept in {}: {:?}", keep.display(), std::fs::rename(self.sandbox.path(), &keep));
+            }
         }
     }
 }

@@ -80,7 +80,9 @@ pub fn wait_until_committed(address: &str, mut meanwhile: impl FnMut()) {
 fn records_behind(reader: &BaseConsumer, group: u32, ends: &BTreeMap<Place, i64>) -> i64 {
     let places: Vec<Place> = Place::all().filter(|place| place.0 / PARTITIONS_PER_TOPIC == group).collect();
     let mut asked = TopicPartitionList::new();
-    places.iter().for_each(|place| drop(asked.add_partition(&place.topic(), place.partition())));
+    for place in &places {
+        asked.add_partition(&place.topic(), place.partition());
+    }
     let committed = reader.committed_offsets(asked, ANSWER_MAX).unwrap();
     let behind = |place: &Place| {
         let found = committed.find_partition(&place.topic(), place.partition()).unwrap();

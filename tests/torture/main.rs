@@ -2,7 +2,8 @@
 //! is lost, doubled or reordered, nothing that a consumer has read disappears, and the broker's memory stays flat.
 //!
 //! `FINSTREAM_TORTURE_SECONDS` sets how long it is killed (default 180; the bar of half an hour is run by
-//! `make torture`), `FINSTREAM_TEST_SEED` the schedule, which is printed.
+//! `make torture`), `FINSTREAM_TEST_SEED` the schedule, which is printed; `FINSTREAM_TORTURE_KEEP` names a folder, not there
+//! yet, that keeps everything of a run that failed.
 //!
 //! `plan` says what is killed when; `broker` and `fleet` are the processes; `writers` and `readers` run in them and
 //! write down what they saw (`notes`); `log` reads everything in the end; `checker` compares.
@@ -114,18 +115,26 @@ impl Torture {
                 }
                 self.broker.wait_ready();
             }
+            Blow::KillBusyBroker { pause, busy } => {
+                self.pause_broker(*pause);
+                std::thread::sleep(*busy);
+                self.broker.kill_and_start();
+                self.broker.wait_ready();
+            }
             Blow::StopBroker => {
                 self.broker.stop_and_start();
                 self.broker.wait_ready();
             }
-            Blow::PauseBroker(moment) => {
-                self.broker.signal(Signal::STOP);
-                std::thread::sleep(*moment);
-                self.broker.signal(Signal::CONT);
-            }
+            Blow::PauseBroker(moment) => self.pause_broker(*moment),
             Blow::KillWriters(process) => self.writers.kill_and_start(*process),
             Blow::KillReaders(process) => self.readers.kill_and_start(*process),
         }
+    }
+
+    fn pause_broker(&self, moment: Duration) {
+        self.broker.signal(Signal::STOP);
+        std::thread::sleep(moment);
+        self.broker.signal(Signal::CONT);
     }
 
     /// Lets everything drain, kills the broker once more, and does the books.
@@ -149,7 +158,8 @@ impl Torture {
             println!("FAULT {fault}");
         }
         assert!(faults.is_empty(), "{} promises were broken", faults.len());
-        self.figures.assert_flat();
+        assert_eq!(self.broker.panics(), [""; 0], "the broker panicked");
+        self.figures.assert_flat(seconds);
         let stored: usize = evidence.log.values().map(Vec::len).sum();
         assert!(stored as u64 > 100 * seconds, "{stored} messages in {seconds} s: the test tests nothing");
     }
@@ -168,17 +178,20 @@ impl Torture {
         figures.row("partitions assigned", count(readers, |note| matches!(note, Note::Assigned { .. })));
         figures.row("offsets committed", count(readers, |note| matches!(note, Note::Committed { .. })));
         figures.row("lives of producers; of consumers", format!("{}; {}", writers.len(), readers.len()));
-        let mut starts = self.broker.starts.clone();
-        starts.sort();
-        let ms = |place: usize| format!("{:.0}", starts[place].as_secs_f64() * 1e3);
-        figures.row(
-            "from start to ready: median, longest, ms",
-            format!("{}; {}", ms(starts.len() / 2), ms(starts.len() - 1)),
-        );
+        figures.row("from start to ready, s: median; longest", spread(&self.broker.starts));
+        figures.row("from SIGTERM to the end, s: median; longest", spread(&self.broker.stops));
+        figures.row("warnings that the broker printed", self.broker.warnings());
         figures.row("groups at the end after the last kill, s", format!("{:.1}", drain.as_secs_f64()));
         for (name, count) in self.readers.errors() {
             figures.row(&format!("consumers bore {name}"), count);
         }
         figures.print();
     }
+}
+
+fn spread(times: &[Duration]) -> String {
+    let mut times = times.to_vec();
+    times.sort();
+    let seconds = |place: usize| times.get(place).map_or(0.0, Duration::as_secs_f64);
+    format!("{:.2}; {:.2}", seconds(times.len() / 2), seconds(times.len().saturating_sub(1)))
 }
