@@ -83,6 +83,7 @@ impl Figures {
                 ("broker, kill -9", 1)
             }
             Blow::KillBusyBroker { .. } => ("broker, kill -9 right after SIGSTOP and SIGCONT", 1),
+            Blow::KillReadersAndBroker { .. } => ("broker, kill -9 after 5 consumers", 1),
             Blow::StopBroker => ("broker, SIGTERM", 1),
             Blow::PauseBroker(_) => ("broker, SIGSTOP", 1),
             Blow::KillWriters(_) => ("5 producers, kill -9", 1),

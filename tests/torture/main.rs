@@ -121,6 +121,12 @@ impl Torture {
                 self.broker.kill_and_start();
                 self.broker.wait_ready();
             }
+            Blow::KillReadersAndBroker { process, after } => {
+                self.readers.kill_and_start(*process);
+                std::thread::sleep(*after);
+                self.broker.kill_and_start();
+                self.broker.wait_ready();
+            }
             Blow::StopBroker => {
                 self.broker.stop_and_start();
                 self.broker.wait_ready();

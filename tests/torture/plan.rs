@@ -26,6 +26,11 @@ pub enum Blow {
     PauseBroker(Duration),
     KillWriters(usize),
     KillReaders(usize),
+    /// Consumers, and the broker while they come back.
+    KillReadersAndBroker {
+        process: usize,
+        after: Duration,
+    },
 }
 
 /// The endless schedule of a seed.
@@ -55,8 +60,9 @@ impl Plan {
                 };
                 Blow::KillBroker { again_after }
             }
-            34..=41 if !broker_spared => Blow::StopBroker,
-            42..=51 => Blow::PauseBroker(moment),
+            34..=38 if !broker_spared => Blow::KillReadersAndBroker { process, after: late },
+            39..=43 if !broker_spared => Blow::StopBroker,
+            44..=51 => Blow::PauseBroker(moment),
             kind if kind % 2 == 0 => Blow::KillWriters(process),
             _ => Blow::KillReaders(process),
         };
@@ -81,6 +87,7 @@ fn a_seed_gives_the_same_schedule_and_it_has_everything() {
     assert!(count(|blow| matches!(blow, Blow::KillBroker { again_after } if again_after.is_empty())) > 30);
     assert!(count(|blow| matches!(blow, Blow::KillBusyBroker { .. })) > 20);
     assert!(count(|blow| matches!(blow, Blow::StopBroker)) > 10);
+    assert!(count(|blow| matches!(blow, Blow::KillReadersAndBroker { .. })) > 10);
     assert!(count(|blow| matches!(blow, Blow::PauseBroker(_))) > 10);
     assert!(count(|blow| matches!(blow, Blow::KillWriters(_))) > 50);
     assert!(count(|blow| matches!(blow, Blow::KillReaders(_))) > 50);

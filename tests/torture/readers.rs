@@ -20,6 +20,12 @@ pub const READERS: u32 = 50;
 const MEMBERS_OF_A_GROUP: u32 = READERS / TOPICS;
 const COMMIT_AFTER: Duration = Duration::from_millis(300);
 
+/// Of a dynamic member: short, so that others take over soon.
+const SESSION_MS: &str = "6000";
+/// Of a static one: longer than any outage. A client that is cut off for longer comes back under a new id, and its old
+/// one is rightly fenced; within this time only the broker's own forgetting can fence it.
+const STATIC_SESSION_MS: &str = "60000";
+
 /// How a group shares its partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sharing {
@@ -94,9 +100,9 @@ fn consumer(clients: &Clients, member: Member) -> Result<BaseConsumer<Seen>, Kaf
         .set("group.id", group_name(group))
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "earliest")
-        .set("session.timeout.ms", "6000")
+        .set("session.timeout.ms", if sharing(group) == Sharing::Static { STATIC_SESSION_MS } else { SESSION_MS })
         .set("heartbeat.interval.ms", "1000")
-        .set("max.poll.interval.ms", "60000")
+        .set("max.poll.interval.ms", STATIC_SESSION_MS)
         .set("check.crcs", "true")
         .set("fetch.wait.max.ms", if member.client.is_multiple_of(2) { "100" } else { "500" });
     match sharing(group) {
