@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::member::Member;
+use super::member::{Member, Returning};
 use super::state::Group;
 use super::terms::{GroupError, Phase, Step};
 
@@ -212,7 +212,10 @@ impl Group {
             joined.leader = led;
             joined.members.clear();
         }
-        Step::Done(Ok(joined))
+        // A broker that dies now and knows only its old id would fence it for good.
+        let (parked, receiver) = oneshot::channel();
+        self.returning.push(Returning { parked, joined });
+        Step::Wait(receiver)
     }
 
     /// What a member of the present generation is told.

@@ -33,6 +33,21 @@ pub(crate) struct Member {
     pub(crate) sync_pending: bool,
 }
 
+/// A static member that took the place of its old self, and what it will be told.
+#[derive(Debug)]
+pub(crate) struct Returning {
+    pub(crate) parked: Parked<Joined>,
+    pub(crate) joined: Joined,
+}
+
+impl Returning {
+    /// Its new id is durable, or could not be made so.
+    pub(crate) fn answer(self, durable: bool) {
+        // A receiver that is gone is a connection that is gone.
+        let _ = self.parked.send(if durable { Ok(self.joined) } else { Err(GroupError::NotAvailable) });
+    }
+}
+
 impl Member {
     /// Heard from it.
     pub(crate) fn touch(&mut self, now: Instant) {

@@ -143,9 +143,9 @@ impl Inner {
         tokio::spawn(async move {
             {
                 let _ordered = entry.writing.lock().await;
-                let (unsaved, saving) = {
+                let (unsaved, saving, returning) = {
                     let mut group = entry.lock();
-                    (group.unsaved.take(), group.saving)
+                    (group.unsaved.take(), group.saving, std::mem::take(&mut group.returning))
                 };
                 // Another task took a later form along.
                 let Some(form) = unsaved else { return };
@@ -153,6 +153,7 @@ impl Inner {
                 if let Err(error) = &written {
                     tracing::error!(group = entry.id, "{error}");
                 }
+                returning.into_iter().for_each(|member| member.answer(written.is_ok()));
                 if let Some(generation) = saving {
                     entry.lock().saved(generation, written.is_ok(), Instant::now());
                     inner.weigh(&entry);

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::codec;
-use super::member::Member;
+use super::member::{Member, Returning};
 use super::store::CommittedOffset;
 use super::terms::{GroupError, Phase, Step, SyncRequest, Synced};
 
@@ -39,6 +39,8 @@ pub(crate) struct Group {
     pub(crate) unsaved: Option<Bytes>,
     /// The generation whose assignment is being written; its members are answered when it is durable.
     pub(crate) saving: Option<i32>,
+    /// Static members that came back, until the form that knows their new ids is durable.
+    pub(crate) returning: Vec<Returning>,
 }
 
 impl Group {
@@ -57,6 +59,7 @@ impl Group {
             rebalance_deadline: None,
             unsaved: None,
             saving: None,
+            returning: Vec::new(),
         }
     }
 

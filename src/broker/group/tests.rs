@@ -82,6 +82,12 @@ fn stable(instances: &[Option<&str>], now: Instant) -> (Group, Vec<Joined>) {
     (group, joined)
 }
 
+/// What a returning member is told once its new id was written, or could not be.
+fn answer(group: &mut Group, waiting: &mut Pending<Joined>, durable: bool) -> Result<Joined, GroupError> {
+    std::mem::take(&mut group.returning).into_iter().for_each(|member| member.answer(durable));
+    waiting.try_recv().unwrap()
+}
+
 #[test]
 fn nobody_gets_an_assignment_before_it_is_durable() {
     let now = Instant::now();
@@ -144,22 +150,33 @@ fn a_returning_static_member_keeps_generation_and_assignment_and_fences_its_old_
     let now = Instant::now();
     let (mut group, joined) = stable(&[Some("a")], now);
     let (old, generation) = (joined[0].member_id.clone(), group.generation);
-    let back = done(group.join(request("", Some("a")), now)).unwrap();
+    let mut waiting = join(&mut group, "", Some("a"), now);
+    assert_eq!(waiting.try_recv(), Err(TryRecvError::Empty), "the new id is not durable yet");
+    assert!(group.unsaved.take().is_some());
+    let back = answer(&mut group, &mut waiting, true).unwrap();
     assert_ne!(back.member_id, old);
     assert_eq!((back.generation, group.phase), (generation, Phase::Stable));
     // An old client must not believe that it leads.
     assert_eq!((back.leader, back.members.len()), (old.clone(), 0));
-    assert!(group.unsaved.is_some(), "the new id is to be durable");
     assert_eq!(group.heartbeat(&old, Some("a"), generation, now), Err(GroupError::FencedInstance));
     assert_eq!(group.leave(&old, Some("a"), now), Err(GroupError::FencedInstance));
     assert_eq!(group.members[&back.member_id].assignment, format!("to {old}"));
     // A client that can be told so, is told to skip the assignment.
     let newer = JoinRequest { can_skip_assignment: true, ..request("", Some("a")) };
-    let again = done(group.join(newer, now)).unwrap();
+    let mut waiting = parked(group.join(newer, now));
+    let again = answer(&mut group, &mut waiting, true).unwrap();
     assert!(again.skip_assignment && again.leader == again.member_id && again.members.len() == 1);
     // An administrator can take it out by its instance id.
     assert_eq!(group.leave("", Some("a"), now), Ok(again.member_id));
     assert_eq!(group.phase, Phase::Empty);
+}
+
+#[test]
+fn a_returning_static_member_whose_new_id_cannot_be_made_durable_is_told_to_come_again() {
+    let now = Instant::now();
+    let (mut group, _) = stable(&[Some("a")], now);
+    let mut waiting = join(&mut group, "", Some("a"), now);
+    assert_eq!(answer(&mut group, &mut waiting, false), Err(GroupError::NotAvailable));
 }
 
 #[test]

@@ -1,0 +1,117 @@
+//! The topics: made at the beginning, and read from the first message to the last in the end.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use super::checker::Record;
+use super::message::{Identity, PARTITIONS_PER_TOPIC, Place, TOPICS, topic};
+use super::readers::group_name;
+
+/// Longest time without any progress.
+const STALLED_MAX: Duration = Duration::from_secs(120);
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+fn consumer(address: &str, group: &str) -> BaseConsumer {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", address).set("group.id", group).set("enable.auto.commit", "false");
+    config.set("check.crcs", "true").create().unwrap()
+}
+
+/// Nothing is ever retired; segments roll by size, and in one topic by time, too.
+pub fn create_topics(address: &str) {
+    let names: Vec<String> = (0..TOPICS).map(topic).collect();
+    let topics: Vec<NewTopic<'_>> = names
+        .iter()
+        .zip(0..)
+        .map(|(name, number)| {
+            let topic = NewTopic::new(name, PARTITIONS_PER_TOPIC as i32, TopicReplication::Fixed(1))
+                .set("segment.bytes", "1048576")
+                .set("retention.ms", "-1")
+                .set("retention.bytes", "-1");
+            match number {
+                1 => topic.set("segment.ms", "30000"),
+                2 => topic.set("message.timestamp.type", "LogAppendTime"),
+                _ => topic,
+            }
+        })
+        .collect();
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", address).create().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let results = runtime.block_on(admin.create_topics(&topics, &AdminOptions::new())).unwrap();
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+}
+
+/// The offset behind the last message of each partition.
+fn ends(reader: &BaseConsumer) -> BTreeMap<Place, i64> {
+    let end = |place: Place| {
+        let (low, high) = reader.fetch_watermarks(&place.topic(), place.partition(), ANSWER_MAX).unwrap();
+        assert_eq!(low, 0, "{place}: nothing is ever retired");
+        (place, high)
+    };
+    Place::all().map(end).collect()
+}
+
+/// Waits until each group has committed the end of all its partitions, which it does after it has read them.
+pub fn wait_until_committed(address: &str, mut meanwhile: impl FnMut()) {
+    let ends = ends(&consumer(address, "none"));
+    let groups: Vec<BaseConsumer> = (0..TOPICS).map(|group| consumer(address, &group_name(group))).collect();
+    let (mut behind, mut progressed) = (i64::MAX, Instant::now());
+    loop {
+        meanwhile();
+        let now: i64 = groups.iter().zip(0..).map(|(group, number)| records_behind(group, number, &ends)).sum();
+        if now == 0 {
+            return;
+        }
+        if now < behind {
+            (behind, progressed) = (now, Instant::now());
+        }
+        assert!(progressed.elapsed() < STALLED_MAX, "the groups stay {behind} messages behind the end");
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
+fn records_behind(reader: &BaseConsumer, group: u32, ends: &BTreeMap<Place, i64>) -> i64 {
+    let places: Vec<Place> = Place::all().filter(|place| place.0 / PARTITIONS_PER_TOPIC == group).collect();
+    let mut asked = TopicPartitionList::new();
+    for place in &places {
+        asked.add_partition(&place.topic(), place.partition());
+    }
+    let committed = reader.committed_offsets(asked, ANSWER_MAX).unwrap();
+    let behind = |place: &Place| {
+        let found = committed.find_partition(&place.topic(), place.partition()).unwrap();
+        ends[place] - found.offset().to_raw().unwrap().max(0)
+    };
+    places.iter().map(behind).sum()
+}
+
+/// Every record of every partition.
+pub fn read_all(address: &str) -> BTreeMap<Place, Vec<Record>> {
+    let reader = consumer(address, "the-last-reader");
+    let ends = ends(&reader);
+    let mut list = TopicPartitionList::new();
+    for place in Place::all() {
+        list.add_partition_offset(&place.topic(), place.partition(), Offset::Beginning).unwrap();
+    }
+    reader.assign(&list).unwrap();
+    let mut log: BTreeMap<Place, Vec<Record>> = Place::all().map(|place| (place, Vec::new())).collect();
+    let mut left: usize = ends.values().filter(|end| **end > 0).count();
+    let mut progressed = Instant::now();
+    while left > 0 {
+        assert!(progressed.elapsed() < STALLED_MAX, "{left} partitions cannot be read to their ends");
+        let Some(message) = reader.poll(Duration::from_millis(100)) else { continue };
+        let message = message.unwrap();
+        let place = Place::of(message.topic(), message.partition()).unwrap();
+        let identity = message.payload().and_then(Identity::of);
+        log.get_mut(&place).unwrap().push(Record { offset: message.offset() as u64, identity });
+        left -= usize::from(message.offset() + 1 == ends[&place]);
+        progressed = Instant::now();
+    }
+    log
+}
