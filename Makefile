@@ -43,6 +43,13 @@ bars: setup ## measure the bars of docs/MEASUREMENTS.md on this machine; single 
 kill-test: setup ## 30 kills of the whole, of the broker and of PostgreSQL under 20,000 msg/s; the books must balance
 	@FINSTREAM_TEST_KILLS=30 $(CARGO) test $(PROFILE) --test kill -- --nocapture --test-threads 1
 
+# How long each fuzz target runs.
+SECONDS ?= 1800
+
+.PHONY: fuzz
+fuzz: setup ## throw bytes at the broker: each target for SECONDS=1800; some targets in ARGS
+	@scripts/fuzz.sh $(SECONDS) $(ARGS)
+
 .PHONY: check
 check: setup fmt-check lint architecture deny ## what CI checks besides the tests
 

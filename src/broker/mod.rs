@@ -9,6 +9,8 @@ mod catalog;
 mod connection;
 mod dispatch;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod group;
 mod handlers;
 mod limits;

@@ -204,7 +204,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod sample {
     //! Frames made from the tables: what the walk accepts, the crate must decode to the last byte, and the other way
     //! round. That ties the tables to the decoder that they protect.
