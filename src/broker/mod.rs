@@ -6,6 +6,7 @@
 
 mod budget;
 mod catalog;
+mod complaints;
 mod connection;
 mod dispatch;
 mod frame;
@@ -17,6 +18,7 @@ mod limits;
 pub mod log;
 mod node;
 mod open_files;
+mod places;
 mod producer_ids;
 mod schema;
 mod schemas;
