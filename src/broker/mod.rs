@@ -20,6 +20,8 @@ mod node;
 mod open_files;
 mod places;
 mod producer_ids;
+#[cfg(any(test, fuzzing))]
+mod sample;
 mod schema;
 mod schemas;
 mod server;

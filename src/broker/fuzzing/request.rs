@@ -6,7 +6,7 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 
 use super::meter;
 use crate::broker::frame::{self, Opened};
-use crate::broker::schema::sample;
+use crate::broker::sample;
 use crate::broker::versions::{APIS, Api};
 
 /// Decoding may take this many times the frame: legal frames of one-letter names reach half of it.
@@ -49,14 +49,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
     for api in &APIS {
         for version in api.min..=api.max {
             for elements in 0..3 {
-                seeds.extend(seed(api, version, elements));
+                seeds.extend(seed(api, version, sample::body(api.schema, version, elements, &mut Vec::new())));
             }
         }
     }
     seeds
 }
 
-fn seed(api: &Api, version: i16, elements: usize) -> Option<Vec<u8>> {
+fn seed(api: &Api, version: i16, body: Vec<u8>) -> Option<Vec<u8>> {
     let header = RequestHeader::default()
         .with_request_api_key(api.key as i16)
         .with_request_api_version(version)
@@ -64,6 +64,34 @@ fn seed(api: &Api, version: i16, elements: usize) -> Option<Vec<u8>> {
         .with_client_id(Some(StrBytes::from_static_str("f")));
     let mut frame = BytesMut::new();
     header.encode(&mut frame, api.key.request_header_version(version)).ok()?;
-    frame.put_slice(&sample::body(api.schema, version, elements, &mut Vec::new()));
+    frame.put_slice(&body);
     Some(frame.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::sample::Shape;
+
+    /// What takes most memory for its bytes: structures with next to nothing in them.
+    #[test]
+    fn thousands_of_the_smallest_elements_are_decoded_within_their_memory() {
+        let mut decoded = 0;
+        for api in &APIS {
+            for version in api.min..=api.max {
+                for (outer, inner) in [(1000, 0), (1, 1000), (30, 30)] {
+                    for text in ["", "a"] {
+                        for unknown_tags in [false, true] {
+                            let shape = Shape { outer, inner, text, unknown_tags };
+                            let body = sample::body_of(api.schema, version, shape, &mut Vec::new());
+                            let Some(frame) = seed(api, version, body) else { continue };
+                            run(&frame);
+                            decoded += usize::from(decode(frame.into()).is_some());
+                        }
+                    }
+                }
+            }
+        }
+        assert!(decoded > 1000, "{decoded}");
+    }
 }
