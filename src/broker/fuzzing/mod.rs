@@ -21,7 +21,7 @@ pub use request::{run as request, seeds as request_seeds};
 /// # Panics
 /// When they cannot be written.
 pub fn write_seeds(seeds: fn() -> Vec<Vec<u8>>) {
-    let Some(folder) = std::env::var_os("FINSTREAM_FUZZ_SEEDS") else { return };
+    let Some(folder) = std::env::var_os("FINSTREAM_FUZZ_SEEDS").filter(|folder| !folder.is_empty()) else { return };
     for (index, seed) in seeds().into_iter().enumerate() {
         let path = std::path::Path::new(&folder).join(format!("seed-{index:04}"));
         if let Err(error) = std::fs::write(&path, seed) {

@@ -81,7 +81,7 @@ impl BatchHeader {
     /// Its bytes, if it can be a batch that begins at `offset_min` or later and has `bytes_left` bytes of room. The CRC
     /// does not cover the base offset, and is not computed when a batch is served.
     pub fn fits(&self, offset_min: i64, bytes_left: u64) -> Option<usize> {
-        let in_order = self.last_offset_delta >= 0 && (offset_min..=OFFSET_MAX).contains(&self.base_offset);
+        let in_order = self.last_offset_delta >= 0 && self.base_offset >= offset_min && self.last_offset() < OFFSET_MAX;
         self.total_bytes().filter(|total| self.magic == 2 && in_order && *total as u64 <= bytes_left)
     }
 

@@ -70,7 +70,8 @@ impl Checkpoint {
         let clean = decoder.u8()? != 0;
         let (sequence, next_partition_number) = (decoder.u64()?, decoder.u64()?);
         let next_journal_number = decoder.u64()?;
-        if sequence.max(next_partition_number).max(next_journal_number) > NUMBER_MAX {
+        // What is counted on from the highest number still has its place here.
+        if sequence.max(next_partition_number).max(next_journal_number) / 2 > NUMBER_MAX {
             return None;
         }
         let count = decoder.count(PARTITION_BYTES_MIN)?;
@@ -133,6 +134,7 @@ fn decode_partition(decoder: &mut Decoder<'_>) -> Option<PartitionSnapshot> {
     for _ in 0..count {
         segments.push(SegmentSnapshot::decode(decoder)?);
     }
+    // The last one may begin behind the end: it was made ready, and offsets before it were refused.
     let ascending = segments.is_sorted_by(|one, next| one.base_offset < next.base_offset);
     let mut offsets = segments.iter().map(|segment| segment.base_offset).chain([log_start, end_offset]);
     if !ascending || !offsets.all(|offset| (0..=OFFSET_MAX).contains(&offset)) {

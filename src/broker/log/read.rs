@@ -206,6 +206,10 @@ fn read_segment(
         if header.base_offset >= high_watermark {
             break;
         }
+        // Whole batches become readable: none reaches beyond.
+        if header.last_offset() >= high_watermark {
+            return Err(invalid());
+        }
         if start.is_none() && header.last_offset() >= offset {
             start = Some(position);
             if total > max_bytes || total > rest.len() {

@@ -26,7 +26,7 @@ const COPIED_BYTES_MAX: usize = 1024;
 const RESERVED_NAMES: [&str; 6] = ["journal", "deleted", "checkpoint", "checkpoint.tmp", ".", ".."];
 /// Partitions, journal files and groups are counted from 0: what lies on disk says nothing higher, so that counting on
 /// from it never overflows.
-pub(super) const NUMBER_MAX: u64 = u64::MAX / 2;
+pub(super) const NUMBER_MAX: u64 = 1 << 62;
 
 /// Whether a partition's directory may be called that. Also asked of what is read from disk: recovery removes what it
 /// finds in the place of a partition, which must never lie outside of the log.

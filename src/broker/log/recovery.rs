@@ -161,6 +161,10 @@ fn replay(
                     if foresight.deleted.contains(&number) || by_number(number).is_some() {
                         continue;
                     }
+                    if core.all_partitions().iter().any(|other| other.directory() == record.directory) {
+                        let what = format!("another partition has the directory {}, too", record.directory);
+                        return Err(OpenError::damaged(scan.path_of(place), place.position, what));
+                    }
                     let created = recreate(core, record, foresight, mode, report)?;
                     known.insert(number, created);
                 }
