@@ -52,6 +52,13 @@ simulate: setup ## stop a machine with a simulated disk everywhere, for 100,000 
 torture: setup ## half an hour of kill -9 on a broker with 200 partitions, 50 producers, 50 consumers; nothing may be lost
 	@FINSTREAM_TORTURE_SECONDS=$${FINSTREAM_TORTURE_SECONDS:-1800} $(CARGO) test $(PROFILE) --test torture -- --nocapture --test-threads 1
 
+# How long each fuzz target runs.
+SECONDS ?= 1800
+
+.PHONY: fuzz
+fuzz: setup ## throw bytes at the broker: each target for SECONDS=1800; some targets in ARGS
+	@scripts/fuzz.sh $(SECONDS) $(ARGS)
+
 .PHONY: check
 check: setup fmt-check lint architecture deny ## what CI checks besides the tests
 

@@ -115,7 +115,7 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::super::group::CommittedOffset;
-    use super::super::schema::sample;
+    use super::super::sample;
     use super::super::topic_config::Overrides;
     use super::super::versions::{APIS, Api};
     use super::super::{Broker, log::Durability};

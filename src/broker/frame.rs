@@ -34,6 +34,12 @@ pub(crate) enum FrameError {
     Io(#[from] std::io::Error),
     #[error("a request of {bytes} bytes announced; the limit is {limit} (is this a Kafka client?)")]
     Length { bytes: i64, limit: usize },
+    #[error("this is a TLS handshake, and the broker speaks plain text (security.protocol=PLAINTEXT)")]
+    Tls,
+    #[error("this is an HTTP request, and the port is the Kafka API's")]
+    Http,
+    #[error("no request came within {0:?} of connecting")]
+    Silent(Duration),
     #[error("{got} of {bytes} bytes of a request came within {limit:?}; then nothing more")]
     Unfinished { got: usize, bytes: usize, limit: Duration },
     #[error("the client took none of its answers for {0:?}")]
@@ -97,9 +103,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             if self.buffer.capacity() > IDLE_BUFFER_BYTES_MAX {
                 self.buffer = BytesMut::new();
             }
-            let idle = self.limits.idle_timeout;
-            match tokio::time::timeout(idle, self.read(GROWTH_BYTES_MIN)).await {
-                Err(_) => return Err(FrameError::Idle(idle)),
+            // Clients introduce themselves at once; whoever says nothing would hold a place for as long as an idle one.
+            let wait = if self.first { self.limits.request_timeout } else { self.limits.idle_timeout };
+            match tokio::time::timeout(wait, self.read(GROWTH_BYTES_MIN)).await {
+                Err(_) if self.first => return Err(FrameError::Silent(wait)),
+                Err(_) => return Err(FrameError::Idle(wait)),
                 Ok(read) => {
                     if read? == 0 {
                         return Ok(None);
@@ -156,6 +164,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         };
         match usize::try_from(bytes) {
             Ok(length) if (8..=limit).contains(&length) => Ok(Some(length)),
+            _ if self.first => Err(stranger(head).unwrap_or(FrameError::Length { bytes, limit })),
             _ => Err(FrameError::Length { bytes, limit }),
         }
     }
@@ -172,6 +181,15 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             self.buffer.reserve(room);
         }
         self.socket.read_buf(&mut self.buffer).await
+    }
+}
+
+/// What a first frame's length really is, where that is known: people see it when a port or a setting is mixed up.
+fn stranger(head: &[u8; 4]) -> Option<FrameError> {
+    match head {
+        [0x16, 0x03, ..] => Some(FrameError::Tls),
+        b"GET " | b"POST" | b"HEAD" | b"PUT " | b"OPTI" | b"DELE" | b"PRI " => Some(FrameError::Http),
+        _ => None,
     }
 }
 

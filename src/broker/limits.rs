@@ -7,13 +7,15 @@ use std::time::Duration;
 pub struct Limits {
     /// Open connections; further ones are closed at once. Fewer where the limit of open files is low.
     pub connections_max: usize,
+    /// Open connections of one address (IPv6: of one network of 64 bits); the others' places stay free.
+    pub connections_per_address_max: usize,
     /// Bytes of a Produce request.
     pub frame_bytes_max: usize,
     /// Bytes of any other request.
     pub small_frame_bytes_max: usize,
     /// Bytes of a connection's first request.
     pub first_frame_bytes_max: usize,
-    /// From a request's first byte to its last; and for a client to take something of an answer.
+    /// From a request's first byte to its last; from connecting to the first request; and for a client to take something of an answer.
     pub request_timeout: Duration,
     /// Between two requests.
     pub idle_timeout: Duration,
@@ -30,7 +32,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            connections_max: 1000,
+            // An idle connection is cheap. A host with a thousand clients has up to three connections for each.
+            connections_max: 4000,
+            connections_per_address_max: 3000,
             frame_bytes_max: 100 * 1024 * 1024,
             small_frame_bytes_max: 8 * 1024 * 1024,
             first_frame_bytes_max: 64 * 1024,

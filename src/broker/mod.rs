@@ -6,16 +6,22 @@
 
 mod budget;
 mod catalog;
+mod complaints;
 mod connection;
 mod dispatch;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod group;
 mod handlers;
 mod limits;
 pub mod log;
 mod node;
 mod open_files;
+mod places;
 mod producer_ids;
+#[cfg(any(test, fuzzing))]
+mod sample;
 mod schema;
 mod schemas;
 mod server;

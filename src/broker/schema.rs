@@ -6,6 +6,11 @@
 
 /// Elements of arrays and tagged fields in one request, at most: bounds what decoding can build from a frame.
 pub(crate) const ELEMENTS_MAX: usize = 200_000;
+/// The decoder keeps tagged fields that it does not know in a map for each structure, which takes some 450 bytes from the
+/// first entry on, for two bytes in the frame. So many are free in each request, …
+const UNKNOWN_TAGS_FREE: usize = 64;
+/// … and further ones must come with so many bytes each. No client sends any of its own accord.
+const BYTES_PER_UNKNOWN_TAG: usize = 16;
 
 /// What a field is on the wire.
 #[derive(Debug)]
@@ -55,6 +60,8 @@ pub(crate) enum SchemaError {
     VarInt,
     #[error("the tagged field {0} is not what its size says")]
     Tag(u32),
+    #[error("it has too many tagged fields that nobody knows for its size")]
+    TooManyUnknownTags,
 }
 
 impl Schema {
@@ -71,11 +78,13 @@ pub(crate) struct Walk<'a> {
     version: i16,
     flexible: bool,
     elements: usize,
+    unknown_tags_left: usize,
 }
 
 impl<'a> Walk<'a> {
     pub(crate) fn new(rest: &'a [u8], version: i16, flexible: bool) -> Self {
-        Walk { rest, version, flexible, elements: 0 }
+        let unknown_tags_left = UNKNOWN_TAGS_FREE + rest.len() / BYTES_PER_UNKNOWN_TAG;
+        Walk { rest, version, flexible, elements: 0, unknown_tags_left }
     }
 
     /// Bytes not walked yet.
@@ -133,13 +142,20 @@ impl<'a> Walk<'a> {
             match fields.iter().find(|field| field.tag == Some(tag)) {
                 Some(field) if (field.first..=field.last).contains(&self.version) => self.value(&field.kind)?,
                 Some(_) => return Err(SchemaError::Tag(tag)),
-                None => self.skip(size)?,
+                None => self.unknown_tag(tag, size)?,
             }
             if self.rest.len() != after {
                 return Err(SchemaError::Tag(tag));
             }
         }
         Ok(())
+    }
+
+    fn unknown_tag(&mut self, tag: u32, size: usize) -> Result<(), SchemaError> {
+        // Kafka's numbers are signed.
+        i32::try_from(tag).map_err(|_| SchemaError::Tag(tag))?;
+        self.unknown_tags_left = self.unknown_tags_left.checked_sub(1).ok_or(SchemaError::TooManyUnknownTags)?;
+        self.skip(size)
     }
 
     /// An array's count, proven to be possible: every element takes a byte at least.
@@ -201,92 +217,5 @@ impl<'a> Walk<'a> {
             }
         }
         Err(SchemaError::VarInt)
-    }
-}
-
-#[cfg(test)]
-pub(crate) mod sample {
-    //! Frames made from the tables: what the walk accepts, the crate must decode to the last byte, and the other way
-    //! round. That ties the tables to the decoder that they protect.
-    use super::*;
-
-    /// A valid body with `elements` elements in each array; `lengths` gets the position of each length or count.
-    pub(crate) fn body(schema: &Schema, version: i16, elements: usize, lengths: &mut Vec<usize>) -> Vec<u8> {
-        let mut out = Vec::new();
-        structure(schema.fields, version, version >= schema.flexible_from, elements, &mut out, lengths);
-        out
-    }
-
-    fn structure(
-        fields: &'static [Field],
-        version: i16,
-        flexible: bool,
-        elements: usize,
-        out: &mut Vec<u8>,
-        lengths: &mut Vec<usize>,
-    ) {
-        let present = |field: &&Field| (field.first..=field.last).contains(&version);
-        for field in fields.iter().filter(present).filter(|field| field.tag.is_none()) {
-            value(&field.kind, version, flexible, elements, out, lengths);
-        }
-        if flexible {
-            let tagged: Vec<_> = fields.iter().filter(present).filter_map(|field| Some((field.tag?, field))).collect();
-            lengths.push(out.len());
-            out.push(tagged.len() as u8 + 1);
-            for (tag, field) in tagged {
-                let mut inner = Vec::new();
-                value(&field.kind, version, flexible, elements, &mut inner, &mut Vec::new());
-                out.push(tag as u8);
-                out.push(inner.len() as u8);
-                out.extend(inner);
-            }
-            // One that nobody knows.
-            out.extend([99, 2, 7, 7]);
-        }
-    }
-
-    fn value(
-        kind: &'static Kind,
-        version: i16,
-        flexible: bool,
-        elements: usize,
-        out: &mut Vec<u8>,
-        lengths: &mut Vec<usize>,
-    ) {
-        match kind {
-            Kind::Fixed(bytes) => out.extend(std::iter::repeat_n(0, *bytes)),
-            Kind::Text if flexible => {
-                lengths.push(out.len());
-                out.extend([4, b'a', b'b', b'c']);
-            }
-            Kind::Text => {
-                lengths.push(out.len());
-                out.extend([0, 3, b'a', b'b', b'c']);
-            }
-            Kind::Blob if flexible => {
-                lengths.push(out.len());
-                out.extend([3, 1, 2]);
-            }
-            Kind::Blob => {
-                lengths.push(out.len());
-                out.extend([0, 0, 0, 2, 1, 2]);
-            }
-            Kind::Array(_) | Kind::Structs(_) => {
-                lengths.push(out.len());
-                if flexible {
-                    out.push(elements as u8 + 1)
-                } else {
-                    out.extend((elements as u32).to_be_bytes())
-                }
-                for _ in 0..elements {
-                    match kind {
-                        Kind::Array(element) => value(element, version, flexible, elements, out, lengths),
-                        Kind::Structs(fields) => structure(fields, version, flexible, elements, out, lengths),
-                        _ => {}
-                    }
-                }
-            }
-            Kind::Struct(fields) => structure(fields, version, flexible, elements, out, lengths),
-        }
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use metrics::gauge;
@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::budget::{AnswerBudget, RequestBudget};
 use super::catalog::{Catalog, CatalogError};
+use super::complaints::{Complaints, Flood, Tell};
 use super::connection;
 use super::frame::FrameError;
 use super::group::Coordinator;
@@ -20,6 +21,7 @@ use super::limits::Limits;
 use super::log::{AppendError, Log, LogSettings, OpenError, RecoveryReport};
 use super::node::{Node, new_cluster_id};
 use super::open_files;
+use super::places::{Place, Places, Refusal};
 use super::producer_ids::ProducerIds;
 use crate::clock::SystemClock;
 use crate::config::BrokerSettings;
@@ -32,8 +34,6 @@ const RETENTION_TICK: Duration = Duration::from_secs(10);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// A pause after a failed accept: file descriptors run out, and come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// A flood of refused connections is over when none came for so long.
-const FLOOD_PAUSE: Duration = Duration::from_secs(60);
 
 /// Why the broker did not start or stop.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +109,13 @@ impl Broker {
             Arc::new(Node { cluster_id, host, port, log, catalog, groups, producer_ids, answers, requests, clock });
 
         // Now that the log's files are open.
-        limits.connections_max = open_files::connections_max(limits.connections_max, files_max);
+        let configured = limits.connections_max;
+        limits.connections_max = open_files::connections_max(configured, files_max);
+        if limits.connections_max < configured {
+            // What is kept for others stays kept.
+            let part = limits.connections_max - limits.connections_max / 4;
+            limits.connections_per_address_max = limits.connections_per_address_max.min(part);
+        }
         let (stop, stopped) = watch::channel(false);
         let listener = tokio::spawn(accept(node.clone(), listener, limits, stopped.clone()));
         let housekeeping = tokio::spawn(keep_house(node.clone(), stopped));
@@ -184,25 +190,30 @@ async fn cluster_id(log: &Log) -> Result<String, AppendError> {
 
 async fn accept(node: Arc<Node>, listener: TcpListener, limits: Limits, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
-    let mut flood = Flood::default();
+    let places = Places::new(&limits);
+    let complaints = Arc::new(Complaints::default());
+    let (mut crowd, mut hoarder, mut trouble) = (Flood::default(), Flood::default(), Flood::default());
     loop {
-        gauge!(BROKER_CONNECTIONS).set(connections.len() as f64);
+        gauge!(BROKER_CONNECTIONS).set(places.taken() as f64);
         tokio::select! {
             () = stopped(&mut stop) => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((socket, peer)) if connections.len() >= limits.connections_max => {
-                    if flood.begins() {
-                        let open = connections.len();
-                        tracing::warn!(%peer, "connection refused: {open} are open, which is the limit; so are all that follow");
+                Ok((socket, peer)) => match places.take(peer.ip()) {
+                    Ok(place) => {
+                        let complaints = complaints.clone();
+                        connections.spawn(serve(node.clone(), socket, peer, limits, stop.clone(), place, complaints));
                     }
-                    drop(socket);
-                }
-                Ok((socket, peer)) => {
-                    connections.spawn(serve(node.clone(), socket, peer, limits, stop.clone()));
-                }
+                    Err(refusal) => {
+                        let flood = if matches!(refusal, Refusal::All(_)) { &mut crowd } else { &mut hoarder };
+                        if flood.begins() {
+                            tracing::warn!(%peer, "connection refused: {refusal}; so are all that follow");
+                        }
+                        drop(socket);
+                    }
+                },
                 Err(error) => {
-                    if flood.begins() {
+                    if trouble.begins() {
                         tracing::warn!("cannot accept a connection: {error}; it is tried again");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -217,29 +228,31 @@ async fn accept(node: Arc<Node>, listener: TcpListener, limits: Limits, mut stop
     }
 }
 
-/// Connections that cannot be had, told of once: what a flood of them writes to the log must not be a flood.
-#[derive(Default)]
-struct Flood {
-    last: Option<Instant>,
-}
-
-impl Flood {
-    /// Notes one, and says whether it is the first after a quiet time.
-    fn begins(&mut self) -> bool {
-        let now = Instant::now();
-        let before = self.last.replace(now);
-        before.is_none_or(|before| now.duration_since(before) > FLOOD_PAUSE)
-    }
-}
-
-async fn serve(node: Arc<Node>, socket: TcpStream, peer: SocketAddr, limits: Limits, mut stop: watch::Receiver<bool>) {
+async fn serve(
+    node: Arc<Node>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    limits: Limits,
+    mut stop: watch::Receiver<bool>,
+    _place: Place,
+    complaints: Arc<Complaints>,
+) {
     match connection::serve(node, socket, limits, async move { stopped(&mut stop).await }).await {
         Ok(()) => {}
         // Clients come and go.
         Err(error @ (FrameError::Io(_) | FrameError::Idle(_) | FrameError::Unread(_) | FrameError::Slow { .. })) => {
             tracing::debug!(%peer, "connection closed: {error}")
         }
-        Err(error) => tracing::warn!(%peer, "connection closed: {error}"),
+        Err(error) => match complaints.note() {
+            Tell::Line { untold_before: 0 } => tracing::warn!(%peer, "connection closed: {error}"),
+            Tell::Line { untold_before } => {
+                tracing::warn!(%peer, "connection closed: {error}; {untold_before} others before it went untold")
+            }
+            Tell::LastLine => {
+                tracing::warn!(%peer, "connection closed: {error}; there are many, so those that follow go untold for a while")
+            }
+            Tell::Nothing => tracing::debug!(%peer, "connection closed: {error}"),
+        },
     }
 }
 

@@ -79,7 +79,7 @@ mod tests {
     use bytes::Bytes;
     use kafka_protocol::messages::RequestKind;
 
-    use super::super::schema::sample;
+    use super::super::sample;
     use super::*;
 
     #[test]

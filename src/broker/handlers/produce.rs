@@ -15,7 +15,7 @@ use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 use tokio::time::Instant;
 
 use super::errors::KafkaError;
-use super::{aside, text};
+use super::{text, unfolding};
 use crate::broker::connection::Answer;
 use crate::broker::dispatch::encode;
 use crate::broker::frame::{FrameError, Head};
@@ -99,7 +99,7 @@ async fn append(node: &Node, partition: &Partition, records: Bytes, deadline: In
         let now_ms = node.now_ms();
         let appended = if is_folded {
             let (partition, records) = (partition.clone(), records.clone());
-            aside(move || partition.append(records, LEADER_EPOCH, now_ms)).await
+            unfolding(move || partition.append(records, LEADER_EPOCH, now_ms)).await
         } else {
             partition.append(records.clone(), LEADER_EPOCH, now_ms)
         };

@@ -22,6 +22,9 @@ const CONTROL_BIT: i16 = 0x20;
 /// No client sends more; a forged count would only burn offsets and, in a careless reader, memory.
 const RECORDS_PER_BATCH_MAX: i32 = 1 << 24;
 
+/// No log gets there in a lifetime. What lies on disk says nothing higher, so that counting on from it never overflows.
+pub(super) const OFFSET_MAX: i64 = i64::MAX / 2;
+
 /// The header of one batch, decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BatchHeader {
@@ -73,6 +76,13 @@ impl BatchHeader {
 
     pub fn last_offset(&self) -> i64 {
         self.base_offset.saturating_add(i64::from(self.last_offset_delta))
+    }
+
+    /// Its bytes, if it can be a batch that begins at `offset_min` or later and has `bytes_left` bytes of room. The CRC
+    /// does not cover the base offset, and is not computed when a batch is served.
+    pub fn fits(&self, offset_min: i64, bytes_left: u64) -> Option<usize> {
+        let in_order = self.last_offset_delta >= 0 && self.base_offset >= offset_min && self.last_offset() < OFFSET_MAX;
+        self.total_bytes().filter(|total| self.magic == 2 && in_order && *total as u64 <= bytes_left)
     }
 
     /// Sequence of the last record; sequences go on at 0 after `i32::MAX`.

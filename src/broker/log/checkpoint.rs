@@ -2,15 +2,17 @@
 //!
 //! Magic, length u64, CRC-32C of the body, body. Replaced by rename, so that there is always a whole one.
 
+use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use super::batch::OFFSET_MAX;
 use super::codec::{Decoder, Encoder};
 use super::core::{Core, StateMap, journal_directory};
 use super::disk::{Disk, OpenMode};
 use super::producer_state::ProducerStates;
-use super::records::{PartitionRecord, decode_state, encode_state};
+use super::records::{NUMBER_MAX, PartitionRecord, decode_state, encode_state};
 use super::segment::SegmentSnapshot;
 use super::store::{PartitionSnapshot, Unsynced};
 use super::{Durability, OpenError, read_lock};
@@ -69,10 +71,18 @@ impl Checkpoint {
         let clean = decoder.u8()? != 0;
         let (sequence, next_partition_number) = (decoder.u64()?, decoder.u64()?);
         let next_journal_number = decoder.u64()?;
+        // What is counted on from the highest number still has its place here.
+        if sequence.max(next_partition_number).max(next_journal_number) / 2 > NUMBER_MAX {
+            return None;
+        }
         let count = decoder.count(PARTITION_BYTES_MIN)?;
         let mut partitions = Vec::with_capacity(count);
         for _ in 0..count {
             partitions.push(decode_partition(&mut decoder)?);
+        }
+        let directories: HashSet<&str> = partitions.iter().map(|known| known.record.directory.as_str()).collect();
+        if directories.len() < partitions.len() {
+            return None;
         }
         let state = decode_state(&mut decoder)?.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
         let checkpoint =
@@ -123,6 +133,12 @@ fn decode_partition(decoder: &mut Decoder<'_>) -> Option<PartitionSnapshot> {
     let mut segments = Vec::with_capacity(count);
     for _ in 0..count {
         segments.push(SegmentSnapshot::decode(decoder)?);
+    }
+    // The last one may begin behind the end: it was made ready, and offsets before it were refused.
+    let ascending = segments.is_sorted_by(|one, next| one.base_offset < next.base_offset);
+    let mut offsets = segments.iter().map(|segment| segment.base_offset).chain([log_start, end_offset]);
+    if !ascending || !offsets.all(|offset| (0..=OFFSET_MAX).contains(&offset)) {
+        return None;
     }
     let producers = ProducerStates::decode(decoder)?;
     Some(PartitionSnapshot { record, log_start, end_offset, segments, producers })

@@ -12,9 +12,13 @@ use super::batch::RecordStamp;
 pub(super) const UNFOLDED_BYTES_MAX: u64 = 64 << 20;
 /// zstd's window, as a power of two: its highest levels use as much, and a decoder takes it while it works.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// How an lz4 frame begins.
+const LZ4_MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
 /// What the Java client puts before its snappy blocks: magic and two version numbers.
 const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 const XERIAL_HEADER_BYTES: usize = 16;
+/// No byte of snappy unfolds to more: three bytes copy 64 at most.
+const SNAPPY_RATIO_MAX: usize = 22;
 
 /// Walks the records of a compressed batch. Yields an error at the first thing that is wrong, then ends.
 pub(super) struct CompressedRecords<'a> {
@@ -71,6 +75,8 @@ fn reader<'a>(codec: i16, records: &'a [u8]) -> io::Result<Box<dyn Read + 'a>> {
     Ok(match codec {
         1 => Box::new(flate2::bufread::MultiGzDecoder::new(records)),
         2 => Box::new(Snappy::new(records)),
+        // The format before frames has blocks of 8 MiB, and no client of Kafka's writes it.
+        3 if !records.starts_with(&LZ4_MAGIC) => return Err(bad("this is no lz4 frame")),
         3 => Box::new(lz4_flex::frame::FrameDecoder::new(records)),
         4 => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(records)?;
@@ -110,8 +116,12 @@ impl<'a> Snappy<'a> {
             std::mem::take(&mut self.rest)
         };
         // Said by the block itself, so it is compared before memory is taken.
-        if snap::raw::decompress_len(block).map_err(io::Error::other)? as u64 > UNFOLDED_BYTES_MAX {
+        let unfolded = snap::raw::decompress_len(block).map_err(io::Error::other)?;
+        if unfolded as u64 > UNFOLDED_BYTES_MAX {
             return Err(bad("it unfolds to more than 64 MiB"));
+        }
+        if unfolded > block.len() * SNAPPY_RATIO_MAX {
+            return Err(bad("a block says that it holds more than it can"));
         }
         self.block = io::Cursor::new(snap::raw::Decoder::new().decompress_vec(block).map_err(io::Error::other)?);
         Ok(())
@@ -241,6 +251,62 @@ mod tests {
                     .any(|record| record.is_err())
             );
         }
+    }
+
+    fn walk(codec: i16, input: &[u8]) -> io::Result<usize> {
+        let mut records = CompressedRecords::of(codec, input, UNFOLDED_BYTES_MAX)?;
+        records.try_fold(0, |count, record| record.map(|_| count + 1))
+    }
+
+    #[test]
+    fn many_members_or_frames_are_counted_together() {
+        let plain = records(2000);
+        for codec in [1, 4] {
+            let one = compressed(codec, &plain);
+            let walk = |input: &[u8]| CompressedRecords::of(codec, input, 10_000)?.collect::<io::Result<Vec<_>>>();
+            assert_eq!(walk(&one).unwrap().len(), 3, "codec {codec}");
+            assert!(walk(&[&one[..], &one[..]].concat()).is_err(), "codec {codec}");
+        }
+        // A frame that holds nothing, a thousand times.
+        for codec in [1, 4] {
+            let nothing = compressed(codec, &[]).repeat(1000);
+            assert_eq!(walk(codec, &nothing).unwrap(), 0, "codec {codec}");
+        }
+    }
+
+    #[test]
+    fn lengths_that_lie_are_refused_before_memory_is_taken_for_them() {
+        // snappy: 60 MiB announced by five bytes, alone and in the Java library's blocks; a block of 4 GiB.
+        let mut lie = vec![0x80, 0x80, 0x80, 0x1e];
+        lie.push(0);
+        assert!(walk(2, &lie).unwrap_err().to_string().contains("more than it can"));
+        let mut framed = XERIAL_MAGIC.to_vec();
+        framed.extend([0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 5]);
+        framed.extend(&lie);
+        assert!(walk(2, &framed).unwrap_err().to_string().contains("more than it can"));
+        framed[16..20].copy_from_slice(&[0xff; 4]);
+        assert!(walk(2, &framed).unwrap_err().to_string().contains("cut off"));
+        // lz4: the frame says that it holds a terabyte.
+        let plain = records(20);
+        let info = lz4_flex::frame::FrameInfo::new().content_size(Some(plain.len() as u64));
+        let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
+        encoder.write_all(&plain).unwrap();
+        let mut sized = encoder.finish().unwrap();
+        assert_eq!(walk(3, &sized).unwrap(), 3);
+        sized[11] = 1;
+        assert!(walk(3, &sized).is_err());
+        // zstd: a window of 2 GiB, beyond what a decoder here takes.
+        let window = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3, 1, 0, 0];
+        assert!(walk(4, &window).unwrap_err().to_string().contains("memory"), "{:?}", walk(4, &window));
+    }
+
+    #[test]
+    fn a_block_of_another_format_is_no_lz4_frame() {
+        let mut legacy = vec![0x02, 0x21, 0x4c, 0x18];
+        let block = lz4_flex::block::compress(&records(20));
+        legacy.extend((block.len() as u32).to_le_bytes());
+        legacy.extend(block);
+        assert!(walk(3, &legacy).unwrap_err().to_string().contains("no lz4 frame"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::codec::{Decoder, Encoder};
 use super::disk::{self, Disk, DiskFile, OpenMode};
+use super::records::NUMBER_MAX;
 use super::{Durability, lock, wait};
 
 /// Groups begin at multiples of this.
@@ -37,7 +38,7 @@ pub(super) fn file_name(number: u64) -> String {
 
 /// The number in a journal file's name.
 pub(super) fn number_of(name: &str) -> Option<u64> {
-    name.strip_suffix(".journal")?.parse().ok()
+    name.strip_suffix(".journal")?.parse().ok().filter(|number| *number <= NUMBER_MAX && file_name(*number) == name)
 }
 
 /// What a journal file says about itself.

@@ -13,7 +13,7 @@ use super::disk::OsDisk;
 use super::housekeeper::{self, Job};
 use super::partition::Partition;
 use super::queue::{Completion, Stop};
-use super::records::{Change, PartitionRecord};
+use super::records::{Change, PartitionRecord, is_plain_name};
 use super::{
     AppendError, LogSettings, OpenError, PartitionConfig, PartitionId, RecoveryReport, checkpoint, lock, read_lock,
     recovery, retention, writer,
@@ -21,7 +21,6 @@ use super::{
 
 /// The longest file name that every file system takes.
 const DIRECTORY_NAME_BYTES_MAX: usize = 255;
-const RESERVED_NAMES: [&str; 6] = ["journal", "deleted", "checkpoint", "checkpoint.tmp", ".", ".."];
 
 /// The opened log. Cheap to clone. When the last clone goes without `close`, what waits is abandoned.
 #[derive(Clone)]
@@ -129,7 +128,7 @@ impl Log {
         if directory.is_empty() || directory.len() > DIRECTORY_NAME_BYTES_MAX {
             return refuse("it must have 1 to 255 bytes");
         }
-        if RESERVED_NAMES.contains(&directory) || directory.contains(['/', '\0']) {
+        if !is_plain_name(directory) {
             return refuse("it must be a plain name that the log does not use itself");
         }
         let partitions = read_lock(&self.0.core.partitions);

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use super::batch::{self, CheckedBatch};
+use super::batch::{self, CheckedBatch, OFFSET_MAX};
 use super::disk::Disk;
 use super::producer_state::ProducerStates;
 use super::queue::{Completion, PendingBatch, Queue};
@@ -379,6 +379,9 @@ impl Front {
                 }
                 None if originals.is_none() => {
                     batch.place(next_offset, leader_epoch);
+                    if batch.header.last_offset() >= OFFSET_MAX {
+                        return Err(AppendError::Storage("it has no offsets left".to_owned()));
+                    }
                     next_offset = batch.header.last_offset() + 1;
                     if let Some(tried) = &mut tried {
                         tried.apply(&batch.header, now_ms);

@@ -55,6 +55,11 @@ impl Partition {
                     break;
                 }
             }
+            if batches.is_empty() && at_least_one {
+                // Said, as the reader would wait for it for ever.
+                let missing = format!("no batch holds offset {offset}, though the log goes on to {high_watermark}");
+                return Err(ReadError::Storage(missing));
+            }
         }
         Ok(Read { batches, high_watermark, log_start_offset: log_start })
     }
@@ -189,18 +194,20 @@ fn read_segment(
     let wanted = max_bytes.saturating_add(INDEX_SLACK_BYTES).min((end - from) as usize);
     let window = read_exact(segment, from, wanted)?;
     let mut start: Option<usize> = None;
-    let mut position = 0;
+    let (mut position, mut offset_min) = (0, 0);
     while from + (position as u64) < end {
         let rest = window.get(position..).unwrap_or_default();
         let Some(header) = BatchHeader::read(rest) else { break };
         let invalid =
             || io::Error::new(io::ErrorKind::InvalidData, format!("no batch at byte {}", from + position as u64));
-        let total = header.total_bytes().ok_or_else(invalid)?;
-        if header.magic != 2 || total as u64 > end - from - position as u64 {
-            return Err(invalid());
-        }
+        let total = header.fits(offset_min, end - from - position as u64).ok_or_else(invalid)?;
+        offset_min = header.last_offset() + 1;
         if header.base_offset >= high_watermark {
             break;
+        }
+        // Whole batches become readable: none reaches beyond.
+        if header.last_offset() >= high_watermark {
+            return Err(invalid());
         }
         if start.is_none() && header.last_offset() >= offset {
             start = Some(position);

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::batch::OFFSET_MAX;
 use super::codec::{Decoder, Encoder};
 use super::partition::Partition;
 use super::queue::PendingBatch;
@@ -20,6 +21,18 @@ const LOG_START: u8 = 5;
 const HEAD_BYTES: usize = 13;
 /// Smaller records are copied beside the heads: one part less for the kernel to walk.
 const COPIED_BYTES_MAX: usize = 1024;
+
+/// Names in the log's directory that no partition may have.
+const RESERVED_NAMES: [&str; 6] = ["journal", "deleted", "checkpoint", "checkpoint.tmp", ".", ".."];
+/// Partitions, journal files and groups are counted from 0: what lies on disk says nothing higher, so that counting on
+/// from it never overflows.
+pub(super) const NUMBER_MAX: u64 = 1 << 62;
+
+/// Whether a partition's directory may be called that. Also asked of what is read from disk: recovery removes what it
+/// finds in the place of a partition, which must never lie outside of the log.
+pub(super) fn is_plain_name(directory: &str) -> bool {
+    !directory.is_empty() && !RESERVED_NAMES.contains(&directory) && !directory.contains(['/', '\0'])
+}
 
 /// Keys and their new values; none removes the key.
 pub(super) type StateChanges = Vec<(Bytes, Option<Bytes>)>;
@@ -61,7 +74,7 @@ impl PartitionRecord {
             log_append_time: decoder.u8()? != 0,
             compacted: decoder.u8()? != 0,
         };
-        Some(PartitionRecord { number, id, directory, config })
+        (number <= NUMBER_MAX && is_plain_name(&directory)).then_some(PartitionRecord { number, id, directory, config })
     }
 }
 
@@ -214,7 +227,10 @@ pub(super) fn decode_group(payload: &Bytes) -> Option<Vec<Record>> {
             STATE => Record::State(decode_state(&mut data)?),
             CREATE => Record::Create(PartitionRecord::decode(&mut data)?),
             DELETE => Record::Delete(number),
-            LOG_START => Record::LogStart { number, offset: data.i64()? },
+            LOG_START => {
+                let offset = data.i64().filter(|offset| (0..=OFFSET_MAX).contains(offset))?;
+                Record::LogStart { number, offset }
+            }
             _ => return None,
         });
     }

@@ -164,7 +164,9 @@ fn replay(
                 Record::Batch { number, now_ms, bytes } => {
                     let damaged = |what: &str| OpenError::damaged(scan.path_of(place), place.position, what);
                     let partition = known.get(&number).ok_or_else(|| damaged("a batch of an unknown partition"))?;
-                    let header = BatchHeader::read(&bytes).ok_or_else(|| damaged("a batch is cut off"))?;
+                    let header =
+                        BatchHeader::read(&bytes).filter(|header| header.fits(0, bytes.len() as u64).is_some());
+                    let header = header.ok_or_else(|| damaged("a batch makes no sense"))?;
                     let batch = CheckedBatch::split(&bytes, header).ok_or_else(|| damaged("a batch is cut off"))?;
                     let run = runs.entry(number).or_default();
                     run.push(PendingBatch { partition: partition.clone(), batch, now_ms });
@@ -176,6 +178,10 @@ fn replay(
                     next.fetch_max(number + 1, std::sync::atomic::Ordering::AcqRel);
                     if foresight.deleted.contains(&number) || by_number(number).is_some() {
                         continue;
+                    }
+                    if core.all_partitions().iter().any(|other| other.directory() == record.directory) {
+                        let what = format!("another partition has the directory {}, too", record.directory);
+                        return Err(OpenError::damaged(scan.path_of(place), place.position, what));
                     }
                     let created = recreate(core, record, foresight, mode, report)?;
                     known.insert(number, created);
@@ -302,10 +308,7 @@ pub(super) fn whole_batch(file: &dyn DiskFile, position: u64, length: u64) -> Op
     }
     file.read_exact_at(&mut head, position).ok()?;
     let header = BatchHeader::read(&head)?;
-    let total = header.total_bytes()?;
-    if header.magic != 2 || total as u64 > length - position {
-        return None;
-    }
+    let total = header.fits(0, length - position)?;
     let mut bytes = vec![0; total];
     file.read_exact_at(&mut bytes, position).ok()?;
     let batch = CheckedBatch::split(&Bytes::from(bytes), header)?;

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use super::batch::{BatchHeader, HEADER_BYTES};
+use super::batch::{BatchHeader, HEADER_BYTES, OFFSET_MAX};
 use super::codec::{Decoder, Encoder};
 use super::disk::{Disk, DiskFile, OpenMode};
 use super::lock;
@@ -90,7 +90,7 @@ fn index_name(base_offset: i64) -> String {
 /// The base offset in a segment's file name.
 pub(super) fn base_offset_of(name: &str) -> Option<i64> {
     let digits = name.strip_suffix(".log")?;
-    (digits.len() == 20).then(|| digits.parse().ok()).flatten()
+    digits.parse().ok().filter(|offset| (0..=OFFSET_MAX).contains(offset) && log_name(*offset) == name)
 }
 
 impl Segment {
@@ -187,11 +187,13 @@ impl Segment {
         self.with_index(|index| index.position_of_time(timestamp_ms))
     }
 
-    fn with_index<T>(&self, look: impl FnOnce(&OffsetIndex) -> T) -> io::Result<T> {
+    fn with_index(&self, look: impl FnOnce(&OffsetIndex) -> u64) -> io::Result<u64> {
         let mut tail = lock(&self.tail);
         self.load_index(&mut tail)?;
         tail.index_used = true;
-        tail.index.as_ref().map(look).ok_or_else(|| ErrorKind::NotFound.into())
+        // An index that points beyond the end finds nothing.
+        let position = tail.index.as_ref().map(look).ok_or(ErrorKind::NotFound)?;
+        Ok(position.min(tail.now.length))
     }
 
     fn load_index(&self, tail: &mut Tail) -> io::Result<()> {
@@ -255,13 +257,15 @@ pub(super) struct HeaderWalk<'a> {
     file: &'a dyn DiskFile,
     position: u64,
     end: u64,
+    /// The next batch begins there or later.
+    offset_min: i64,
     window: Vec<u8>,
     window_from: u64,
 }
 
 impl<'a> HeaderWalk<'a> {
     pub fn new(file: &'a dyn DiskFile, from: u64, end: u64) -> Self {
-        HeaderWalk { file, position: from, end, window: Vec::new(), window_from: from }
+        HeaderWalk { file, position: from, end, offset_min: 0, window: Vec::new(), window_from: from }
     }
 
     /// The next header and its position.
@@ -275,11 +279,8 @@ impl<'a> HeaderWalk<'a> {
         let position = self.position;
         let invalid = || io::Error::new(ErrorKind::InvalidData, format!("no batch at byte {position}"));
         let header = self.header()?.ok_or_else(invalid)?;
-        let total = header.total_bytes().ok_or_else(invalid)? as u64;
-        if header.magic != 2 || total > self.end - position {
-            return Err(invalid());
-        }
-        self.position += total;
+        self.position += header.fits(self.offset_min, self.end - position).ok_or_else(invalid)? as u64;
+        self.offset_min = header.last_offset() + 1;
         Ok(Some((position, header)))
     }
 

@@ -145,7 +145,7 @@ fn read_on(segment: &Segment, store: &mut Store) -> Result<u64, OpenError> {
     let mut batches = 0;
     let mut position = segment.length();
     while let Some((header, total)) = whole_batch(&*segment.file, position, length) {
-        if header.base_offset != store.end_offset || header.last_offset_delta < 0 {
+        if header.base_offset != store.end_offset {
             break;
         }
         let noted = segment.note(std::iter::once((&header, total as usize, appended_ms)));
