@@ -32,6 +32,8 @@ pub(crate) mod sync_group;
 use kafka_protocol::protocol::StrBytes;
 use tokio::sync::Semaphore;
 
+use crate::broker::log::Isolation;
+
 /// Reads that may wait for the disk, at once; further ones wait for these.
 const DISK_READS_MAX: usize = 16;
 static DISK_READS: Semaphore = Semaphore::const_new(DISK_READS_MAX);
@@ -46,6 +48,11 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
         // Only a runtime that shuts down cancels it, and us.
         Err(Err(_)) => std::future::pending().await,
     }
+}
+
+/// What a client calls the isolation level; every other number than 1 is "read uncommitted".
+fn isolation(level: i8) -> Isolation {
+    if level == 1 { Isolation::Committed } else { Isolation::Uncommitted }
 }
 
 /// A string for an answer.

@@ -5,7 +5,7 @@
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::codec::{Decoder, Encoder};
+use super::codec::{Decoder, Encoder, Format};
 use super::core::{Core, StateMap, journal_directory};
 use super::disk::{Disk, OpenMode};
 use super::producer_state::ProducerStates;
@@ -17,7 +17,9 @@ use super::{Durability, OpenError, read_lock};
 /// The action of an error after which nothing may be promised any more.
 pub(super) const SYNC: &str = "sync";
 
-const MAGIC: [u8; 8] = *b"FSCHKP01";
+const MAGIC: [u8; 8] = *b"FSCHKP02";
+/// Written by earlier versions, and still read.
+const MAGIC_BEFORE: [u8; 8] = *b"FSCHKP01";
 const PREFIX_BYTES: usize = 20;
 /// The least that a partition takes: guards the count that is read from disk.
 const PARTITION_BYTES_MIN: usize = 60;
@@ -62,7 +64,7 @@ impl Checkpoint {
         body
     }
 
-    fn decode(body: &[u8]) -> Option<Checkpoint> {
+    fn decode(body: &[u8], format: Format) -> Option<Checkpoint> {
         let mut decoder = Decoder(body);
         let durability = if decoder.u8()? == 0 { Durability::Fsync } else { Durability::Os };
         let clean = decoder.u8()? != 0;
@@ -71,7 +73,7 @@ impl Checkpoint {
         let count = decoder.count(PARTITION_BYTES_MIN)?;
         let mut partitions = Vec::with_capacity(count);
         for _ in 0..count {
-            partitions.push(decode_partition(&mut decoder)?);
+            partitions.push(decode_partition(&mut decoder, format)?);
         }
         let state = decode_state(&mut decoder)?.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
         let checkpoint =
@@ -102,28 +104,31 @@ impl Checkpoint {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(OpenError::Io { action: "read", path, source }),
         };
+        let format = match bytes.first_chunk() {
+            Some(&MAGIC) => Some(Format::Two),
+            Some(&MAGIC_BEFORE) => Some(Format::One),
+            _ => None,
+        };
         let body = bytes.get(PREFIX_BYTES..).filter(|body| {
             let mut decoder = Decoder(&bytes[MAGIC.len()..]);
-            bytes.starts_with(&MAGIC)
-                && decoder.u64() == Some(body.len() as u64)
-                && decoder.u32() == Some(crc32c::crc32c(body))
+            decoder.u64() == Some(body.len() as u64) && decoder.u32() == Some(crc32c::crc32c(body))
         });
-        match body.and_then(Checkpoint::decode) {
+        match body.zip(format).and_then(|(body, format)| Checkpoint::decode(body, format)) {
             Some(checkpoint) => Ok(Some(checkpoint)),
             None => Err(OpenError::damaged(&path, 0, "this is no whole checkpoint of this version")),
         }
     }
 }
 
-fn decode_partition(decoder: &mut Decoder<'_>) -> Option<PartitionSnapshot> {
+fn decode_partition(decoder: &mut Decoder<'_>, format: Format) -> Option<PartitionSnapshot> {
     let record = PartitionRecord::decode(decoder)?;
     let (log_start, end_offset) = (decoder.i64()?, decoder.i64()?);
-    let count = decoder.count(SegmentSnapshot::BYTES)?;
+    let count = decoder.count(SegmentSnapshot::BYTES_MIN)?;
     let mut segments = Vec::with_capacity(count);
     for _ in 0..count {
-        segments.push(SegmentSnapshot::decode(decoder)?);
+        segments.push(SegmentSnapshot::decode(decoder, format)?);
     }
-    let producers = ProducerStates::decode(decoder)?;
+    let producers = ProducerStates::decode(decoder, format)?;
     Some(PartitionSnapshot { record, log_start, end_offset, segments, producers })
 }
 
