@@ -177,3 +177,103 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
     checkpoint.write(&*core.disk, &core.directory).map_err(OpenError::io("write", &path(&core.directory)))?;
     core.journal_files.free(sequence).map_err(OpenError::io("recycle", &journal_directory(&core.directory)))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::disk::OsDisk;
+    use super::super::offset_index::IndexMark;
+    use super::super::open_transactions::OpenTransaction;
+    use super::super::{PartitionConfig, PartitionId};
+    use super::*;
+
+    fn partition() -> PartitionSnapshot {
+        let config = PartitionConfig {
+            segment_bytes_max: 1,
+            segment_age_ms_max: 2,
+            retention_bytes: None,
+            retention_ms: None,
+            batch_bytes_max: 3,
+            log_append_time: false,
+            compacted: false,
+        };
+        let id = PartitionId { topic_id: uuid::Uuid::from_u128(7), partition: 0 };
+        let empty = SegmentSnapshot::empty(0, 5, Arc::default());
+        let segment = SegmentSnapshot { index: IndexMark { entries: 4, crc: 5 }, length: 99, ..empty };
+        PartitionSnapshot {
+            record: PartitionRecord { number: 1, id, directory: "topic-0".to_owned(), config },
+            log_start: 0,
+            end_offset: 10,
+            segments: vec![segment],
+            producers: ProducerStates::default(),
+        }
+    }
+
+    fn checkpoint(partition: PartitionSnapshot) -> Checkpoint {
+        Checkpoint {
+            durability: Durability::Fsync,
+            clean: true,
+            sequence: 1,
+            next_partition_number: 2,
+            next_journal_number: 3,
+            partitions: vec![partition],
+            state: StateMap::new(),
+        }
+    }
+
+    #[test]
+    fn the_transactions_open_where_a_segment_begins_survive() {
+        let mut partition = partition();
+        let segment = &mut partition.segments[0];
+        segment.aborted = IndexMark { entries: 6, crc: 7 };
+        segment.open = [OpenTransaction { producer_id: 8, first_offset: 9 }].into();
+        let expected = partition.segments.clone();
+        let body = checkpoint(partition).encode();
+        assert_eq!(Checkpoint::decode(&body, Format::Two).unwrap().partitions[0].segments, expected);
+        for length in 0..body.len() {
+            assert!(Checkpoint::decode(&body[..length], Format::Two).is_none(), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_of_an_earlier_version_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshot = partition();
+        // As it was written before there were transactions, from the format's description.
+        let mut body = vec![1, 1];
+        [4u64, 5, 6].iter().for_each(|number| body.put(&number.to_le_bytes()));
+        body.put(&1u32.to_le_bytes());
+        snapshot.record.encode(&mut body);
+        body.put(&[0u64.to_le_bytes(), 10u64.to_le_bytes()].concat());
+        body.put(&1u32.to_le_bytes());
+        [0i64, 99, -1, 5, 5].iter().for_each(|number| body.put(&number.to_le_bytes()));
+        [4u32, 5].iter().for_each(|number| body.put(&number.to_le_bytes()));
+        body.put(&1u32.to_le_bytes());
+        body.put(&77i64.to_le_bytes());
+        body.put(&3i16.to_le_bytes());
+        body.put(&1000i64.to_le_bytes());
+        body.put(&[1]);
+        [0i32, 1].iter().for_each(|number| body.put(&number.to_le_bytes()));
+        [8i64, 9].iter().for_each(|number| body.put(&number.to_le_bytes()));
+        body.put(&0u32.to_le_bytes());
+        let mut bytes = b"FSCHKP01".to_vec();
+        bytes.put(&(body.len() as u64).to_le_bytes());
+        bytes.put(&crc32c::crc32c(&body).to_le_bytes());
+        bytes.put(&body);
+        std::fs::write(path(dir.path()), bytes).unwrap();
+        let read = Checkpoint::read(&OsDisk, dir.path()).unwrap().unwrap();
+        assert_eq!((read.sequence, read.next_journal_number, read.durability), (4, 6, Durability::Os));
+        let found = &read.partitions[0];
+        assert_eq!((&found.record, &found.segments), (&snapshot.record, &snapshot.segments));
+        let [producer] = found.producers.active()[..] else { panic!("one producer") };
+        assert_eq!((producer.producer_id, producer.epoch, producer.last_sequence), (77, 3, 1));
+        assert_eq!((producer.coordinator_epoch, producer.transaction_start), (-1, -1));
+        // And written as it is written now.
+        read.write(&OsDisk, dir.path()).unwrap();
+        assert!(std::fs::read(path(dir.path())).unwrap().starts_with(&MAGIC));
+        let again = Checkpoint::read(&OsDisk, dir.path()).unwrap().unwrap();
+        assert_eq!(again.partitions[0].producers, read.partitions[0].producers);
+    }
+}
