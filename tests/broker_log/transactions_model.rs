@@ -21,7 +21,7 @@ const PRODUCERS: usize = 6;
 fn seed() -> u64 {
     let seed =
         std::env::var("FINSTREAM_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
-    println!("FINSTREAM_TEST_SEED={seed}");
+    eprintln!("FINSTREAM_TEST_SEED={seed}");
     seed
 }
 
@@ -147,7 +147,7 @@ impl Model {
     /// The first half writes in transactions only; the others also outside of them.
     async fn write(&mut self, partition: &Partition, who: usize, batch: BatchOf) {
         let producer = self.producers[who].clone();
-        let is_transactional = who < PRODUCERS / 2 || producer.open.is_some() || batch.value_bytes % 2 == 0;
+        let is_transactional = who < PRODUCERS / 2 || producer.open.is_some() || batch.value_bytes.is_multiple_of(2);
         let batch = batch.of(who as i64, producer.epoch, producer.sequence);
         let (batch, base_offset) = if is_transactional {
             (batch.transactional(), put_transactional(partition, batch).await)
