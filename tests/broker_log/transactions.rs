@@ -236,6 +236,9 @@ async fn interleaved(dir: &Path, durability: Durability) -> (Vec<AbortedTransact
     let high_watermark = partition.high_watermark();
     let found = (partition.aborted_transactions(41, high_watermark).unwrap(), committed_from(&partition, 41, 500));
     log.close().await.unwrap();
+    drop((partition, log));
+    // With `os` the next start removes what lies below the log start.
+    Log::open(dir, settings(durability)).unwrap().0.close().await.unwrap();
     found
 }
 
@@ -287,4 +290,31 @@ async fn a_missing_or_wrong_index_of_aborted_transactions_is_rebuilt_to_the_same
             }
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_deleted_segment_told_of_producers_survives_a_crash_with_durability_os() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), settings(Durability::Os)).unwrap().0;
+    let small = PartitionConfig { segment_bytes_max: 1_000, ..config() };
+    let partition = log.create_partition(id(0), "topic-0", small).unwrap();
+    let first = put_transactional(&partition, transactional(2, 1, 0)).await;
+    for index in 0..20 {
+        put(&partition, BatchOf { value_bytes: 100, ..BatchOf::records(3) }.of(2, 0, 3 * index).bytes()).await;
+    }
+    let end = partition.high_watermark();
+    assert_eq!(partition.delete_records_before(end).await.unwrap(), end);
+    drop((partition, log));
+    let log = Log::open(dir.path(), settings(Durability::Os)).unwrap().0;
+    let partition = log.partition(id(0)).unwrap();
+    assert_eq!((partition.log_start_offset(), partition.open_transaction(1)), (end, Some(first)));
+    put(&partition, BatchOf::records(1).of(2, 0, 60).bytes()).await;
+    assert_eq!(partition.last_stable_offset(), end);
+    // The files go once a checkpoint holds what they told.
+    log.close().await.unwrap();
+    drop((partition, log));
+    let log = Log::open(dir.path(), settings(Durability::Os)).unwrap().0;
+    let partition = log.partition(id(0)).unwrap();
+    assert_eq!(partition.open_transaction(1), Some(first));
+    assert_eq!(files(&dir.path().join("topic-0"), ".log").len(), 1);
 }

@@ -67,8 +67,6 @@ struct Model {
     producers: Vec<Producer>,
     log_start: i64,
     end: i64,
-    /// Whether the log start is raised at random.
-    deletes: bool,
 }
 
 impl Model {
@@ -135,12 +133,11 @@ impl Model {
                 let marker = if random.random() { Marker::Commit } else { Marker::Abort };
                 self.end(partition, who, marker, random.random_range(0..3) == 0).await;
             }
-            _ if self.deletes => {
+            _ => {
                 let before = random.random_range(self.log_start..=self.end);
                 partition.delete_records_before(before).await.unwrap();
                 self.log_start = self.log_start.max(before);
             }
-            _ => {}
         }
     }
 
@@ -229,9 +226,7 @@ fn damage(path: &Path, random: &mut ChaCha8Rng) {
 async fn lives(durability: Durability, count: usize, steps: usize) {
     let mut random = ChaCha8Rng::seed_from_u64(seed());
     let dir = tempfile::tempdir().unwrap();
-    // With `os`, what was deleted since the last checkpoint takes with it what was known of its producers.
-    let deletes = durability == Durability::Fsync;
-    let mut model = Model { producers: vec![Producer::default(); PRODUCERS], deletes, ..Model::default() };
+    let mut model = Model { producers: vec![Producer::default(); PRODUCERS], ..Model::default() };
     for _ in 0..count {
         let (log, partition) = open_log(dir.path(), durability);
         model.check(&partition, &mut random);

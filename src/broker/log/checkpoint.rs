@@ -9,10 +9,11 @@ use super::codec::{Decoder, Encoder, Format};
 use super::core::{Core, StateMap, journal_directory};
 use super::disk::{Disk, OpenMode};
 use super::producer_state::ProducerStates;
-use super::records::{PartitionRecord, decode_state, encode_state};
+use super::queue::Completion;
+use super::records::{Change, PartitionRecord, decode_state, encode_state};
 use super::segment::SegmentSnapshot;
 use super::store::{PartitionSnapshot, Unsynced};
-use super::{Durability, OpenError, read_lock};
+use super::{Durability, OpenError, lock, read_lock};
 
 /// The action of an error after which nothing may be promised any more.
 pub(super) const SYNC: &str = "sync";
@@ -144,6 +145,7 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
     // Read first: what is applied while the pictures are taken is in the journal behind it, and replayed on top.
     let sequence = core.sequence();
     let mut partitions = Vec::new();
+    let mut held = Vec::new();
     let mut all_unsynced: Vec<(PathBuf, Unsynced)> = Vec::new();
     for partition in core.all_partitions() {
         // One that was deleted meanwhile is also deleted in the journal.
@@ -160,6 +162,7 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
                 return Err(OpenError::io("checkpoint", &partition.0.path)(error));
             }
         };
+        held.push((partition.clone(), snapshot.end_offset));
         partitions.push(snapshot);
         all_unsynced.push((partition.0.path.clone(), unsynced));
     }
@@ -175,6 +178,17 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
         state,
     };
     checkpoint.write(&*core.disk, &core.directory).map_err(OpenError::io("write", &path(&core.directory)))?;
+    for (partition, end_offset) in held {
+        let removable = {
+            let mut store = lock(&partition.0.store);
+            store.checkpointed_end = end_offset;
+            store.has_removable().then_some(store.log_start)
+        };
+        // What waited for this checkpoint may go now.
+        if let Some(log_start) = removable {
+            core.queue.push_change(Change::LogStart(partition, log_start), Completion::Nobody);
+        }
+    }
     core.journal_files.free(sequence).map_err(OpenError::io("recycle", &journal_directory(&core.directory)))
 }
 

@@ -24,6 +24,7 @@ pub(super) fn open_store(
     let mut store = Store {
         log_start: snapshot.log_start,
         end_offset: snapshot.end_offset,
+        checkpointed_end: snapshot.end_offset,
         producers: snapshot.producers,
         directory_dirty: true,
         ..Store::default()

@@ -39,6 +39,8 @@ pub(super) struct Store {
     pub log_start: i64,
     pub end_offset: i64,
     pub producers: ProducerStates,
+    /// The end that the last checkpoint holds, and with it all that its batches told of producers.
+    pub checkpointed_end: i64,
     /// A file was created or removed since the directory was synced.
     pub directory_dirty: bool,
 }
@@ -81,15 +83,17 @@ impl Store {
         self.segments.get(index + 1).map_or(self.end_offset, |next| next.base_offset)
     }
 
-    /// Raises the log start and takes out the segments that lie wholly below it.
-    pub fn raise_log_start(&mut self, offset: i64) -> Vec<Arc<Segment>> {
+    /// The first segment lies wholly below the log start, and will get no more batches.
+    pub fn has_removable(&self) -> bool {
+        let has_closed = self.segments.len() > 1 || (self.last_is_closed && !self.segments.is_empty());
+        has_closed && self.end_of(0) <= self.log_start
+    }
+
+    /// Raises the log start and takes out the segments that lie wholly below it, as far as they end by `held_to`.
+    pub fn raise_log_start(&mut self, offset: i64, held_to: i64) -> Vec<Arc<Segment>> {
         self.log_start = self.log_start.max(offset);
         let mut removed = Vec::new();
-        while !self.segments.is_empty() && self.end_of(0) <= self.log_start {
-            // The last one may still get batches, unless it was closed.
-            if self.segments.len() == 1 && !self.last_is_closed {
-                break;
-            }
+        while self.has_removable() && self.end_of(0) <= held_to {
             removed.extend(self.segments.pop_front());
             self.directory_dirty = true;
         }
