@@ -82,6 +82,7 @@ async fn answer(node: &Arc<Node>, client: &Client, head: &Head, request: Request
             encode(head, &on::incremental_alter_configs::handle(node, request).await)
         }
         RequestKind::DescribeCluster(request) => encode(head, &on::describe_cluster::handle(node, request)),
+        RequestKind::DescribeProducers(request) => encode(head, &on::describe_producers::handle(node, request)),
         _ => Err(FrameError::UnknownApi(head.api.key as i16)),
     }
 }

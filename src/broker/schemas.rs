@@ -253,3 +253,6 @@ pub(crate) static OFFSET_DELETE: Schema = Schema {
 /// DescribeCluster
 pub(crate) static DESCRIBE_CLUSTER: Schema =
     Schema { flexible_from: 0, fields: &[always(Fixed(1)), since(1, Fixed(1)), since(2, Fixed(1))] };
+/// DescribeProducers
+pub(crate) static DESCRIBE_PRODUCERS: Schema =
+    Schema { flexible_from: 0, fields: &[always(Structs(&[always(Text), always(Array(&Fixed(4)))]))] };

@@ -26,7 +26,7 @@ const fn api(key: ApiKey, name: &'static str, min: i16, max: i16, schema: &'stat
 }
 
 /// Everything that is answered.
-pub(crate) static APIS: [Api; 26] = [
+pub(crate) static APIS: [Api; 27] = [
     api(ApiKey::Produce, "Produce", 3, 12, &shape::PRODUCE),
     api(ApiKey::Fetch, "Fetch", 4, 17, &shape::FETCH),
     api(ApiKey::ListOffsets, "ListOffsets", 1, 9, &shape::LIST_OFFSETS),
@@ -53,6 +53,7 @@ pub(crate) static APIS: [Api; 26] = [
     api(ApiKey::IncrementalAlterConfigs, "IncrementalAlterConfigs", 0, 1, &shape::INCREMENTAL_ALTER_CONFIGS),
     api(ApiKey::OffsetDelete, "OffsetDelete", 0, 0, &shape::OFFSET_DELETE),
     api(ApiKey::DescribeCluster, "DescribeCluster", 0, 2, &shape::DESCRIBE_CLUSTER),
+    api(ApiKey::DescribeProducers, "DescribeProducers", 0, 0, &shape::DESCRIBE_PRODUCERS),
 ];
 
 impl Api {

@@ -177,14 +177,18 @@ fn held_by_checkpoint(path: &Path) -> BTreeMap<(i32, String), usize> {
         take(name_bytes + 8 + 8 + 1 + 1 + 4 + 2 + 16);
         for _ in 0..take(4) {
             let (base_offset, length) = (take(8), take(8));
-            take(32);
+            take(32 + 8);
+            let open = take(4);
+            take(16 * open);
             held.insert((number, format!("{base_offset:020}.log")), length);
         }
         for _ in 0..take(4) {
-            take(8 + 2 + 8);
+            take(8 + 2 + 4 + 8);
             let batches = take(1);
             take(24 * batches);
         }
+        let open = take(4);
+        take(16 * open);
     }
     held
 }

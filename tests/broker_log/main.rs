@@ -9,3 +9,5 @@ mod partitions;
 mod read;
 mod recovery;
 mod support;
+mod transactions;
+mod transactions_model;

@@ -19,15 +19,20 @@ pub struct BatchOf {
     pub value_bytes: usize,
     pub timestamp: i64,
     pub producer: Option<(i64, i16, i32)>,
+    pub transactional: bool,
 }
 
 impl BatchOf {
     pub fn records(records: usize) -> Self {
-        BatchOf { records, value_bytes: 20, timestamp: NOW_MS, producer: None }
+        BatchOf { records, value_bytes: 20, timestamp: NOW_MS, producer: None, transactional: false }
     }
 
     pub fn of(self, id: i64, epoch: i16, sequence: i32) -> Self {
         BatchOf { producer: Some((id, epoch, sequence)), ..self }
+    }
+
+    pub fn transactional(self) -> Self {
+        BatchOf { transactional: true, ..self }
     }
 
     pub fn bytes(self) -> Bytes {
@@ -35,7 +40,7 @@ impl BatchOf {
             self.producer.unwrap_or((NO_PRODUCER_ID, NO_PRODUCER_EPOCH, NO_SEQUENCE));
         let records: Vec<Record> = (0..self.records)
             .map(|index| Record {
-                transactional: false,
+                transactional: self.transactional,
                 control: false,
                 delete_horizon: false,
                 partition_leader_epoch: 0,

@@ -80,11 +80,7 @@ impl Target {
             self.log.enforce_retention(7);
         }
         let Ok(appended) = answer else { return };
-        assert_eq!(
-            self.runtime.block_on(self.partition.durable(&appended)),
-            Ok(()),
-            "nothing is in its way"
-        );
+        assert_eq!(self.runtime.block_on(self.partition.durable(&appended)), Ok(()), "nothing is in its way");
         if !appended.duplicate {
             assert_eq!(appended.base_offset, before, "offsets are given one after the other");
             assert_eq!(served(&self.partition, appended.base_offset), Ok(bytes.len()), "what was accepted is served");

@@ -26,9 +26,11 @@ impl KafkaError for AppendError {
             AppendError::UnsupportedMagic(_) => ResponseError::UnsupportedForMessageFormat,
             AppendError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
             AppendError::InvalidProducerEpoch { .. } => ResponseError::InvalidProducerEpoch,
+            AppendError::InvalidTransaction { .. } => ResponseError::InvalidTxnState,
+            AppendError::CoordinatorFenced { .. } => ResponseError::TransactionCoordinatorFenced,
             AppendError::Storage(_) => ResponseError::KafkaStorageError,
             // Retriable, and it says that nothing was appended.
-            AppendError::Busy { .. } => ResponseError::NotEnoughReplicas,
+            AppendError::Busy { .. } | AppendError::TooManyOpen { .. } => ResponseError::NotEnoughReplicas,
             AppendError::Deleted => ResponseError::UnknownTopicOrPartition,
         }
     }

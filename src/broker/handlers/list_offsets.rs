@@ -1,4 +1,5 @@
-//! ListOffsets (2), versions 1-9. v2 isolation level; v7 the offset of the largest timestamp (-3, KIP-734); v8 and v9
+//! ListOffsets (2), versions 1-9. v2 isolation level: to a reader of committed records the log ends at the last stable
+//! offset; v7 the offset of the largest timestamp (-3, KIP-734); v8 and v9
 //! tiered storage (-4 is the log's start, -5 nothing, as there is none).
 
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
 use super::aside;
 use super::errors::KafkaError;
-use crate::broker::log::{Partition, ReadError};
+use super::isolation;
+use crate::broker::log::{Isolation, Partition, ReadError};
 use crate::broker::node::{LEADER_EPOCH, Node};
 
 const LATEST: i64 = -1;
@@ -32,11 +34,12 @@ pub(crate) async fn handle(node: &Arc<Node>, request: ListOffsetsRequest, versio
 }
 
 fn all(node: &Node, request: ListOffsetsRequest, version: i16) -> ListOffsetsResponse {
+    let isolation = isolation(request.isolation_level);
     let topics = request.topics.into_iter().map(|topic| {
         let known = node.catalog.topic(&topic.name);
         let partitions = topic.partitions.into_iter().map(|asked| {
             let found = known.as_ref().and_then(|topic| topic.partition(asked.partition_index));
-            answer(&asked, found, version)
+            answer(&asked, found, version, isolation)
         });
         let partitions = partitions.collect();
         ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions)
@@ -44,14 +47,19 @@ fn all(node: &Node, request: ListOffsetsRequest, version: i16) -> ListOffsetsRes
     ListOffsetsResponse::default().with_topics(topics.collect())
 }
 
-fn answer(asked: &ListOffsetsPartition, partition: Option<&Partition>, version: i16) -> ListOffsetsPartitionResponse {
+fn answer(
+    asked: &ListOffsetsPartition,
+    partition: Option<&Partition>,
+    version: i16,
+    isolation: Isolation,
+) -> ListOffsetsPartitionResponse {
     let response = ListOffsetsPartitionResponse::default().with_partition_index(asked.partition_index);
     let failed = |code| response.clone().with_error_code(code).with_offset(-1).with_timestamp(-1);
     let Some(partition) = partition else { return failed(ResponseError::UnknownTopicOrPartition.code()) };
     if asked.current_leader_epoch > LEADER_EPOCH {
         return failed(ResponseError::UnknownLeaderEpoch.code());
     }
-    match offset(partition, asked.timestamp) {
+    match offset(partition, asked.timestamp, isolation) {
         Ok(Some((offset, timestamp))) => {
             // The field exists from version 4 on; before that it must be unset.
             let leader_epoch = if version >= 4 { LEADER_EPOCH } else { -1 };
@@ -62,12 +70,18 @@ fn answer(asked: &ListOffsetsPartition, partition: Option<&Partition>, version: 
     }
 }
 
-fn offset(partition: &Partition, timestamp: i64) -> Result<Option<(i64, i64)>, ReadError> {
-    match timestamp {
-        LATEST => Ok(Some((partition.high_watermark(), -1))),
-        EARLIEST | EARLIEST_LOCAL => Ok(Some((partition.log_start_offset(), -1))),
+fn offset(partition: &Partition, timestamp: i64, isolation: Isolation) -> Result<Option<(i64, i64)>, ReadError> {
+    let end = match isolation {
+        Isolation::Uncommitted => partition.high_watermark(),
+        Isolation::Committed => partition.last_stable_offset(),
+    };
+    let found = match timestamp {
+        LATEST => return Ok(Some((end, -1))),
+        EARLIEST | EARLIEST_LOCAL => return Ok(Some((partition.log_start_offset(), -1))),
         MAX_TIMESTAMP => partition.offset_of_max_timestamp(),
         LATEST_TIERED => Ok(None),
         time => partition.offset_for_timestamp(time),
-    }
+    };
+    let may_be_read = |(offset, _): &(i64, i64)| isolation == Isolation::Uncommitted || *offset < end;
+    Ok(found?.filter(may_be_read))
 }

@@ -11,6 +11,7 @@ pub(crate) mod delete_topics;
 pub(crate) mod describe_cluster;
 pub(crate) mod describe_configs;
 pub(crate) mod describe_groups;
+pub(crate) mod describe_producers;
 mod errors;
 pub(crate) mod fetch;
 pub(crate) mod find_coordinator;
@@ -31,6 +32,8 @@ pub(crate) mod sync_group;
 
 use kafka_protocol::protocol::StrBytes;
 use tokio::sync::Semaphore;
+
+use crate::broker::log::Isolation;
 
 /// Reads that may wait for the disk, at once; further ones wait for these.
 const DISK_READS_MAX: usize = 16;
@@ -58,6 +61,11 @@ async fn aside_within<T: Send + 'static>(places: &Semaphore, work: impl FnOnce()
         // Only a runtime that shuts down cancels it, and us.
         Err(Err(_)) => std::future::pending().await,
     }
+}
+
+/// What a client calls the isolation level; every other number than 1 is "read uncommitted".
+fn isolation(level: i8) -> Isolation {
+    if level == 1 { Isolation::Committed } else { Isolation::Uncommitted }
 }
 
 /// A string for an answer.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::AppendError;
 use super::compressed::{CompressedRecords, UNFOLDED_BYTES_MAX};
+use super::marker::StoredMarker;
 
 /// Bytes of a batch before its records.
 pub(super) const HEADER_BYTES: usize = 61;
@@ -17,8 +18,8 @@ const CRC_FROM: usize = 21;
 const COMPRESSION_MASK: i16 = 0x07;
 const COMPRESSION_MAX: i16 = 4;
 const LOG_APPEND_TIME_BIT: i16 = 0x08;
-const TRANSACTIONAL_BIT: i16 = 0x10;
-const CONTROL_BIT: i16 = 0x20;
+pub(super) const TRANSACTIONAL_BIT: i16 = 0x10;
+pub(super) const CONTROL_BIT: i16 = 0x20;
 /// No client sends more; a forged count would only burn offsets and, in a careless reader, memory.
 const RECORDS_PER_BATCH_MAX: i32 = 1 << 24;
 
@@ -51,8 +52,11 @@ fn field<const N: usize>(bytes: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
 impl BatchHeader {
     /// Reads the fields; checks nothing but that the header is whole.
     pub fn read(bytes: &[u8]) -> Option<BatchHeader> {
-        let header: &[u8; HEADER_BYTES] = bytes.first_chunk()?;
-        Some(BatchHeader {
+        bytes.first_chunk().map(BatchHeader::of)
+    }
+
+    fn of(header: &[u8; HEADER_BYTES]) -> BatchHeader {
+        BatchHeader {
             base_offset: i64::from_be_bytes(field(header, 0)),
             batch_length: i32::from_be_bytes(field(header, 8)),
             magic: header[16] as i8,
@@ -65,7 +69,7 @@ impl BatchHeader {
             producer_epoch: i16::from_be_bytes(field(header, 51)),
             base_sequence: i32::from_be_bytes(field(header, 53)),
             records_count: i32::from_be_bytes(field(header, 57)),
-        })
+        }
     }
 
     /// Bytes of the whole batch; none when the length field cannot be true.
@@ -102,6 +106,15 @@ impl BatchHeader {
     pub fn is_log_append_time(&self) -> bool {
         self.attributes & LOG_APPEND_TIME_BIT != 0
     }
+
+    pub fn is_transactional(&self) -> bool {
+        self.attributes & TRANSACTIONAL_BIT != 0
+    }
+
+    /// Holds no data, but the end of a transaction.
+    pub fn is_control(&self) -> bool {
+        self.attributes & CONTROL_BIT != 0
+    }
 }
 
 /// `sequence + increment` in the ring of non-negative `i32`.
@@ -125,8 +138,20 @@ impl CheckedBatch {
         (batch.len() >= total).then(|| CheckedBatch { header, head, records: batch.slice(HEADER_BYTES..total) })
     }
 
+    /// Puts a CRC to bytes that are a whole batch but for that.
+    pub fn sealed(mut head: [u8; HEADER_BYTES], records: Bytes) -> CheckedBatch {
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&head[CRC_FROM..]), &records);
+        head[17..21].copy_from_slice(&crc.to_be_bytes());
+        CheckedBatch { header: BatchHeader::of(&head), head, records }
+    }
+
     pub fn total_bytes(&self) -> usize {
         HEADER_BYTES + self.records.len()
+    }
+
+    /// The end of a transaction, if that is what it holds.
+    pub fn marker(&self) -> Option<StoredMarker> {
+        if self.header.is_control() { StoredMarker::read(&self.records) } else { None }
     }
 
     /// Gives the batch its place in the log. Both fields lie outside of the CRC.
@@ -164,11 +189,23 @@ pub(crate) fn is_compressed(bytes: &Bytes) -> bool {
     false
 }
 
+/// Whether batches may belong to a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transactional {
+    /// The transaction coordinator knows of it.
+    Allowed,
+    Refused,
+}
+
 /// Checks and splits concatenated batches as a client sends them.
 ///
 /// # Errors
-/// `Corrupt`, `TooLarge` or `UnsupportedMagic`, for the first batch that may not be stored.
-pub(super) fn check_all(bytes: &Bytes, batch_bytes_max: u32) -> Result<Vec<CheckedBatch>, AppendError> {
+/// `Corrupt`, `TooLarge`, `UnsupportedMagic` or `InvalidTransaction`, for the first batch that may not be stored.
+pub(super) fn check_all(
+    bytes: &Bytes,
+    batch_bytes_max: u32,
+    transactional: Transactional,
+) -> Result<Vec<CheckedBatch>, AppendError> {
     let mut rest = bytes.clone();
     let mut checked = Vec::with_capacity(1);
     let mut unfolded_left = UNFOLDED_BYTES_MAX;
@@ -177,6 +214,12 @@ pub(super) fn check_all(bytes: &Bytes, batch_bytes_max: u32) -> Result<Vec<Check
     }
     while !rest.is_empty() {
         let batch = check_one(&rest, batch_bytes_max, &mut unfolded_left)?;
+        if batch.header.is_transactional() && transactional == Transactional::Refused {
+            return Err(AppendError::InvalidTransaction {
+                producer_id: batch.header.producer_id,
+                what: "it sent a transactional batch outside of any transaction",
+            });
+        }
         rest = rest.slice(batch.total_bytes()..);
         checked.push(batch);
     }
@@ -225,10 +268,7 @@ fn check_fields(header: &BatchHeader) -> Result<(), AppendError> {
     if attributes & CONTROL_BIT != 0 {
         return Err(corrupt("a client may not write control records"));
     }
-    if attributes & TRANSACTIONAL_BIT != 0 {
-        return Err(corrupt("transactional batches are not supported"));
-    }
-    if attributes & !COMPRESSION_MASK != 0 {
+    if attributes & !(COMPRESSION_MASK | TRANSACTIONAL_BIT) != 0 {
         return Err(corrupt(format!("attributes {attributes:#06x} are unknown")));
     }
     let count = header.records_count;
@@ -243,6 +283,9 @@ fn check_fields(header: &BatchHeader) -> Result<(), AppendError> {
     if header.producer_id < -1 || (idempotent && (header.producer_epoch < 0 || header.base_sequence < 0)) {
         let (id, epoch, sequence) = (header.producer_id, header.producer_epoch, header.base_sequence);
         return Err(corrupt(format!("producer {id} with epoch {epoch} and sequence {sequence} cannot be")));
+    }
+    if header.is_transactional() && !idempotent {
+        return Err(corrupt("a transactional batch must say whose it is"));
     }
     Ok(())
 }
@@ -332,7 +375,7 @@ impl Iterator for Records<'_> {
 }
 
 /// A zigzag number of at most ten bytes.
-fn varint(bytes: &mut &[u8]) -> Option<i64> {
+pub(super) fn varint(bytes: &mut &[u8]) -> Option<i64> {
     let mut value = 0u64;
     for (index, &byte) in bytes.iter().take(10).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * index);

@@ -8,19 +8,22 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use super::batch::OFFSET_MAX;
-use super::codec::{Decoder, Encoder};
+use super::codec::{Decoder, Encoder, Format};
 use super::core::{Core, StateMap, journal_directory};
 use super::disk::{Disk, OpenMode};
 use super::producer_state::ProducerStates;
-use super::records::{NUMBER_MAX, PartitionRecord, decode_state, encode_state};
+use super::queue::Completion;
+use super::records::{Change, NUMBER_MAX, PartitionRecord, decode_state, encode_state};
 use super::segment::SegmentSnapshot;
 use super::store::{PartitionSnapshot, Unsynced};
-use super::{Durability, OpenError, read_lock};
+use super::{Durability, OpenError, lock, read_lock};
 
 /// The action of an error after which nothing may be promised any more.
 pub(super) const SYNC: &str = "sync";
 
-const MAGIC: [u8; 8] = *b"FSCHKP01";
+const MAGIC: [u8; 8] = *b"FSCHKP02";
+/// Written by earlier versions, and still read.
+const MAGIC_BEFORE: [u8; 8] = *b"FSCHKP01";
 const PREFIX_BYTES: usize = 20;
 /// The least that a partition takes: guards the count that is read from disk.
 const PARTITION_BYTES_MIN: usize = 60;
@@ -65,7 +68,7 @@ impl Checkpoint {
         body
     }
 
-    fn decode(body: &[u8]) -> Option<Checkpoint> {
+    fn decode(body: &[u8], format: Format) -> Option<Checkpoint> {
         let mut decoder = Decoder(body);
         let durability = if decoder.u8()? == 0 { Durability::Fsync } else { Durability::Os };
         let clean = decoder.u8()? != 0;
@@ -78,7 +81,7 @@ impl Checkpoint {
         let count = decoder.count(PARTITION_BYTES_MIN)?;
         let mut partitions = Vec::with_capacity(count);
         for _ in 0..count {
-            partitions.push(decode_partition(&mut decoder)?);
+            partitions.push(decode_partition(&mut decoder, format)?);
         }
         let directories: HashSet<&str> = partitions.iter().map(|known| known.record.directory.as_str()).collect();
         if directories.len() < partitions.len() {
@@ -113,26 +116,29 @@ impl Checkpoint {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(OpenError::Io { action: "read", path, source }),
         };
+        let format = match bytes.first_chunk() {
+            Some(&MAGIC) => Some(Format::Two),
+            Some(&MAGIC_BEFORE) => Some(Format::One),
+            _ => None,
+        };
         let body = bytes.get(PREFIX_BYTES..).filter(|body| {
             let mut decoder = Decoder(&bytes[MAGIC.len()..]);
-            bytes.starts_with(&MAGIC)
-                && decoder.u64() == Some(body.len() as u64)
-                && decoder.u32() == Some(crc32c::crc32c(body))
+            decoder.u64() == Some(body.len() as u64) && decoder.u32() == Some(crc32c::crc32c(body))
         });
-        match body.and_then(Checkpoint::decode) {
+        match body.zip(format).and_then(|(body, format)| Checkpoint::decode(body, format)) {
             Some(checkpoint) => Ok(Some(checkpoint)),
             None => Err(OpenError::damaged(&path, 0, "this is no whole checkpoint of this version")),
         }
     }
 }
 
-fn decode_partition(decoder: &mut Decoder<'_>) -> Option<PartitionSnapshot> {
+fn decode_partition(decoder: &mut Decoder<'_>, format: Format) -> Option<PartitionSnapshot> {
     let record = PartitionRecord::decode(decoder)?;
     let (log_start, end_offset) = (decoder.i64()?, decoder.i64()?);
-    let count = decoder.count(SegmentSnapshot::BYTES)?;
+    let count = decoder.count(SegmentSnapshot::BYTES_MIN)?;
     let mut segments = Vec::with_capacity(count);
     for _ in 0..count {
-        segments.push(SegmentSnapshot::decode(decoder)?);
+        segments.push(SegmentSnapshot::decode(decoder, format)?);
     }
     // The last one may begin behind the end: it was made ready, and offsets before it were refused.
     let ascending = segments.is_sorted_by(|one, next| one.base_offset < next.base_offset);
@@ -140,7 +146,7 @@ fn decode_partition(decoder: &mut Decoder<'_>) -> Option<PartitionSnapshot> {
     if !ascending || !offsets.all(|offset| (0..=OFFSET_MAX).contains(&offset)) {
         return None;
     }
-    let producers = ProducerStates::decode(decoder)?;
+    let producers = ProducerStates::decode(decoder, format)?;
     Some(PartitionSnapshot { record, log_start, end_offset, segments, producers })
 }
 
@@ -165,6 +171,7 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
     // Read first: what is applied while the pictures are taken is in the journal behind it, and replayed on top.
     let sequence = core.sequence();
     let mut partitions = Vec::new();
+    let mut held = Vec::new();
     let mut all_unsynced: Vec<(PathBuf, Unsynced)> = Vec::new();
     for partition in core.all_partitions() {
         // One that was deleted meanwhile is also deleted in the journal.
@@ -181,6 +188,7 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
                 return Err(OpenError::io("checkpoint", &partition.0.path)(error));
             }
         };
+        held.push((partition.clone(), snapshot.end_offset));
         partitions.push(snapshot);
         all_unsynced.push((partition.0.path.clone(), unsynced));
     }
@@ -197,5 +205,116 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
         state,
     };
     checkpoint.write(&*core.disk, &core.directory).map_err(OpenError::io("write", &path(&core.directory)))?;
+    for (partition, end_offset) in held {
+        let removable = {
+            let mut store = lock(&partition.0.store);
+            store.checkpointed_end = end_offset;
+            store.has_removable().then_some(store.log_start)
+        };
+        // What waited for this checkpoint may go now.
+        if let Some(log_start) = removable {
+            core.queue.push_change(Change::LogStart(partition, log_start), Completion::Nobody);
+        }
+    }
     core.journal_files.free(sequence).map_err(OpenError::io("recycle", &journal_directory(&core.directory)))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::disk::OsDisk;
+    use super::super::offset_index::IndexMark;
+    use super::super::open_transactions::OpenTransaction;
+    use super::super::{PartitionConfig, PartitionId};
+    use super::*;
+
+    fn partition() -> PartitionSnapshot {
+        let config = PartitionConfig {
+            segment_bytes_max: 1,
+            segment_age_ms_max: 2,
+            retention_bytes: None,
+            retention_ms: None,
+            batch_bytes_max: 3,
+            log_append_time: false,
+            compacted: false,
+        };
+        let id = PartitionId { topic_id: uuid::Uuid::from_u128(7), partition: 0 };
+        let empty = SegmentSnapshot::empty(0, 5, Arc::default());
+        let segment = SegmentSnapshot { index: IndexMark { entries: 4, crc: 5 }, length: 99, ..empty };
+        PartitionSnapshot {
+            record: PartitionRecord { number: 1, id, directory: "topic-0".to_owned(), config },
+            log_start: 0,
+            end_offset: 10,
+            segments: vec![segment],
+            producers: ProducerStates::default(),
+        }
+    }
+
+    fn checkpoint(partition: PartitionSnapshot) -> Checkpoint {
+        Checkpoint {
+            durability: Durability::Fsync,
+            clean: true,
+            sequence: 1,
+            next_partition_number: 2,
+            next_journal_number: 3,
+            partitions: vec![partition],
+            state: StateMap::new(),
+        }
+    }
+
+    #[test]
+    fn the_transactions_open_where_a_segment_begins_survive() {
+        let mut partition = partition();
+        let segment = &mut partition.segments[0];
+        segment.aborted = IndexMark { entries: 6, crc: 7 };
+        segment.open = [OpenTransaction { producer_id: 8, first_offset: 9 }].into();
+        let expected = partition.segments.clone();
+        let body = checkpoint(partition).encode();
+        assert_eq!(Checkpoint::decode(&body, Format::Two).unwrap().partitions[0].segments, expected);
+        for length in 0..body.len() {
+            assert!(Checkpoint::decode(&body[..length], Format::Two).is_none(), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_of_an_earlier_version_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshot = partition();
+        // As it was written before there were transactions, from the format's description.
+        let mut body = vec![1, 1];
+        [4u64, 5, 6].iter().for_each(|number| body.put(&number.to_le_bytes()));
+        body.put(&1u32.to_le_bytes());
+        snapshot.record.encode(&mut body);
+        body.put(&[0u64.to_le_bytes(), 10u64.to_le_bytes()].concat());
+        body.put(&1u32.to_le_bytes());
+        [0i64, 99, -1, 5, 5].iter().for_each(|number| body.put(&number.to_le_bytes()));
+        [4u32, 5].iter().for_each(|number| body.put(&number.to_le_bytes()));
+        body.put(&1u32.to_le_bytes());
+        body.put(&77i64.to_le_bytes());
+        body.put(&3i16.to_le_bytes());
+        body.put(&1000i64.to_le_bytes());
+        body.put(&[1]);
+        [0i32, 1].iter().for_each(|number| body.put(&number.to_le_bytes()));
+        [8i64, 9].iter().for_each(|number| body.put(&number.to_le_bytes()));
+        body.put(&0u32.to_le_bytes());
+        let mut bytes = b"FSCHKP01".to_vec();
+        bytes.put(&(body.len() as u64).to_le_bytes());
+        bytes.put(&crc32c::crc32c(&body).to_le_bytes());
+        bytes.put(&body);
+        std::fs::write(path(dir.path()), bytes).unwrap();
+        let read = Checkpoint::read(&OsDisk, dir.path()).unwrap().unwrap();
+        assert_eq!((read.sequence, read.next_journal_number, read.durability), (4, 6, Durability::Os));
+        let found = &read.partitions[0];
+        assert_eq!((&found.record, &found.segments), (&snapshot.record, &snapshot.segments));
+        let [producer] = found.producers.active()[..] else { panic!("one producer") };
+        assert_eq!((producer.producer_id, producer.epoch, producer.last_sequence), (77, 3, 1));
+        assert_eq!((producer.coordinator_epoch, producer.transaction_start), (-1, -1));
+        // And written as it is written now.
+        read.write(&OsDisk, dir.path()).unwrap();
+        assert!(std::fs::read(path(dir.path())).unwrap().starts_with(&MAGIC));
+        let again = Checkpoint::read(&OsDisk, dir.path()).unwrap().unwrap();
+        assert_eq!(again.partitions[0].producers, read.partitions[0].producers);
+    }
 }

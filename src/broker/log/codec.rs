@@ -1,5 +1,13 @@
 //! Reads the log's own little-endian records. Bytes from disk are hostile: every length is checked against what is left.
 
+/// Which checkpoint is read: later ones hold more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Format {
+    One,
+    /// Knows transactions.
+    Two,
+}
+
 /// What is left to read.
 #[derive(Clone, Copy)]
 pub(super) struct Decoder<'a>(pub &'a [u8]);

@@ -17,7 +17,7 @@ use super::queue::Queue;
 use super::records::{PartitionRecord, StateChanges, identity_path};
 use super::store::{Store, move_away};
 use super::writer::fail_all;
-use super::{AppendError, LogSettings, PartitionId, lock, read_lock, write_lock};
+use super::{AppendError, Durability, LogSettings, PartitionId, lock, read_lock, write_lock};
 
 /// Which file, and what happened to it.
 pub(super) type FileError = (PathBuf, io::Error);
@@ -133,7 +133,18 @@ impl Core {
     }
 
     pub fn apply_log_start(&self, partition: &Partition, offset: i64) -> Result<(), FileError> {
-        let removed = lock(&partition.0.store).raise_log_start(offset);
+        let (removed, waits) = {
+            let mut store = lock(&partition.0.store);
+            // With `os` only the segments tell of producers and transactions, until a checkpoint does.
+            let held_to = match self.settings.durability {
+                Durability::Fsync => i64::MAX,
+                Durability::Os => store.checkpointed_end,
+            };
+            (store.raise_log_start(offset, held_to), store.has_removable())
+        };
+        if waits {
+            self.request_checkpoint();
+        }
         partition.publish();
         let graveyard = graveyard(&self.directory);
         let mut moved = Vec::new();

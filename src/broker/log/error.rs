@@ -86,6 +86,34 @@ pub enum AppendError {
         /// The batch's epoch.
         got: i16,
     },
+    /// The batch does not fit the state of its producer's transaction.
+    #[error("producer {producer_id} is not in the right state of a transaction: {what}")]
+    InvalidTransaction {
+        /// Who.
+        producer_id: i64,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A newer transaction coordinator has written before.
+    #[error("the marker for producer {producer_id} is from coordinator epoch {got}, which is older than {known}")]
+    CoordinatorFenced {
+        /// Whose transaction.
+        producer_id: i64,
+        /// The newest coordinator epoch seen.
+        known: i32,
+        /// The marker's.
+        got: i32,
+    },
+    /// Retriable: transactions must end before further producers can be remembered.
+    #[error(
+        "{open} producers have open transactions here, and no more than {limit} producers are remembered; try again"
+    )]
+    TooManyOpen {
+        /// How many.
+        open: usize,
+        /// The bound.
+        limit: usize,
+    },
     /// A write or sync failed, the disk is full, or the log is closed; reads go on.
     #[error("the partition is read-only: {0}")]
     Storage(String),

@@ -9,6 +9,7 @@
 //! as one group, syncs, writes the `segment`s and moves the high watermarks; the `housekeeper` thread writes
 //! `checkpoint`s behind it; `recovery` puts checkpoint and journal together again.
 
+mod aborted_index;
 mod batch;
 mod checkpoint;
 mod codec;
@@ -19,8 +20,10 @@ mod error;
 mod housekeeper;
 mod journal;
 mod journal_scan;
+mod marker;
 mod offset_index;
 mod open;
+mod open_transactions;
 mod partition;
 mod producer_state;
 mod queue;
@@ -34,15 +37,19 @@ mod settings;
 #[cfg(test)]
 mod simulation;
 mod store;
+mod transactions;
 mod writer;
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub(crate) use batch::is_compressed;
 pub use error::{AppendError, OpenError, ReadError};
+pub use marker::{EndTransaction, Marker};
 pub use open::Log;
+pub use open_transactions::AbortedTransaction;
 pub use partition::{Appended, Partition};
-pub use read::Read;
+pub use producer_state::ActiveProducer;
+pub use read::{Isolation, Read};
 pub use settings::{Durability, LogSettings, PartitionConfig, PartitionId, RecoveryReport};
 
 // A panic while a lock is held poisons the log through the writer's guard; the data behind these locks stays usable

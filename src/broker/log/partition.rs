@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use super::batch::{self, CheckedBatch, OFFSET_MAX};
+use super::batch::{self, CheckedBatch, OFFSET_MAX, Transactional};
 use super::disk::Disk;
 use super::producer_state::ProducerStates;
 use super::queue::{Completion, PendingBatch, Queue};
@@ -40,9 +40,9 @@ pub struct Appended {
 }
 
 /// What appends see and change.
-struct Front {
+pub(super) struct Front {
     next_offset: i64,
-    producers: ProducerStates,
+    pub producers: ProducerStates,
     config: PartitionConfig,
     /// How often what waited could not be written, and where the log ended each time, for the latest times. What lay
     /// behind was refused, and its offsets were given out again: a log without holes can be told from a torn one.
@@ -53,6 +53,7 @@ struct Front {
 /// Where waiting tasks are woken; gone when the partition is deleted or poisoned.
 struct Watches {
     high_watermark: watch::Sender<i64>,
+    last_stable_offset: watch::Sender<i64>,
     settled: watch::Sender<Settled>,
 }
 
@@ -68,10 +69,11 @@ pub(super) struct Inner {
     pub path: PathBuf,
     pub disk: Arc<dyn Disk>,
     queue: Arc<Queue>,
-    front: Mutex<Front>,
+    pub(super) front: Mutex<Front>,
     pub store: Mutex<Store>,
     watches: Mutex<Option<Watches>>,
     high_watermark: AtomicI64,
+    last_stable_offset: AtomicI64,
     log_start: AtomicI64,
     deleted: AtomicBool,
 }
@@ -94,7 +96,7 @@ impl Partition {
         queue: Arc<Queue>,
         store: Store,
     ) -> Partition {
-        let end = store.end_offset;
+        let (end, stable) = (store.end_offset, store.last_stable_offset());
         let front = Front {
             next_offset: end,
             producers: store.producers.clone(),
@@ -102,8 +104,11 @@ impl Partition {
             refusals: 0,
             refused_from: VecDeque::new(),
         };
-        let settled = Settled { high_watermark: end, refusals: 0 };
-        let watches = Watches { high_watermark: watch::Sender::new(end), settled: watch::Sender::new(settled) };
+        let watches = Watches {
+            high_watermark: watch::Sender::new(end),
+            last_stable_offset: watch::Sender::new(stable),
+            settled: watch::Sender::new(Settled { high_watermark: end, refusals: 0 }),
+        };
         Partition(Arc::new(Inner {
             record,
             path,
@@ -111,6 +116,7 @@ impl Partition {
             queue,
             front: Mutex::new(front),
             high_watermark: AtomicI64::new(end),
+            last_stable_offset: AtomicI64::new(stable),
             log_start: AtomicI64::new(store.log_start),
             store: Mutex::new(store),
             watches: Mutex::new(Some(watches)),
@@ -144,14 +150,32 @@ impl Partition {
     /// # Errors
     /// Offsets and producer state are untouched then. `Busy` and a full disk's `Storage` are worth a retry.
     pub fn append(&self, batches: Bytes, leader_epoch: i32, now_ms: i64) -> Result<Appended, AppendError> {
-        let (batch_bytes_max, log_append_time) = {
-            let front = lock(&self.0.front);
-            (front.config.batch_bytes_max, front.config.log_append_time)
-        };
+        self.check_and_append(batches, Transactional::Refused, leader_epoch, now_ms)
+    }
+
+    pub(super) fn check_and_append(
+        &self,
+        batches: Bytes,
+        transactional: Transactional,
+        leader_epoch: i32,
+        now_ms: i64,
+    ) -> Result<Appended, AppendError> {
+        let batch_bytes_max = lock(&self.0.front).config.batch_bytes_max;
         // Whoever tries again while the disk is behind shall not have every byte checked each time.
         self.0.queue.has_room(batches.len())?;
         // The checks read every byte: not under the lock.
-        let mut checked = batch::check_all(&batches, batch_bytes_max)?;
+        let checked = batch::check_all(&batches, batch_bytes_max, transactional)?;
+        self.append_checked(checked, leader_epoch, now_ms)
+    }
+
+    /// Gives batches that may be stored their offsets, and queues them for the writer.
+    pub(super) fn append_checked(
+        &self,
+        mut checked: Vec<CheckedBatch>,
+        leader_epoch: i32,
+        now_ms: i64,
+    ) -> Result<Appended, AppendError> {
+        let log_append_time = lock(&self.0.front).config.log_append_time;
         let log_append_time_ms = if log_append_time { now_ms } else { -1 };
         if log_append_time {
             checked.iter_mut().for_each(|batch| batch.stamp(now_ms));
@@ -164,12 +188,12 @@ impl Partition {
         let (base_offset, last_offset, duplicate) = match known {
             Some((base_offset, last_offset)) => (base_offset, last_offset, true),
             None => {
-                let headers: Vec<_> = checked.iter().map(|batch| batch.header).collect();
+                let headers: Vec<_> = checked.iter().map(|batch| (batch.header, batch.marker())).collect();
                 let pending = checked.into_iter().map(|batch| PendingBatch { partition: self.clone(), batch, now_ms });
                 self.0.queue.push_batches(pending.collect())?;
                 let base_offset = front.next_offset;
-                for header in &headers {
-                    front.producers.apply(header, now_ms);
+                for (header, marker) in &headers {
+                    front.producers.apply(header, *marker, now_ms);
                     front.next_offset = header.last_offset() + 1;
                 }
                 (base_offset, front.next_offset - 1, false)
@@ -185,6 +209,12 @@ impl Partition {
         self.0.high_watermark.load(Ordering::Acquire)
     }
 
+    /// The end of what a reader of committed records may read: the first offset of the oldest open transaction, or the
+    /// high watermark.
+    pub fn last_stable_offset(&self) -> i64 {
+        self.0.last_stable_offset.load(Ordering::Acquire)
+    }
+
     /// The first offset that may be read.
     pub fn log_start_offset(&self) -> i64 {
         self.0.log_start.load(Ordering::Acquire)
@@ -195,6 +225,14 @@ impl Partition {
         match &*lock(&self.0.watches) {
             Some(watches) => watches.high_watermark.subscribe(),
             None => watch::channel(self.high_watermark()).1,
+        }
+    }
+
+    /// Moves whenever the last stable offset moves; closed like the other one.
+    pub fn watch_last_stable_offset(&self) -> watch::Receiver<i64> {
+        match &*lock(&self.0.watches) {
+            Some(watches) => watches.last_stable_offset.subscribe(),
+            None => watch::channel(self.last_stable_offset()).1,
         }
     }
 
@@ -289,17 +327,25 @@ impl Partition {
 
     /// Lets everyone see what the store holds now. By the writer.
     pub(super) fn publish(&self) {
-        let end = {
+        let (end, stable) = {
             let store = lock(&self.0.store);
             self.0.log_start.store(store.log_start, Ordering::Release);
-            store.end_offset
+            (store.end_offset, store.last_stable_offset())
         };
-        if self.0.high_watermark.swap(end, Ordering::AcqRel) == end {
+        // In this order: who reads the last stable offset first never finds it beyond the high watermark.
+        let end_moved = self.0.high_watermark.swap(end, Ordering::AcqRel) != end;
+        let stable_moved = self.0.last_stable_offset.swap(stable, Ordering::AcqRel) != stable;
+        if !end_moved && !stable_moved {
             return;
         }
         if let Some(watches) = &*lock(&self.0.watches) {
-            watches.settled.send_modify(|settled| settled.high_watermark = end);
-            watches.high_watermark.send_replace(end);
+            if end_moved {
+                watches.settled.send_modify(|settled| settled.high_watermark = end);
+                watches.high_watermark.send_replace(end);
+            }
+            if stable_moved {
+                watches.last_stable_offset.send_replace(stable);
+            }
         }
     }
 
@@ -365,6 +411,7 @@ impl Front {
         leader_epoch: i32,
         now_ms: i64,
     ) -> Result<Option<(i64, i64)>, AppendError> {
+        self.producers.check_room(batches.iter().map(|batch| &batch.header))?;
         let mut originals: Option<(i64, i64)> = None;
         let mut next_offset = self.next_offset;
         // Later batches of one append build on the earlier ones, none of which counts before all are accepted.
@@ -372,7 +419,7 @@ impl Front {
         let mut tried = several.then(|| self.producers.only(batches.iter().map(|batch| &batch.header)));
         for (index, batch) in batches.iter_mut().enumerate() {
             let producers = tried.as_ref().unwrap_or(&self.producers);
-            match producers.check(&batch.header)? {
+            match producers.check(&batch.header, batch.marker())? {
                 Some(original) if index == 0 || originals.is_some() => {
                     let base_offset = originals.map_or(original.base_offset, |(base, _)| base);
                     originals = Some((base_offset, original.last_offset));
@@ -384,7 +431,7 @@ impl Front {
                     }
                     next_offset = batch.header.last_offset() + 1;
                     if let Some(tried) = &mut tried {
-                        tried.apply(&batch.header, now_ms);
+                        tried.apply(&batch.header, batch.marker(), now_ms);
                     }
                 }
                 _ => return Err(AppendError::Corrupt("an append mixes retries with new batches".to_owned())),

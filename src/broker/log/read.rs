@@ -20,12 +20,37 @@ pub struct Read {
     pub batches: Bytes,
     /// The end of what may be read, when this was read.
     pub high_watermark: i64,
+    /// The end of what a reader of committed records may read, when this was read.
+    pub last_stable_offset: i64,
     /// The first offset that may be read.
     pub log_start_offset: i64,
 }
 
+/// Which records a reader wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// All that are durable.
+    Uncommitted,
+    /// Those below the last stable offset; the reader skips aborted ones itself, see
+    /// [`Partition::aborted_transactions`].
+    Committed,
+}
+
 fn storage(error: &io::Error, segment: &Segment) -> ReadError {
     ReadError::Storage(format!("{}: {error}", segment.log_path().display()))
+}
+
+impl Read {
+    /// The offset behind the last batch; none if there is no batch.
+    pub fn end_offset(&self) -> Option<i64> {
+        let mut rest: &[u8] = &self.batches;
+        let mut end = None;
+        while let Some(header) = BatchHeader::read(rest) {
+            end = Some(header.last_offset() + 1);
+            rest = header.total_bytes().and_then(|total| rest.get(total..)).unwrap_or_default();
+        }
+        end
+    }
 }
 
 impl Partition {
@@ -35,20 +60,38 @@ impl Partition {
     /// # Errors
     /// `OffsetOutOfRange` below the log start and beyond the high watermark.
     pub fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> Result<Read, ReadError> {
+        self.read_isolated(offset, max_bytes, at_least_one, Isolation::Uncommitted)
+    }
+
+    /// As [`Partition::read`], up to where this isolation goes.
+    ///
+    /// # Errors
+    /// Those of `read`; an offset between the last stable offset and the high watermark is none.
+    pub fn read_isolated(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        at_least_one: bool,
+        isolation: Isolation,
+    ) -> Result<Read, ReadError> {
         self.check_deleted()?;
-        let (segments, high_watermark, log_start) = {
+        let (segments, last_stable_offset, high_watermark, log_start) = {
             let store = lock(&self.0.store);
             // The writer counts first and publishes then: what was published is never more than this.
-            (store.segments_from(offset), self.high_watermark(), store.log_start)
+            (store.segments_from(offset), self.last_stable_offset(), self.high_watermark(), store.log_start)
+        };
+        let end = match isolation {
+            Isolation::Uncommitted => high_watermark,
+            Isolation::Committed => last_stable_offset,
         };
         if offset < log_start || offset > high_watermark {
             return Err(ReadError::OffsetOutOfRange { offset, log_start, high_watermark });
         }
         let mut batches = Bytes::new();
-        if offset < high_watermark {
+        if offset < end {
             for segment in segments {
                 // Offsets may be missing at a segment's end: then the next one begins with what follows.
-                let found = read_segment(&segment, offset, high_watermark, max_bytes, at_least_one)
+                let found = read_segment(&segment, offset, end, max_bytes, at_least_one)
                     .map_err(|error| storage(&error, &segment))?;
                 if let Some(found) = found {
                     batches = found;
@@ -61,7 +104,7 @@ impl Partition {
                 return Err(ReadError::Storage(missing));
             }
         }
-        Ok(Read { batches, high_watermark, log_start_offset: log_start })
+        Ok(Read { batches, high_watermark, last_stable_offset, log_start_offset: log_start })
     }
 
     /// Whether a read at `offset` looks into segments before the last one, which may not be in the page cache.

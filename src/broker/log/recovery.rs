@@ -232,8 +232,7 @@ fn store_missing(partition: &Partition, run: Vec<PendingBatch>) -> Result<u64, O
                 continue;
             }
             if header.last_offset() < store.log_start && missing.is_empty() {
-                store.producers.apply(header, pending.now_ms);
-                store.end_offset = header.last_offset() + 1;
+                store.apply(&pending.batch, pending.now_ms);
                 // What follows does not continue a segment that ended before the hole.
                 store.last_is_closed = true;
                 continue;
@@ -301,7 +300,7 @@ fn clear_directory(disk: &dyn Disk, directory: &Path) -> Result<(), OpenError> {
 }
 
 /// Reads a whole batch of a file at `position`; none when there is none that is whole and valid.
-pub(super) fn whole_batch(file: &dyn DiskFile, position: u64, length: u64) -> Option<(BatchHeader, u64)> {
+pub(super) fn whole_batch(file: &dyn DiskFile, position: u64, length: u64) -> Option<CheckedBatch> {
     let mut head = [0; super::batch::HEADER_BYTES];
     if position + head.len() as u64 > length {
         return None;
@@ -312,5 +311,5 @@ pub(super) fn whole_batch(file: &dyn DiskFile, position: u64, length: u64) -> Op
     let mut bytes = vec![0; total];
     file.read_exact_at(&mut bytes, position).ok()?;
     let batch = CheckedBatch::split(&Bytes::from(bytes), header)?;
-    (batch.computed_crc() == header.crc).then_some((header, total as u64))
+    (batch.computed_crc() == header.crc).then_some(batch)
 }

@@ -49,11 +49,13 @@ fn cut_at(partition: &Partition, segments: &[(Arc<Segment>, i64)], closed: usize
     let config = partition.config();
     let mut bytes: u64 = segments.iter().map(|(segment, _)| segment.length()).sum();
     let mut cut = None;
+    // What belongs to an open transaction stays until it has ended.
+    let stable = partition.last_stable_offset();
     for (segment, end) in segments.iter().take(closed) {
         let segment = segment.snapshot();
         let too_old = config.retention_ms.is_some_and(|ms| now_ms.saturating_sub(segment.last_append_ms) > ms);
         let too_large = config.retention_bytes.is_some_and(|limit| bytes - segment.length >= limit);
-        if !too_old && !too_large {
+        if (!too_old && !too_large) || *end > stable {
             break;
         }
         bytes -= segment.length;

@@ -6,18 +6,21 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use super::aborted_index::AbortedIndex;
 use super::batch::{BatchHeader, HEADER_BYTES, OFFSET_MAX};
-use super::codec::{Decoder, Encoder};
+use super::codec::{Decoder, Encoder, Format};
 use super::disk::{Disk, DiskFile, OpenMode};
 use super::lock;
 use super::offset_index::{IndexMark, OffsetIndex};
+use super::open_transactions::{AbortedTransaction, OpenTransaction};
+use super::producer_state::{decode_open, encode_open};
 use super::queue::PendingBatch;
 
 /// Bytes read at once when headers are walked.
 const WALK_BYTES: usize = 64 * 1024;
 
 /// What a checkpoint says about a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SegmentSnapshot {
     pub base_offset: i64,
     pub length: u64,
@@ -27,15 +30,26 @@ pub(super) struct SegmentSnapshot {
     /// Wall clock of the last append, for retention by time.
     pub last_append_ms: i64,
     pub index: IndexMark,
+    pub aborted: IndexMark,
+    /// The transactions that are open where it begins: it alone tells of its aborted ones, whatever becomes of those
+    /// before it.
+    pub open: Arc<[OpenTransaction]>,
 }
 
 impl SegmentSnapshot {
-    pub const BYTES: usize = 5 * 8 + 2 * 4;
+    pub const BYTES_MIN: usize = 5 * 8 + 2 * 4;
 
-    pub fn empty(base_offset: i64, now_ms: i64) -> Self {
-        let (opened_ms, last_append_ms) = (now_ms, now_ms);
-        let index = IndexMark::default();
-        SegmentSnapshot { base_offset, length: 0, max_timestamp: -1, opened_ms, last_append_ms, index }
+    pub fn empty(base_offset: i64, now_ms: i64, open: Arc<[OpenTransaction]>) -> Self {
+        SegmentSnapshot {
+            base_offset,
+            length: 0,
+            max_timestamp: -1,
+            opened_ms: now_ms,
+            last_append_ms: now_ms,
+            index: IndexMark::default(),
+            aborted: IndexMark::default(),
+            open,
+        }
     }
 
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -46,24 +60,44 @@ impl SegmentSnapshot {
         out.put(&self.last_append_ms.to_le_bytes());
         out.put(&self.index.entries.to_le_bytes());
         out.put(&self.index.crc.to_le_bytes());
+        out.put(&self.aborted.entries.to_le_bytes());
+        out.put(&self.aborted.crc.to_le_bytes());
+        encode_open(out, self.open.iter().copied());
     }
 
-    pub fn decode(decoder: &mut Decoder<'_>) -> Option<Self> {
-        Some(SegmentSnapshot {
+    pub fn decode(decoder: &mut Decoder<'_>, format: Format) -> Option<Self> {
+        let mut snapshot = SegmentSnapshot {
             base_offset: decoder.i64()?,
             length: decoder.u64()?,
             max_timestamp: decoder.i64()?,
             opened_ms: decoder.i64()?,
             last_append_ms: decoder.i64()?,
             index: IndexMark { entries: decoder.u32()?, crc: decoder.u32()? },
-        })
+            aborted: IndexMark::default(),
+            open: Arc::default(),
+        };
+        if format >= Format::Two {
+            snapshot.aborted = IndexMark { entries: decoder.u32()?, crc: decoder.u32()? };
+            snapshot.open = decode_open(decoder)?.into();
+        }
+        Some(snapshot)
     }
+}
+
+/// A batch to be counted.
+pub(super) struct Noted<'a> {
+    pub header: &'a BatchHeader,
+    pub total_bytes: usize,
+    pub now_ms: i64,
+    /// The transaction that it aborted.
+    pub aborted: Option<AbortedTransaction>,
 }
 
 struct Tail {
     now: SegmentSnapshot,
     /// None: on disk only; loaded (or rebuilt) when it is needed.
     index: Option<OffsetIndex>,
+    aborted: Option<AbortedIndex>,
     index_used: bool,
     /// Holds bytes, or a cut, that are not synced.
     dirty: bool,
@@ -87,6 +121,10 @@ fn index_name(base_offset: i64) -> String {
     format!("{base_offset:020}.index")
 }
 
+fn aborted_name(base_offset: i64) -> String {
+    format!("{base_offset:020}.txnindex")
+}
+
 /// The base offset in a segment's file name.
 pub(super) fn base_offset_of(name: &str) -> Option<i64> {
     let digits = name.strip_suffix(".log")?;
@@ -95,9 +133,9 @@ pub(super) fn base_offset_of(name: &str) -> Option<i64> {
 
 impl Segment {
     /// A new, empty file. One that is there already is from a life that ended before it was promised.
-    pub fn create(disk: &Arc<dyn Disk>, directory: &Path, base_offset: i64, now_ms: i64) -> io::Result<Segment> {
-        let file = disk.open(&directory.join(log_name(base_offset)), OpenMode::Truncate)?;
-        Ok(Self::new(disk, directory, file, SegmentSnapshot::empty(base_offset, now_ms), Some(OffsetIndex::default())))
+    pub fn create(disk: &Arc<dyn Disk>, directory: &Path, empty: SegmentSnapshot) -> io::Result<Segment> {
+        let file = disk.open(&directory.join(log_name(empty.base_offset)), OpenMode::Truncate)?;
+        Ok(Self::new(disk, directory, file, empty, Some(OffsetIndex::default())))
     }
 
     /// An existing file of at least the length of the snapshot. Its content is not looked at.
@@ -114,8 +152,9 @@ impl Segment {
         now: SegmentSnapshot,
         index: Option<OffsetIndex>,
     ) -> Segment {
-        let tail = Mutex::new(Tail { now, index, index_used: false, dirty: true });
-        Segment { base_offset: now.base_offset, file, disk: disk.clone(), directory: directory.to_owned(), tail }
+        let base_offset = now.base_offset;
+        let tail = Mutex::new(Tail { now, index, aborted: None, index_used: false, dirty: true });
+        Segment { base_offset, file, disk: disk.clone(), directory: directory.to_owned(), tail }
     }
 
     pub fn log_path(&self) -> PathBuf {
@@ -126,12 +165,16 @@ impl Segment {
         self.directory.join(index_name(self.base_offset))
     }
 
+    pub fn aborted_path(&self) -> PathBuf {
+        self.directory.join(aborted_name(self.base_offset))
+    }
+
     pub fn length(&self) -> u64 {
         lock(&self.tail).now.length
     }
 
     pub fn snapshot(&self) -> SegmentSnapshot {
-        lock(&self.tail).now
+        lock(&self.tail).now.clone()
     }
 
     /// Writes the batches behind the last one. They count, and are seen, after [`Segment::note`].
@@ -148,12 +191,17 @@ impl Segment {
         self.file.write_all_at(&parts, length)
     }
 
-    /// Counts batches that lie in the file behind the last one that was counted.
-    pub fn note<'a>(&self, batches: impl Iterator<Item = (&'a BatchHeader, usize, i64)>) -> io::Result<()> {
+    /// Counts batches that lie in the file behind the last one that was counted. After an error nothing was asked of
+    /// `batches`.
+    pub fn note<'a>(&self, batches: impl Iterator<Item = Noted<'a>>) -> io::Result<()> {
         let mut tail = lock(&self.tail);
         self.load_index(&mut tail)?;
-        let Tail { now, index, dirty, .. } = &mut *tail;
-        for (header, total_bytes, now_ms) in batches {
+        self.load_aborted(&mut tail)?;
+        let Tail { now, index, aborted: aborted_index, dirty, .. } = &mut *tail;
+        for Noted { header, total_bytes, now_ms, aborted } in batches {
+            if let (Some(index), Some(aborted)) = (&mut *aborted_index, aborted) {
+                index.note(aborted);
+            }
             if let Some(index) = index {
                 index.note(self.base_offset, header, now.length, now.max_timestamp);
             }
@@ -223,15 +271,60 @@ impl Segment {
         Ok(())
     }
 
+    /// Adds to `found` the aborted transactions that a reader of the offsets from `from` up to `to` must know, as far
+    /// as their markers lie here. True: no later segment knows of more.
+    pub fn collect_aborted(&self, from: i64, to: i64, found: &mut Vec<AbortedTransaction>) -> io::Result<bool> {
+        let mut tail = lock(&self.tail);
+        // Whatever ends from here on began behind what is asked for.
+        if self.base_offset >= to && tail.now.open.iter().all(|open| open.first_offset >= to) {
+            return Ok(true);
+        }
+        self.load_aborted(&mut tail)?;
+        tail.index_used = true;
+        Ok(tail.aborted.as_ref().is_some_and(|aborted| aborted.collect(from, to, found)))
+    }
+
+    fn load_aborted(&self, tail: &mut Tail) -> io::Result<()> {
+        if tail.aborted.is_some() {
+            return Ok(());
+        }
+        let (path, mark) = (self.aborted_path(), tail.now.aborted);
+        let stored = AbortedIndex::load(&*self.disk, &path, mark);
+        if stored.is_none() {
+            tracing::warn!("rebuilding the index of aborted transactions {}", path.display());
+            let index = AbortedIndex::rebuild(&*self.file, tail.now.length, &tail.now.open)?;
+            let rebuilt = index.mark(IndexMark::default());
+            if rebuilt != mark {
+                tracing::error!("{} does not hold the aborted transactions that it did", self.log_path().display());
+            }
+            tail.now.aborted = self.persist_aborted(&index, IndexMark::default());
+            tail.aborted = Some(index);
+        } else {
+            tail.aborted = stored;
+        }
+        Ok(())
+    }
+
+    /// What the file shall hold; if it cannot be stored, that tells, and it is rebuilt later.
+    fn persist_aborted(&self, index: &AbortedIndex, held: IndexMark) -> IndexMark {
+        if let Err(error) = index.persist(&*self.disk, &self.aborted_path(), held) {
+            tracing::warn!("cannot write {}: {error}; it will be rebuilt", self.aborted_path().display());
+        }
+        index.mark(held)
+    }
+
     /// What a checkpoint says about this segment, and whether it must be synced before it says so. Stores the index as
     /// far as it goes.
     pub fn checkpoint(&self) -> (SegmentSnapshot, bool) {
         let mut tail = lock(&self.tail);
-        let Tail { now, index, dirty, .. } = &mut *tail;
+        let Tail { now, index, aborted, dirty, .. } = &mut *tail;
         if let (true, Some(index)) = (*dirty, index) {
             now.index = self.persist(index, now.index);
         }
-        (*now, std::mem::take(dirty))
+        if let (true, Some(aborted)) = (*dirty, aborted) {
+            now.aborted = self.persist_aborted(aborted, now.aborted);
+        }
+        (now.clone(), std::mem::take(dirty))
     }
 
     /// An index that cannot be stored is only rebuilt later.
@@ -248,6 +341,7 @@ impl Segment {
         let used = std::mem::take(&mut tail.index_used);
         if !used && !tail.dirty {
             tail.index = None;
+            tail.aborted = None;
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::disk::{Disk, OpenMode};
 use super::recovery::whole_batch;
-use super::segment::{Segment, SegmentSnapshot, base_offset_of, log_name};
+use super::segment::{Noted, Segment, SegmentSnapshot, base_offset_of, log_name};
 use super::store::{PartitionSnapshot, Store};
 use super::{Durability, OpenError, RecoveryReport};
 
@@ -24,13 +24,14 @@ pub(super) fn open_store(
     let mut store = Store {
         log_start: snapshot.log_start,
         end_offset: snapshot.end_offset,
+        checkpointed_end: snapshot.end_offset,
         producers: snapshot.producers,
         directory_dirty: true,
         ..Store::default()
     };
     let ends = snapshot.segments.iter().skip(1).map(|next| next.base_offset).chain([snapshot.end_offset]);
     for (segment, end) in snapshot.segments.iter().zip(ends) {
-        match open_known(disk, path, *segment)? {
+        match open_known(disk, path, segment.clone())? {
             Some(open) => store.segments.push_back(Arc::new(open)),
             // Removed after the checkpoint, by a raised log start that the journal tells of.
             None if end <= snapshot.log_start => store.last_is_closed = true,
@@ -54,14 +55,15 @@ pub(super) fn open_store(
 /// None when the file is missing.
 fn open_known(disk: &Arc<dyn Disk>, path: &Path, snapshot: SegmentSnapshot) -> Result<Option<Segment>, OpenError> {
     let file = path.join(log_name(snapshot.base_offset));
+    let held = snapshot.length;
     let segment = match Segment::open(disk, path, snapshot) {
         Ok(segment) => segment,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(OpenError::Io { action: "open", path: file, source }),
     };
     let length = segment.file.length().map_err(OpenError::io("read", &file))?;
-    if length < snapshot.length {
-        let what = format!("the file ends there, but it held {} bytes", snapshot.length);
+    if length < held {
+        let what = format!("the file ends there, but it held {held} bytes");
         return Err(OpenError::damaged(&file, length, what));
     }
     Ok(Some(segment))
@@ -120,7 +122,7 @@ fn read_beyond(
             continue;
         }
         let file = path.join(log_name(base_offset));
-        let fresh = SegmentSnapshot::empty(base_offset, 0);
+        let fresh = store.next_segment(base_offset, 0);
         let segment = Arc::new(Segment::open(disk, path, fresh).map_err(OpenError::io("open", &file))?);
         let batches = read_on(&segment, store)?;
         let cut_bytes = cut(&segment)?;
@@ -144,15 +146,18 @@ fn read_on(segment: &Segment, store: &mut Store) -> Result<u64, OpenError> {
     let appended_ms = segment.file.modified_ms().map_err(OpenError::io("read", &path))?;
     let mut batches = 0;
     let mut position = segment.length();
-    while let Some((header, total)) = whole_batch(&*segment.file, position, length) {
+    while let Some(batch) = whole_batch(&*segment.file, position, length) {
+        let header = &batch.header;
         if header.base_offset != store.end_offset {
             break;
         }
-        let noted = segment.note(std::iter::once((&header, total as usize, appended_ms)));
-        noted.map_err(OpenError::io("read", &path))?;
-        store.producers.apply(&header, appended_ms);
-        store.end_offset = header.last_offset() + 1;
-        position += total;
+        let total_bytes = batch.total_bytes();
+        let noted = std::iter::once_with(|| {
+            let aborted = store.apply(&batch, appended_ms);
+            Noted { header, total_bytes, now_ms: appended_ms, aborted }
+        });
+        segment.note(noted).map_err(OpenError::io("read", &path))?;
+        position += total_bytes as u64;
         batches += 1;
     }
     Ok(batches)

@@ -7,13 +7,15 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::batch::CheckedBatch;
 use super::disk::{Disk, DiskFile};
 use super::lock;
+use super::open_transactions::AbortedTransaction;
 use super::partition::Partition;
 use super::producer_state::ProducerStates;
 use super::queue::PendingBatch;
 use super::records::PartitionRecord;
-use super::segment::{Segment, SegmentSnapshot};
+use super::segment::{Noted, Segment, SegmentSnapshot};
 
 /// A segment's positions and relative offsets are 32 bits wide.
 const SEGMENT_BYTES_LIMIT: u64 = i32::MAX as u64;
@@ -37,6 +39,8 @@ pub(super) struct Store {
     pub log_start: i64,
     pub end_offset: i64,
     pub producers: ProducerStates,
+    /// The end that the last checkpoint holds, and with it all that its batches told of producers.
+    pub checkpointed_end: i64,
     /// A file was created or removed since the directory was synced.
     pub directory_dirty: bool,
 }
@@ -46,10 +50,32 @@ impl Store {
         self.segments.iter().map(|segment| segment.length()).sum()
     }
 
+    /// The first offset of the oldest open transaction that can still be read, or the end.
+    pub fn last_stable_offset(&self) -> i64 {
+        self.producers.open().oldest().map_or(self.end_offset, |first| first.max(self.log_start).min(self.end_offset))
+    }
+
+    /// Counts the next batch. Tells of the transaction that it aborted.
+    pub fn apply(&mut self, batch: &CheckedBatch, now_ms: i64) -> Option<AbortedTransaction> {
+        self.end_offset = batch.header.last_offset() + 1;
+        self.producers.apply(&batch.header, batch.marker(), now_ms)
+    }
+
+    /// A segment that would begin with the next batch.
+    pub fn next_segment(&self, base_offset: i64, now_ms: i64) -> SegmentSnapshot {
+        SegmentSnapshot::empty(base_offset, now_ms, self.producers.open().all().collect())
+    }
+
     /// The segment that holds `offset`, and the one behind it, for an offset that is missing at a segment's end.
     pub fn segments_from(&self, offset: i64) -> Vec<Arc<Segment>> {
         let after = self.segments.partition_point(|segment| segment.base_offset <= offset);
         self.segments.iter().skip(after.saturating_sub(1)).take(2).cloned().collect()
+    }
+
+    /// The segment that holds `offset`, and all behind it.
+    pub fn all_from(&self, offset: i64) -> Vec<Arc<Segment>> {
+        let after = self.segments.partition_point(|segment| segment.base_offset <= offset);
+        self.segments.iter().skip(after.saturating_sub(1)).cloned().collect()
     }
 
     /// Where a segment ends: the next one's base, or the end of the log.
@@ -57,15 +83,17 @@ impl Store {
         self.segments.get(index + 1).map_or(self.end_offset, |next| next.base_offset)
     }
 
-    /// Raises the log start and takes out the segments that lie wholly below it.
-    pub fn raise_log_start(&mut self, offset: i64) -> Vec<Arc<Segment>> {
+    /// The first segment lies wholly below the log start, and will get no more batches.
+    pub fn has_removable(&self) -> bool {
+        let has_closed = self.segments.len() > 1 || (self.last_is_closed && !self.segments.is_empty());
+        has_closed && self.end_of(0) <= self.log_start
+    }
+
+    /// Raises the log start and takes out the segments that lie wholly below it, as far as they end by `held_to`.
+    pub fn raise_log_start(&mut self, offset: i64, held_to: i64) -> Vec<Arc<Segment>> {
         self.log_start = self.log_start.max(offset);
         let mut removed = Vec::new();
-        while !self.segments.is_empty() && self.end_of(0) <= self.log_start {
-            // The last one may still get batches, unless it was closed.
-            if self.segments.len() == 1 && !self.last_is_closed {
-                break;
-            }
+        while self.has_removable() && self.end_of(0) <= held_to {
             removed.extend(self.segments.pop_front());
             self.directory_dirty = true;
         }
@@ -107,14 +135,12 @@ impl Partition {
             let (now, later) = rest.split_at(count);
             segment.write(now)?;
             let mut store = lock(&self.0.store);
-            segment.note(now.iter().map(|pending| {
-                let batch = &pending.batch;
-                (&batch.header, batch.total_bytes(), pending.now_ms)
+            segment.note(now.iter().map(|PendingBatch { batch, now_ms, .. }| Noted {
+                header: &batch.header,
+                total_bytes: batch.total_bytes(),
+                now_ms: *now_ms,
+                aborted: store.apply(batch, *now_ms),
             }))?;
-            for pending in now {
-                store.producers.apply(&pending.batch.header, pending.now_ms);
-                store.end_offset = pending.batch.header.last_offset() + 1;
-            }
             *rest = later;
         }
         Ok(())
@@ -133,8 +159,8 @@ impl Partition {
                 return Ok((last, now.length));
             }
         }
-        let fresh =
-            Arc::new(Segment::create(&self.0.disk, &self.0.path, first.batch.header.base_offset, first.now_ms)?);
+        let empty = lock(&self.0.store).next_segment(first.batch.header.base_offset, first.now_ms);
+        let fresh = Arc::new(Segment::create(&self.0.disk, &self.0.path, empty)?);
         let mut store = lock(&self.0.store);
         store.segments.push_back(fresh.clone());
         store.last_is_closed = false;
@@ -192,8 +218,9 @@ pub(super) fn move_away(
     number: u64,
     graveyard: &Path,
 ) -> io::Result<Vec<std::path::PathBuf>> {
-    let mut moved = Vec::with_capacity(2);
-    for (from, kind) in [(segment.log_path(), "log"), (segment.index_path(), "index")] {
+    let mut moved = Vec::with_capacity(3);
+    let files = [(segment.log_path(), "log"), (segment.index_path(), "index"), (segment.aborted_path(), "txnindex")];
+    for (from, kind) in files {
         let to = graveyard.join(format!("{number}-{:020}.{kind}", segment.base_offset));
         match disk.rename(&from, &to) {
             Ok(()) => moved.push(to),

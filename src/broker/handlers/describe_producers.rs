@@ -1,0 +1,44 @@
+//! DescribeProducers (61), version 0 (KIP-664): who writes to a partition, and since where a transaction is open.
+
+use std::collections::HashSet;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
+use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
+
+use crate::broker::log::ActiveProducer;
+use crate::broker::node::Node;
+
+/// What each partition remembers of its producers.
+pub(crate) fn handle(node: &Node, request: DescribeProducersRequest) -> DescribeProducersResponse {
+    // One answer a partition: a small request that names it a million times must not ask for gigabytes.
+    let mut answered = HashSet::new();
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let known = node.catalog.topic(&topic.name);
+        let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
+        for index in topic.partition_indexes {
+            let response = PartitionResponse::default().with_partition_index(index);
+            let partition = known.as_ref().and_then(|topic| topic.partition(index));
+            partitions.push(match partition {
+                Some(partition) if answered.insert(partition.id()) => {
+                    response.with_active_producers(partition.active_producers().into_iter().map(state).collect())
+                }
+                Some(_) => response.with_error_code(ResponseError::InvalidRequest.code()),
+                None => response.with_error_code(ResponseError::UnknownTopicOrPartition.code()),
+            });
+        }
+        topics.push(TopicResponse::default().with_name(topic.name).with_partitions(partitions));
+    }
+    DescribeProducersResponse::default().with_topics(topics)
+}
+
+fn state(producer: ActiveProducer) -> ProducerState {
+    ProducerState::default()
+        .with_producer_id(ProducerId(producer.producer_id))
+        .with_producer_epoch(i32::from(producer.epoch))
+        .with_last_sequence(producer.last_sequence)
+        .with_last_timestamp(producer.last_append_ms)
+        .with_coordinator_epoch(producer.coordinator_epoch)
+        .with_current_txn_start_offset(producer.transaction_start)
+}

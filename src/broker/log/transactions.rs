@@ -1,0 +1,205 @@
+//! What the transaction coordinator asks of a partition: transactional batches, markers, and what was aborted.
+//!
+//! Must not know: who may write to which transaction, and when one ends. That is the coordinator's.
+
+use bytes::Bytes;
+
+use super::batch::Transactional;
+use super::open_transactions::AbortedTransaction;
+use super::partition::Partition;
+use super::producer_state::ActiveProducer;
+use super::{AppendError, Appended, EndTransaction, ReadError, lock};
+
+impl Partition {
+    /// As [`Partition::append`], for a producer whose transaction the coordinator knows: transactional batches are
+    /// taken, too. The first one opens the transaction in this partition.
+    ///
+    /// # Errors
+    /// Those of `append`; `InvalidTransaction` for a plain batch of a producer that is in a transaction.
+    pub fn append_transactional(
+        &self,
+        batches: Bytes,
+        leader_epoch: i32,
+        now_ms: i64,
+    ) -> Result<Appended, AppendError> {
+        self.check_and_append(batches, Transactional::Allowed, leader_epoch, now_ms)
+    }
+
+    /// Ends a producer's transaction by a control batch, which takes one offset. It holds once it is durable. To end
+    /// what is not open does no harm: a coordinator may try again.
+    ///
+    /// # Errors
+    /// `InvalidProducerEpoch` for an epoch older than the producer's; `CoordinatorFenced` for an older coordinator.
+    /// Nothing was written then. `Busy`, `TooManyOpen` and a full disk's `Storage` are worth a retry.
+    pub fn write_marker(&self, end: EndTransaction, leader_epoch: i32, now_ms: i64) -> Result<Appended, AppendError> {
+        if end.producer_id < 0 || end.producer_epoch < 0 {
+            let EndTransaction { producer_id, producer_epoch, .. } = end;
+            return Err(AppendError::Corrupt(format!("producer {producer_id} with epoch {producer_epoch} cannot be")));
+        }
+        self.append_checked(vec![end.batch(now_ms)], leader_epoch, now_ms)
+    }
+
+    /// Where this producer's transaction begins in this partition, if it is in one; as appended, not as durable.
+    pub fn open_transaction(&self, producer_id: i64) -> Option<i64> {
+        lock(&self.0.front).producers.open().of(producer_id)
+    }
+
+    /// The producers that are remembered, as far as they are durable, by id.
+    pub fn active_producers(&self) -> Vec<ActiveProducer> {
+        lock(&self.0.store).producers.active()
+    }
+
+    /// The aborted transactions that a reader of the offsets from `from` up to `to` must skip, in the order of their
+    /// markers. Complete for a `to` up to the last stable offset. Blocking file read (page cache) if need be.
+    ///
+    /// # Errors
+    /// `Storage` when a file cannot be read.
+    pub fn aborted_transactions(&self, from: i64, to: i64) -> Result<Vec<AbortedTransaction>, ReadError> {
+        let mut found = Vec::new();
+        if from >= to {
+            return Ok(found);
+        }
+        let segments = lock(&self.0.store).all_from(from);
+        for segment in segments {
+            let complete = segment
+                .collect_aborted(from, to, &mut found)
+                .map_err(|error| ReadError::Storage(format!("{}: {error}", segment.log_path().display())))?;
+            if complete {
+                break;
+            }
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::{Duration, Instant};
+
+    use bytes::BytesMut;
+    use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::error::KafkaError;
+    use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+
+    use super::super::{Durability, Marker};
+    use super::*;
+    use crate::broker::Broker;
+    use crate::broker::topic_config::Overrides;
+    use crate::config::BrokerSettings;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const NOW_MS: i64 = 1_700_000_000_000;
+
+    fn batch(producer_id: i64, sequence: i32, value: &str) -> Bytes {
+        let record = Record {
+            transactional: true,
+            control: false,
+            delete_horizon: false,
+            partition_leader_epoch: 0,
+            producer_id,
+            producer_epoch: 0,
+            timestamp_type: TimestampType::Creation,
+            offset: 0,
+            sequence,
+            timestamp: NOW_MS,
+            key: None,
+            value: Some(Bytes::from(value.to_owned())),
+            headers: Default::default(),
+        };
+        let mut out = BytesMut::new();
+        let options = RecordEncodeOptions { version: 2, compression: Compression::None };
+        RecordBatchEncoder::encode(&mut out, [&record], &options).unwrap();
+        out.freeze()
+    }
+
+    fn consumer(broker: &Broker, isolation: &str, from: i64, wait_ms: u32) -> BaseConsumer {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", broker.address().to_string()).set("group.id", "g");
+        config.set("enable.auto.commit", "false").set("enable.partition.eof", "true");
+        config.set("isolation.level", isolation).set("fetch.wait.max.ms", wait_ms.to_string());
+        let consumer: BaseConsumer = config.create().unwrap();
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset("t", 0, Offset::Offset(from)).unwrap();
+        consumer.assign(&assignment).unwrap();
+        consumer
+    }
+
+    /// What comes up to the end of the partition, as (offset, value).
+    fn up_to_the_end(consumer: &BaseConsumer) -> Vec<(i64, String)> {
+        let began = Instant::now();
+        let mut found = Vec::new();
+        loop {
+            assert!(began.elapsed() < PATIENCE, "only {found:?} came");
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Err(KafkaError::PartitionEOF(_))) => return found,
+                Some(message) => {
+                    let message = message.unwrap();
+                    let value = String::from_utf8(message.payload().unwrap().to_vec()).unwrap();
+                    found.push((message.offset(), value));
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn expected(committed: &[(i64, &str)]) -> Vec<(i64, String)> {
+        committed.iter().map(|(offset, value)| (*offset, (*value).to_owned())).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_real_client_reads_exactly_what_was_committed() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = BrokerSettings {
+            dir: dir.path().to_owned(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            advertise: None,
+            durability: Durability::Fsync,
+            default_partitions: 1,
+            retention: Duration::from_secs(3600),
+            retention_bytes_per_partition: 1 << 30,
+        };
+        let broker = Broker::start(settings).await.unwrap();
+        broker.node.catalog.create("t".to_owned(), 1, Overrides::new(), false).await.unwrap();
+        let (id, _) = broker.node.log.partitions()[0];
+        let partition = broker.node.log.partition(id).unwrap();
+        let write = async |producer_id, sequence, value| {
+            let batch = batch(producer_id, sequence, value);
+            let appended = partition.append_transactional(batch, 0, NOW_MS).unwrap();
+            partition.durable(&appended).await.unwrap();
+        };
+        let end = async |producer_id, marker| {
+            let end = EndTransaction { producer_id, producer_epoch: 0, marker, coordinator_epoch: 0 };
+            let appended = partition.write_marker(end, 0, NOW_MS).unwrap();
+            partition.durable(&appended).await.unwrap();
+        };
+        write(1, 0, "committed 1").await;
+        write(2, 0, "aborted 2").await;
+        write(1, 1, "committed 3").await;
+        end(2, Marker::Abort).await;
+        end(1, Marker::Commit).await;
+        write(2, 1, "open 5").await;
+        write(3, 0, "committed 6").await;
+        end(3, Marker::Commit).await;
+        let committed = consumer(&broker, "read_committed", 0, 100);
+        let uncommitted = consumer(&broker, "read_uncommitted", 0, 100);
+        assert_eq!(up_to_the_end(&committed), expected(&[(0, "committed 1"), (2, "committed 3")]));
+        assert_eq!(up_to_the_end(&uncommitted).len(), 5);
+        assert_eq!(committed.fetch_watermarks("t", 0, PATIENCE).unwrap(), (0, 5));
+        assert_eq!(uncommitted.fetch_watermarks("t", 0, PATIENCE).unwrap(), (0, 8));
+        // One that waits is woken by the last stable offset; else it would not be answered in time.
+        let waiting = consumer(&broker, "read_committed", 5, 60_000);
+        assert!(waiting.poll(Duration::from_millis(500)).is_none());
+        end(2, Marker::Abort).await;
+        assert_eq!(waiting.poll(PATIENCE).unwrap().unwrap().offset(), 6);
+        assert_eq!(up_to_the_end(&committed), expected(&[(6, "committed 6")]));
+        write(2, 2, "committed 9").await;
+        end(2, Marker::Commit).await;
+        assert_eq!(up_to_the_end(&committed), expected(&[(9, "committed 9")]));
+        assert_eq!(committed.fetch_watermarks("t", 0, PATIENCE).unwrap(), (0, 11));
+        drop((committed, uncommitted, waiting));
+        broker.stop().await.unwrap();
+    }
+}
