@@ -1,0 +1,158 @@
+//! Runs librdkafka's own `rdkafka_performance` and reads what it prints; watches its CPU time from outside.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::brokers::Broker;
+use crate::support::{children_cpu_seconds, first_line, thread_cpu_seconds};
+
+/// Partitions of every topic here.
+pub const PARTITIONS: i32 = 6;
+/// The client prints a row this often.
+const ROW_MS: &str = "250";
+/// Columns of the rows.
+const ELAPSED_MS: usize = 0;
+const MESSAGES: usize = 1;
+const DELIVERED: usize = 4;
+/// How often the client's threads are looked at.
+const THREAD_LOOK: Duration = Duration::from_millis(50);
+/// A load that takes longer than this is stuck.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What one load took.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    pub messages_per_second: f64,
+    /// CPU seconds for a million messages.
+    pub broker_cpu: Option<f64>,
+    pub client_cpu: Option<f64>,
+    /// Share of a core that the client's busiest thread took, in percent: near 100 means that the client is the limit.
+    pub client_thread_share: f64,
+}
+
+/// The client's program.
+pub struct PerfClient {
+    program: String,
+}
+
+impl PerfClient {
+    /// Builds it where that was not done yet.
+    pub fn find() -> PerfClient {
+        let program = first_line(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/perf-client.sh"), &[]);
+        assert!(!program.is_empty(), "rdkafka_performance cannot be built: run scripts/perf-client.sh");
+        PerfClient { program }
+    }
+
+    /// Sends `count` messages with acks=all and idempotence.
+    pub fn produce(&self, broker: &Broker, topic: &str, message_bytes: u32, count: u64) -> Load {
+        let mut command = self.producing(broker, topic, message_bytes, count);
+        let seen = watch(broker, &mut command);
+        // From the first acknowledgement on: before it, the client looks for its broker and its producer id, and may
+        // sleep half a second between two looks.
+        let first = seen.rows.iter().find(|row| row[DELIVERED] > 0.0).unwrap();
+        let last = seen.rows.last().unwrap();
+        assert_eq!(last[DELIVERED] as u64, count, "messages were not delivered");
+        seen.load(count, (last[DELIVERED] - first[DELIVERED]) / (last[ELAPSED_MS] - first[ELAPSED_MS]))
+    }
+
+    /// Reads `count` messages from the beginning, in a group of its own.
+    pub fn consume(&self, broker: &Broker, topic: &str, group: &str, count: u64) -> Load {
+        let mut command = self.command(broker, topic, count);
+        command.args(["-G", group]);
+        let seen = watch(broker, &mut command);
+        // It counts from its first message.
+        let last = seen.rows.last().unwrap();
+        assert!(last[MESSAGES] as u64 >= count, "{} of {count} messages came", last[MESSAGES]);
+        seen.load(count, last[MESSAGES] / last[ELAPSED_MS])
+    }
+
+    /// The command that sends `count` messages with acks=all and idempotence.
+    pub fn producing(&self, broker: &Broker, topic: &str, message_bytes: u32, count: u64) -> Command {
+        let mut command = self.command(broker, topic, count);
+        command.args(["-P", "-a", "-1", "-s", &message_bytes.to_string()]);
+        // The program by itself sets a linger of a second; this is librdkafka's default.
+        command.args(["-X", "enable.idempotence=true", "-X", "linger.ms=5"]);
+        command
+    }
+
+    fn command(&self, broker: &Broker, topic: &str, count: u64) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(["-b", &broker.address, "-t", topic, "-c", &count.to_string(), "-u", "-i", ROW_MS]);
+        command
+    }
+}
+
+/// What was seen of a client that has ended.
+struct Seen {
+    rows: Vec<Vec<f64>>,
+    broker_cpu: Option<f64>,
+    client_cpu: Option<f64>,
+    client_thread_share: f64,
+}
+
+impl Seen {
+    fn load(&self, count: u64, messages_per_ms: f64) -> Load {
+        let per_million = |seconds: f64| seconds / (count as f64 / 1e6);
+        Load {
+            messages_per_second: messages_per_ms * 1e3,
+            broker_cpu: self.broker_cpu.map(per_million),
+            client_cpu: self.client_cpu.map(per_million),
+            client_thread_share: self.client_thread_share,
+        }
+    }
+}
+
+/// Runs the client to its end. What the broker still does for it afterwards counts as well.
+fn watch(broker: &Broker, command: &mut Command) -> Seen {
+    let broker_before = broker.cpu_seconds();
+    let children_before = children_cpu_seconds();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut output = child.stdout.take().unwrap();
+    let reading = std::thread::spawn(move || {
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        text
+    });
+    let began = Instant::now();
+    let mut threads = HashMap::new();
+    let status = loop {
+        note_threads(child.id(), &mut threads);
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if began.elapsed() > PATIENCE {
+            child.kill().unwrap();
+        }
+        std::thread::sleep(THREAD_LOOK);
+    };
+    let seconds = began.elapsed().as_secs_f64();
+    let text = reading.join().unwrap();
+    assert!(status.success(), "{command:?}: {status}\n{text}");
+    let client_cpu = children_cpu_seconds().zip(children_before).map(|(after, before)| after - before);
+    broker.settle();
+    Seen {
+        rows: text.lines().filter_map(numbers).collect(),
+        broker_cpu: broker.cpu_seconds().zip(broker_before).map(|(after, before)| after - before),
+        client_cpu,
+        client_thread_share: threads.values().copied().fold(0.0, f64::max) / seconds * 100.0,
+    }
+}
+
+/// Keeps the CPU seconds that each thread of a process had when it was last seen.
+fn note_threads(pid: u32, threads: &mut HashMap<String, f64>) {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return };
+    for task in tasks.flatten() {
+        let id = task.file_name().to_string_lossy().into_owned();
+        if let Some(seconds) = id.parse().ok().and_then(|id| thread_cpu_seconds(pid, id)) {
+            threads.insert(id, seconds);
+        }
+    }
+}
+
+/// The values of a row of the client's table; none for its head and for other lines.
+fn numbers(line: &str) -> Option<Vec<f64>> {
+    let cells = line.strip_prefix('|')?;
+    cells.split('|').map(|cell| cell.trim().parse().ok()).collect()
+}
