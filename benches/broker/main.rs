@@ -53,6 +53,10 @@ const ROWS: [&str; 6] = ["produce", "consume", "end-to-end-1000", "end-to-end-20
 /// Of these, what compares brokers, round by round.
 const COMPARED: [&str; 4] = ["produce", "consume", "end-to-end-1000", "end-to-end-20000"];
 
+/// p50, p99, p99.9 at 1,000/s and at 20,000/s.
+const SLOW: [Metric; 3] = [Metric::SlowP50, Metric::SlowP99, Metric::SlowP999];
+const FAST: [Metric; 3] = [Metric::FastP50, Metric::FastP99, Metric::FastP999];
+
 /// What a run has at hand.
 struct Bench {
     client: PerfClient,
@@ -112,22 +116,8 @@ impl Bench {
             self.warm_up(broker, chosen("consume"));
         }
         for round in 0..runs {
-            if chosen("produce") {
-                self.in_turn(&brokers, round, "produce", |bench, broker| bench.produce(broker, round));
-                self.floor_at(None, &[Metric::ProduceRate]);
-            }
-            if chosen("consume") {
-                let readers = brokers.iter().filter(|broker| broker.subject != Subject::KafkaFlush);
-                self.in_turn(readers, round, "consume", |bench, broker| bench.consume(broker, round));
-            }
-            for (row, rate, metrics) in [
-                ("end-to-end-1000", 1_000.0, [Metric::SlowP50, Metric::SlowP99, Metric::SlowP999]),
-                ("end-to-end-20000", 20_000.0, [Metric::FastP50, Metric::FastP99, Metric::FastP999]),
-            ] {
-                if chosen(row) {
-                    self.in_turn(&brokers, round, row, |bench, broker| bench.end_to_end(broker, round, rate, metrics));
-                    self.floor_at(Some(rate), &metrics);
-                }
+            for row in COMPARED.into_iter().filter(|row| chosen(row)) {
+                self.round(&brokers, round, row);
             }
             for broker in &brokers {
                 let mib = support::resident_mib(broker.pid);
@@ -142,16 +132,24 @@ impl Bench {
         )
     }
 
-    fn in_turn<'a>(
-        &mut self,
-        brokers: impl IntoIterator<Item = &'a Broker>,
-        round: usize,
-        row: &str,
-        measure: impl Fn(&mut Bench, &Broker),
-    ) {
-        for broker in brokers {
-            eprintln!("round {}: {row}, {}", round + 1, broker.subject.title());
-            measure(self, broker);
+    /// One row for all subjects, each time in another order: what one leaves to the disk must not always hit the same.
+    fn round(&mut self, brokers: &[Broker], round: usize, row: &str) {
+        let mut subjects = Subject::ALL;
+        subjects.rotate_left(round % Subject::ALL.len());
+        for subject in subjects {
+            eprintln!("round {}: {row}, {}", round + 1, subject.title());
+            // What others left in the page cache is on disk before anything is measured.
+            rustix::fs::sync();
+            let broker = brokers.iter().find(|broker| broker.subject == subject);
+            match (row, broker) {
+                ("produce", Some(broker)) => self.produce(broker, round),
+                ("produce", None) => self.floor_at(None, &[Metric::ProduceRate]),
+                // Whether Kafka flushed when it was written does not matter to who reads.
+                ("consume", Some(broker)) if subject != Subject::KafkaFlush => self.consume(broker, round),
+                ("consume", _) => {}
+                ("end-to-end-1000", broker) => self.end_to_end(broker, round, 1_000.0, SLOW),
+                (_, broker) => self.end_to_end(broker, round, 20_000.0, FAST),
+            }
         }
     }
 
@@ -185,6 +183,7 @@ impl Bench {
         self.figures.add_some(Metric::ProduceBrokerCpu, broker.subject, load.broker_cpu);
         self.figures.add_some(Metric::ProduceClientCpu, broker.subject, load.client_cpu);
         self.figures.add(Metric::ProduceClientThread, broker.subject, load.client_thread_share);
+        self.figures.add_some(Metric::ProduceMachine, broker.subject, load.machine_share);
         broker.delete_topic(&topic);
         broker.settle();
     }
@@ -196,9 +195,11 @@ impl Bench {
         self.figures.add_some(Metric::ConsumeBrokerCpu, broker.subject, load.broker_cpu);
         self.figures.add_some(Metric::ConsumeClientCpu, broker.subject, load.client_cpu);
         self.figures.add(Metric::ConsumeClientThread, broker.subject, load.client_thread_share);
+        self.figures.add_some(Metric::ConsumeMachine, broker.subject, load.machine_share);
     }
 
-    fn end_to_end(&mut self, broker: &Broker, round: usize, rate: f64, metrics: [Metric; 3]) {
+    fn end_to_end(&mut self, broker: Option<&Broker>, round: usize, rate: f64, metrics: [Metric; 3]) {
+        let Some(broker) = broker else { return self.floor_at(Some(rate), &metrics) };
         let topic = format!("end-to-end-{rate}-{round}");
         let (warm_up, measured) = self.latency_seconds();
         let delays = end_to_end::measure(broker, &topic, rate, warm_up, measured);

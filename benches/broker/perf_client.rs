@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::brokers::Broker;
-use crate::support::{children_cpu_seconds, first_line, thread_cpu_seconds};
+use crate::support::{MachineCpu, children_cpu_seconds, first_line, thread_cpu_seconds};
 
 /// Partitions of every topic here.
 pub const PARTITIONS: i32 = 6;
@@ -30,6 +30,8 @@ pub struct Load {
     pub client_cpu: Option<f64>,
     /// Share of a core that the client's busiest thread took, in percent: near 100 means that the client is the limit.
     pub client_thread_share: f64,
+    /// Share of all cores that was in use, by whomever, in percent.
+    pub machine_share: Option<f64>,
 }
 
 /// The client's program.
@@ -89,7 +91,9 @@ struct Seen {
     rows: Vec<Vec<f64>>,
     broker_cpu: Option<f64>,
     client_cpu: Option<f64>,
-    client_thread_share: f64,
+    /// Of the busiest thread.
+    client_thread_cpu: f64,
+    machine_share: Option<f64>,
 }
 
 impl Seen {
@@ -99,7 +103,9 @@ impl Seen {
             messages_per_second: messages_per_ms * 1e3,
             broker_cpu: self.broker_cpu.map(per_million),
             client_cpu: self.client_cpu.map(per_million),
-            client_thread_share: self.client_thread_share,
+            // Of the time of the load, without what the client took to find its broker and to end.
+            client_thread_share: self.client_thread_cpu / count as f64 * messages_per_ms * 1e3 * 100.0,
+            machine_share: self.machine_share,
         }
     }
 }
@@ -107,6 +113,7 @@ impl Seen {
 /// Runs the client to its end. What the broker still does for it afterwards counts as well.
 fn watch(broker: &Broker, command: &mut Command) -> Seen {
     let broker_before = broker.cpu_seconds();
+    let machine_before = MachineCpu::now();
     let children_before = children_cpu_seconds();
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut output = child.stdout.take().unwrap();
@@ -127,7 +134,7 @@ fn watch(broker: &Broker, command: &mut Command) -> Seen {
         }
         std::thread::sleep(THREAD_LOOK);
     };
-    let seconds = began.elapsed().as_secs_f64();
+    let machine_share = machine_before.share_since();
     let text = reading.join().unwrap();
     assert!(status.success(), "{command:?}: {status}\n{text}");
     let client_cpu = children_cpu_seconds().zip(children_before).map(|(after, before)| after - before);
@@ -136,7 +143,8 @@ fn watch(broker: &Broker, command: &mut Command) -> Seen {
         rows: text.lines().filter_map(numbers).collect(),
         broker_cpu: broker.cpu_seconds().zip(broker_before).map(|(after, before)| after - before),
         client_cpu,
-        client_thread_share: threads.values().copied().fold(0.0, f64::max) / seconds * 100.0,
+        client_thread_cpu: threads.values().copied().fold(0.0, f64::max),
+        machine_share,
     }
 }
 

@@ -36,6 +36,29 @@ fn cpu_ticks(process: &str, fields: [usize; 2]) -> Option<f64> {
     Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
+/// CPU time of all cores at one moment.
+pub struct MachineCpu {
+    idle: u64,
+    total: u64,
+}
+
+impl MachineCpu {
+    /// All zero where the system does not say it in `/proc`.
+    pub fn now() -> MachineCpu {
+        let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+        let line = text.lines().next().unwrap_or_default();
+        let ticks: Vec<u64> = line.split_whitespace().skip(1).take(8).flat_map(str::parse).collect();
+        MachineCpu { idle: ticks.iter().skip(3).take(2).sum(), total: ticks.iter().sum() }
+    }
+
+    /// How much of all cores was in use since then, in percent; none where the system does not say.
+    pub fn share_since(&self) -> Option<f64> {
+        let now = MachineCpu::now();
+        let total = now.total.checked_sub(self.total).filter(|total| *total > 0)?;
+        Some(100.0 - (now.idle.saturating_sub(self.idle)) as f64 / total as f64 * 100.0)
+    }
+}
+
 /// The middle value; the lower one of two.
 pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = values.into_iter().collect();
