@@ -182,7 +182,8 @@ impl Bench {
         self.figures.add(Metric::ProduceRate, broker.subject, load.messages_per_second / 1e3);
         self.figures.add_some(Metric::ProduceBrokerCpu, broker.subject, load.broker_cpu);
         self.figures.add_some(Metric::ProduceClientCpu, broker.subject, load.client_cpu);
-        self.figures.add(Metric::ProduceClientThread, broker.subject, load.client_thread_share);
+        self.figures.add(Metric::ProduceClientRan, broker.subject, load.client_thread_ran);
+        self.figures.add(Metric::ProduceClientWanted, broker.subject, load.client_thread_wanted);
         self.figures.add_some(Metric::ProduceMachine, broker.subject, load.machine_share);
         broker.delete_topic(&topic);
         broker.settle();
@@ -194,7 +195,8 @@ impl Bench {
         self.figures.add(Metric::ConsumeRate, broker.subject, load.messages_per_second / 1e3);
         self.figures.add_some(Metric::ConsumeBrokerCpu, broker.subject, load.broker_cpu);
         self.figures.add_some(Metric::ConsumeClientCpu, broker.subject, load.client_cpu);
-        self.figures.add(Metric::ConsumeClientThread, broker.subject, load.client_thread_share);
+        self.figures.add(Metric::ConsumeClientRan, broker.subject, load.client_thread_ran);
+        self.figures.add(Metric::ConsumeClientWanted, broker.subject, load.client_thread_wanted);
         self.figures.add_some(Metric::ConsumeMachine, broker.subject, load.machine_share);
     }
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::brokers::Broker;
-use crate::support::{MachineCpu, children_cpu_seconds, first_line, thread_cpu_seconds};
+use crate::support::{MachineCpu, ThreadTime, children_cpu_seconds, first_line};
 
 /// Partitions of every topic here.
 pub const PARTITIONS: i32 = 6;
@@ -28,8 +28,10 @@ pub struct Load {
     /// CPU seconds for a million messages.
     pub broker_cpu: Option<f64>,
     pub client_cpu: Option<f64>,
-    /// Share of a core that the client's busiest thread took, in percent: near 100 means that the client is the limit.
-    pub client_thread_share: f64,
+    /// Share of the time in which the client's busiest thread ran, in percent; and in which it ran or waited for a core
+    /// that others had. Near 100 means that it never waits for the broker.
+    pub client_thread_ran: f64,
+    pub client_thread_wanted: f64,
     /// Share of all cores that was in use, by whomever, in percent.
     pub machine_share: Option<f64>,
 }
@@ -91,20 +93,22 @@ struct Seen {
     rows: Vec<Vec<f64>>,
     broker_cpu: Option<f64>,
     client_cpu: Option<f64>,
-    /// Of the busiest thread.
-    client_thread_cpu: f64,
+    /// Of the thread that wanted to run most.
+    client_thread: ThreadTime,
     machine_share: Option<f64>,
 }
 
 impl Seen {
     fn load(&self, count: u64, messages_per_ms: f64) -> Load {
         let per_million = |seconds: f64| seconds / (count as f64 / 1e6);
+        // Of the time of the load, without what the client took to find its broker and to end.
+        let share = |seconds: f64| seconds / count as f64 * messages_per_ms * 1e3 * 100.0;
         Load {
             messages_per_second: messages_per_ms * 1e3,
             broker_cpu: self.broker_cpu.map(per_million),
             client_cpu: self.client_cpu.map(per_million),
-            // Of the time of the load, without what the client took to find its broker and to end.
-            client_thread_share: self.client_thread_cpu / count as f64 * messages_per_ms * 1e3 * 100.0,
+            client_thread_ran: share(self.client_thread.ran_s),
+            client_thread_wanted: share(self.client_thread.wanted_s()),
             machine_share: self.machine_share,
         }
     }
@@ -143,18 +147,21 @@ fn watch(broker: &Broker, command: &mut Command) -> Seen {
         rows: text.lines().filter_map(numbers).collect(),
         broker_cpu: broker.cpu_seconds().zip(broker_before).map(|(after, before)| after - before),
         client_cpu,
-        client_thread_cpu: threads.values().copied().fold(0.0, f64::max),
+        client_thread: threads
+            .into_values()
+            .max_by(|one, other| one.wanted_s().total_cmp(&other.wanted_s()))
+            .unwrap_or_default(),
         machine_share,
     }
 }
 
-/// Keeps the CPU seconds that each thread of a process had when it was last seen.
-fn note_threads(pid: u32, threads: &mut HashMap<String, f64>) {
+/// Keeps the times that each thread of a process had when it was last seen.
+fn note_threads(pid: u32, threads: &mut HashMap<String, ThreadTime>) {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return };
     for task in tasks.flatten() {
         let id = task.file_name().to_string_lossy().into_owned();
-        if let Some(seconds) = id.parse().ok().and_then(|id| thread_cpu_seconds(pid, id)) {
-            threads.insert(id, seconds);
+        if let Some(time) = ThreadTime::of(pid, &id) {
+            threads.insert(id, time);
         }
     }
 }

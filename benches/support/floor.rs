@@ -16,10 +16,8 @@ use hdrhistogram::Histogram;
 
 use super::pace::{Pace, histogram};
 
-/// The journal is one file of this size, written from its beginning again when it is full.
-const JOURNAL_BYTES: u64 = 256 * 1024 * 1024;
-/// The same for each file of [`Layout::PreallocatedFiles`].
-const PREALLOCATED_BYTES: u64 = 16 * 1024 * 1024;
+/// What is preallocated in all; a file is written from its beginning again when it is full.
+const PREALLOCATED_BYTES: u64 = 256 * 1024 * 1024;
 /// With files behind a journal: they are synced after this many bytes.
 const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
 /// Threads that write and sync files of their own, at most.
@@ -224,11 +222,11 @@ impl Sink {
         let partition_files = || (0..partitions).map(|number| create(format!("{writer}-{number}.log"))).collect();
         match settings.layout {
             Layout::Journal => {
-                let file = preallocated(create("journal".into()), JOURNAL_BYTES);
+                let file = preallocated(create("journal".into()), PREALLOCATED_BYTES);
                 Sink::Journal { file, position: 0, behind: None }
             }
             Layout::JournalAndFiles => {
-                let file = preallocated(create("journal".into()), JOURNAL_BYTES);
+                let file = preallocated(create("journal".into()), PREALLOCATED_BYTES);
                 let (groups, arrived) = sync_channel(GROUPS_BEHIND_MAX);
                 let files = partition_files();
                 let thread = thread::spawn(move || write_behind(&arrived, files));
@@ -237,8 +235,9 @@ impl Sink {
             Layout::Files => Sink::Files { files: partition_files(), positions: vec![0; partitions], bytes_max: None },
             Layout::PreallocatedFiles => {
                 let files: Vec<File> = partition_files();
-                let files = files.into_iter().map(|file| preallocated(file, PREALLOCATED_BYTES)).collect();
-                Sink::Files { files, positions: vec![0; partitions], bytes_max: Some(PREALLOCATED_BYTES) }
+                let bytes = PREALLOCATED_BYTES / settings.partitions as u64;
+                let files = files.into_iter().map(|file| preallocated(file, bytes)).collect();
+                Sink::Files { files, positions: vec![0; partitions], bytes_max: Some(bytes) }
             }
         }
     }
@@ -248,7 +247,7 @@ impl Sink {
         match self {
             Sink::Journal { file, position, behind } => {
                 let total: u64 = bytes.iter().map(|part| part.len() as u64).sum();
-                if *position + total > JOURNAL_BYTES {
+                if *position + total > PREALLOCATED_BYTES {
                     *position = 0;
                 }
                 let parts: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).filter(|part| !part.is_empty()).collect();
@@ -309,7 +308,8 @@ fn write_behind(groups: &Receiver<Vec<Vec<u8>>>, mut files: Vec<File>) {
 fn preallocated(file: File, bytes: u64) -> File {
     let zeros = vec![0; 1024 * 1024];
     for position in (0..bytes).step_by(zeros.len()) {
-        file.write_all_at(&zeros, position).unwrap();
+        let count = (bytes - position).min(zeros.len() as u64);
+        file.write_all_at(&zeros[..count as usize], position).unwrap();
     }
     file.sync_all().unwrap();
     file

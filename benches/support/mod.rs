@@ -19,9 +19,24 @@ pub fn cpu_seconds(pid: u32) -> Option<f64> {
     cpu_ticks(&pid.to_string(), [11, 12])
 }
 
-/// CPU time of one thread in seconds.
-pub fn thread_cpu_seconds(pid: u32, thread: u32) -> Option<f64> {
-    cpu_ticks(&format!("{pid}/task/{thread}"), [11, 12])
+/// How long a thread ran so far, and how long it waited for a core while it could have run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ThreadTime {
+    pub ran_s: f64,
+    pub waited_s: f64,
+}
+
+impl ThreadTime {
+    /// None where the thread is gone, or the system does not say it in `/proc`.
+    pub fn of(pid: u32, thread: &str) -> Option<ThreadTime> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).ok()?;
+        let mut seconds = text.split_whitespace().map(|word| word.parse::<u64>().map(|ns| ns as f64 / 1e9));
+        Some(ThreadTime { ran_s: seconds.next()?.ok()?, waited_s: seconds.next()?.ok()? })
+    }
+
+    pub fn wanted_s(&self) -> f64 {
+        self.ran_s + self.waited_s
+    }
 }
 
 /// CPU time in seconds of all children that have ended and were waited for.
