@@ -40,6 +40,20 @@ test: setup ## every test; a filter or other arguments of `cargo test` in ARGS
 bars: setup ## measure the bars of docs/MEASUREMENTS.md on this machine; single ones in ARGS
 	@$(CARGO) bench --quiet --bench bars -- $(ARGS)
 
+.PHONY: bench-broker
+bench-broker: setup ## our broker beside Apache Kafka and the bare disk; --runs N and single rows in ARGS
+	@scripts/kafka/fetch.sh >/dev/null
+	@scripts/perf-client.sh >/dev/null
+	@$(CARGO) bench --quiet --bench broker -- $(ARGS)
+
+.PHONY: floor
+floor: setup ## what appends and syncs cost on this disk without a broker; ARGS="--help"
+	@$(CARGO) bench --quiet --bench floor -- $(ARGS)
+
+.PHONY: kafka
+kafka: ## run Apache Kafka on a free port of 127.0.0.1 until Ctrl-C (fetches it first); ARGS="--help"
+	@scripts/kafka/run.sh $(ARGS)
+
 .PHONY: kill-test
 kill-test: setup ## 30 kills of the whole, of the broker and of PostgreSQL under 20,000 msg/s; the books must balance
 	@FINSTREAM_TEST_KILLS=30 $(CARGO) test $(PROFILE) --test kill -- --nocapture --test-threads 1

@@ -4,12 +4,15 @@
 //! `docs/MEASUREMENTS.md` together with the machine and the date. Names given as arguments choose single bars.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
+#[path = "support/mod.rs"]
+mod measuring;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use measuring::{cpu_seconds, resident_mib};
 use serde_json::Value;
 use support::Sandbox;
 
@@ -66,19 +69,6 @@ fn measured_run(sandbox: &Sandbox, arguments: &[&str]) -> (Value, u64) {
     };
     assert!(status.success(), "{arguments:?}: {status}");
     (summary(sandbox), resident_max)
-}
-
-fn resident_mib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024
-}
-
-/// CPU time in seconds.
-fn cpu_seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }
 
 fn first_total(sandbox: &Sandbox, before: u64) -> Duration {
@@ -179,10 +169,11 @@ fn latency_1000() -> Vec<(String, String)> {
 fn idle_broker() -> Vec<(String, String)> {
     let sandbox = Sandbox::new();
     let running = sandbox.start(&["--role", "broker"]);
-    let before = cpu_seconds(running.pid());
+    let cpu_now = || cpu_seconds(running.pid()).unwrap();
+    let before = cpu_now();
     let watched = Duration::from_secs(20);
     std::thread::sleep(watched);
-    let share = (cpu_seconds(running.pid()) - before) / watched.as_secs_f64() * 100.0;
+    let share = (cpu_now() - before) / watched.as_secs_f64() * 100.0;
     vec![("idle --role broker".into(), format!("{share:.2} % of a core, RSS {} MiB", resident_mib(running.pid())))]
 }
 

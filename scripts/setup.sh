@@ -18,19 +18,10 @@ apt_lists=
 cluster_conf=/etc/postgresql-common/createcluster.conf
 cluster_conf_saved=
 
-say() { printf 'setup: %s\n' "$*" >&2; }
-die() {
-    printf 'setup: %s\n' "$@" >&2
-    exit 1
-}
-have() { command -v "$1" >/dev/null 2>&1; }
-
-# Output that matters only when a step fails.
-quietly() {
-    mkdir -p "$deps"
-    printf '\n$ %s\n' "$*" >>"$log"
-    "$@" >>"$log" 2>&1
-}
+# shellcheck disable=SC2034 # packages.sh reads it
+speaker=setup
+# shellcheck disable=SC1091
+. "$root/scripts/packages.sh"
 
 # ---- Rust ----------------------------------------------------------------------------------------------------------
 
@@ -81,30 +72,6 @@ postgres_is_here() {
 }
 
 # ---- Installing with root's rights ---------------------------------------------------------------------------------
-
-# Sets as_root to the command prefix that gives root's rights; fails where there is none.
-find_root() {
-    as_root=
-    [ -z "${FINSTREAM_SETUP_LOCAL:-}" ] || return 1
-    [ "$(id -u)" -ne 0 ] || return 0
-    have sudo || return 1
-    as_root=sudo
-    if sudo -n true 2>/dev/null; then return 0; fi
-    # A password may be asked for only where somebody can type it, and of whom it would help.
-    { [ -t 0 ] && id -Gn | tr ' ' '\n' | grep -qxE 'sudo|wheel|admin'; } || return 1
-    say "sudo asks for your password to install packages (Ctrl-C leaves everything as it is)"
-    sudo -v
-}
-
-apt_install() {
-    # An empty or old package list is the usual reason for a failure: fetch it and try once more.
-    # shellcheck disable=SC2086 # empty, or the word sudo
-    quietly $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" && return 0
-    # shellcheck disable=SC2086
-    quietly $as_root apt-get update -q || true
-    # shellcheck disable=SC2086
-    quietly $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
-}
 
 # Debian's package creates and starts a cluster on port 5432 unless it is told not to, for this one installation.
 forbid_main_cluster() {
