@@ -157,7 +157,9 @@ impl Defaults {
             retention_ms: limit(number("retention.ms")),
             batch_bytes_max: u32::try_from(number("max.message.bytes")).unwrap_or(u32::MAX),
             log_append_time: text("message.timestamp.type") == "LogAppendTime",
-            compacted: text("cleanup.policy").contains("compact"),
+            timestamp_before_ms_max: i64::MAX,
+            timestamp_after_ms_max: i64::MAX,
+            compaction: text("cleanup.policy").contains("compact").then(Default::default),
         }
     }
 }

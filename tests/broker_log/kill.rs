@@ -170,14 +170,14 @@ fn held_by_checkpoint(path: &Path) -> BTreeMap<(i32, String), usize> {
     };
     let mut held = BTreeMap::new();
     for _ in 0..take(4) {
-        // Number and topic id; the partition; its directory; a config without limits; log start and end.
+        // Number and topic id; the partition; its directory; a config without limits; log start, end, first dirty.
         take(8 + 16);
         let number = take(4) as i32;
         let name_bytes = take(4);
-        take(name_bytes + 8 + 8 + 1 + 1 + 4 + 2 + 16);
+        take(name_bytes + 8 + 8 + 1 + 1 + 4 + 2 + (8 + 8 + 1 + 3 * 8 + 4) + 24);
         for _ in 0..take(4) {
             let (base_offset, length) = (take(8), take(8));
-            take(32);
+            take(32 + 4);
             held.insert((number, format!("{base_offset:020}.log")), length);
         }
         for _ in 0..take(4) {

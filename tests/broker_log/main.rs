@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod append;
+mod compaction;
+mod compaction_model;
 mod full_disk;
 mod golden;
+mod indexes;
 mod kill;
 mod partitions;
 mod read;

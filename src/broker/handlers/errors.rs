@@ -24,6 +24,8 @@ impl KafkaError for AppendError {
             AppendError::Corrupt(_) => ResponseError::CorruptMessage,
             AppendError::TooLarge { .. } => ResponseError::MessageTooLarge,
             AppendError::UnsupportedMagic(_) => ResponseError::UnsupportedForMessageFormat,
+            AppendError::InvalidRecord(_) => ResponseError::InvalidRecord,
+            AppendError::InvalidTimestamp { .. } => ResponseError::InvalidTimestamp,
             AppendError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
             AppendError::InvalidProducerEpoch { .. } => ResponseError::InvalidProducerEpoch,
             AppendError::Storage(_) => ResponseError::KafkaStorageError,

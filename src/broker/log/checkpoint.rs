@@ -17,7 +17,9 @@ use super::{Durability, OpenError, read_lock};
 /// The action of an error after which nothing may be promised any more.
 pub(super) const SYNC: &str = "sync";
 
-const MAGIC: [u8; 8] = *b"FSCHKP01";
+const MAGIC: [u8; 8] = *b"FSCHKP02";
+/// From before there was compaction: read, and never written again.
+const MAGIC_WITHOUT_COMPACTION: [u8; 8] = *b"FSCHKP01";
 const PREFIX_BYTES: usize = 20;
 /// The least that a partition takes: guards the count that is read from disk.
 const PARTITION_BYTES_MIN: usize = 60;
@@ -54,6 +56,7 @@ impl Checkpoint {
             partition.record.encode(&mut body);
             body.put(&partition.log_start.to_le_bytes());
             body.put(&partition.end_offset.to_le_bytes());
+            body.put(&partition.first_dirty.to_le_bytes());
             body.put(&(partition.segments.len() as u32).to_le_bytes());
             partition.segments.iter().for_each(|segment| segment.encode(&mut body));
             partition.producers.encode(&mut body);
@@ -62,7 +65,7 @@ impl Checkpoint {
         body
     }
 
-    fn decode(body: &[u8]) -> Option<Checkpoint> {
+    fn decode(body: &[u8], knows_compaction: bool) -> Option<Checkpoint> {
         let mut decoder = Decoder(body);
         let durability = if decoder.u8()? == 0 { Durability::Fsync } else { Durability::Os };
         let clean = decoder.u8()? != 0;
@@ -71,7 +74,7 @@ impl Checkpoint {
         let count = decoder.count(PARTITION_BYTES_MIN)?;
         let mut partitions = Vec::with_capacity(count);
         for _ in 0..count {
-            partitions.push(decode_partition(&mut decoder)?);
+            partitions.push(decode_partition(&mut decoder, knows_compaction)?);
         }
         let state = decode_state(&mut decoder)?.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
         let checkpoint =
@@ -104,27 +107,28 @@ impl Checkpoint {
         };
         let body = bytes.get(PREFIX_BYTES..).filter(|body| {
             let mut decoder = Decoder(&bytes[MAGIC.len()..]);
-            bytes.starts_with(&MAGIC)
-                && decoder.u64() == Some(body.len() as u64)
-                && decoder.u32() == Some(crc32c::crc32c(body))
+            decoder.u64() == Some(body.len() as u64) && decoder.u32() == Some(crc32c::crc32c(body))
         });
-        match body.and_then(Checkpoint::decode) {
+        let knows_compaction = bytes.starts_with(&MAGIC);
+        let known = knows_compaction || bytes.starts_with(&MAGIC_WITHOUT_COMPACTION);
+        match body.filter(|_| known).and_then(|body| Checkpoint::decode(body, knows_compaction)) {
             Some(checkpoint) => Ok(Some(checkpoint)),
             None => Err(OpenError::damaged(&path, 0, "this is no whole checkpoint of this version")),
         }
     }
 }
 
-fn decode_partition(decoder: &mut Decoder<'_>) -> Option<PartitionSnapshot> {
-    let record = PartitionRecord::decode(decoder)?;
+fn decode_partition(decoder: &mut Decoder<'_>, knows_compaction: bool) -> Option<PartitionSnapshot> {
+    let record = PartitionRecord::decode(decoder, knows_compaction)?;
     let (log_start, end_offset) = (decoder.i64()?, decoder.i64()?);
-    let count = decoder.count(SegmentSnapshot::BYTES)?;
+    let first_dirty = if knows_compaction { decoder.i64()? } else { 0 };
+    let count = decoder.count(SegmentSnapshot::BYTES_MIN)?;
     let mut segments = Vec::with_capacity(count);
     for _ in 0..count {
-        segments.push(SegmentSnapshot::decode(decoder)?);
+        segments.push(SegmentSnapshot::decode(decoder, knows_compaction)?);
     }
     let producers = ProducerStates::decode(decoder)?;
-    Some(PartitionSnapshot { record, log_start, end_offset, segments, producers })
+    Some(PartitionSnapshot { record, log_start, end_offset, first_dirty, segments, producers })
 }
 
 fn sync_all(all_unsynced: &[(PathBuf, Unsynced)]) -> Result<(), OpenError> {
@@ -140,6 +144,7 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
     let sequence = core.sequence();
     let mut partitions = Vec::new();
     let mut all_unsynced: Vec<(PathBuf, Unsynced)> = Vec::new();
+    let mut all_replaced = Vec::new();
     for partition in core.all_partitions() {
         // One that was deleted meanwhile is also deleted in the journal.
         if partition.is_deleted() {
@@ -156,6 +161,7 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
             }
         };
         partitions.push(snapshot);
+        all_replaced.push((partition.clone(), unsynced.replaced.clone()));
         all_unsynced.push((partition.0.path.clone(), unsynced));
     }
     let state = read_lock(&core.state).clone();
@@ -170,5 +176,9 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
         state,
     };
     checkpoint.write(&*core.disk, &core.directory).map_err(OpenError::io("write", &path(&core.directory)))?;
+    // No checkpoint tells of them any more, so no start will look for them.
+    for (partition, replaced) in all_replaced {
+        partition.remove_replaced(&*core.disk, &replaced);
+    }
     core.journal_files.free(sequence).map_err(OpenError::io("recycle", &journal_directory(&core.directory)))
 }

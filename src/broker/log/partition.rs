@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use super::batch::{self, CheckedBatch};
+use super::batch::{self, CheckedBatch, DoorRules};
 use super::disk::Disk;
 use super::producer_state::ProducerStates;
 use super::queue::{Completion, PendingBatch, Queue};
@@ -59,6 +59,8 @@ pub(super) struct Inner {
     queue: Arc<Queue>,
     front: Mutex<Front>,
     pub store: Mutex<Store>,
+    /// Held while files are removed by name, so that the directory is not given away meanwhile.
+    pub names: Mutex<()>,
     watches: Mutex<Option<Watches>>,
     high_watermark: AtomicI64,
     log_start: AtomicI64,
@@ -100,6 +102,7 @@ impl Partition {
             high_watermark: AtomicI64::new(end),
             log_start: AtomicI64::new(store.log_start),
             store: Mutex::new(store),
+            names: Mutex::default(),
             watches: Mutex::new(Some(watches)),
             deleted: AtomicBool::new(false),
         }))
@@ -131,14 +134,14 @@ impl Partition {
     /// # Errors
     /// Offsets and producer state are untouched then. `Busy` and a full disk's `Storage` are worth a retry.
     pub fn append(&self, batches: Bytes, leader_epoch: i32, now_ms: i64) -> Result<Appended, AppendError> {
-        let (batch_bytes_max, log_append_time) = {
+        let (rules, log_append_time) = {
             let front = lock(&self.0.front);
-            (front.config.batch_bytes_max, front.config.log_append_time)
+            (DoorRules::of(&front.config, now_ms), front.config.log_append_time)
         };
         // Whoever tries again while the disk is behind shall not have every byte checked each time.
         self.0.queue.has_room(batches.len())?;
         // The checks read every byte: not under the lock.
-        let mut checked = batch::check_all(&batches, batch_bytes_max)?;
+        let mut checked = batch::check_all(&batches, &rules)?;
         let log_append_time_ms = if log_append_time { now_ms } else { -1 };
         if log_append_time {
             checked.iter_mut().for_each(|batch| batch.stamp(now_ms));
@@ -323,6 +326,7 @@ impl Partition {
     /// By the writer, once the deletion is durable.
     pub(super) fn mark_deleted(&self) {
         {
+            let _names = lock(&self.0.names);
             // Under the lock of appends: none is on its way to the queue afterwards.
             let _front = lock(&self.0.front);
             self.0.deleted.store(true, Ordering::Release);

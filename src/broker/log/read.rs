@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::batch::{BatchHeader, CheckedBatch, Records};
+use super::batch::{BatchHeader, CheckedBatch};
+use super::compressed::plain_records;
 use super::partition::Partition;
+use super::record::Records;
 use super::segment::{HeaderWalk, Segment};
 use super::{ReadError, lock};
 
@@ -36,24 +38,24 @@ impl Partition {
     /// `OffsetOutOfRange` below the log start and beyond the high watermark.
     pub fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> Result<Read, ReadError> {
         self.check_deleted()?;
-        let (segments, high_watermark, log_start) = {
+        let (first, high_watermark, log_start) = {
             let store = lock(&self.0.store);
             // The writer counts first and publishes then: what was published is never more than this.
-            (store.segments_from(offset), self.high_watermark(), store.log_start)
+            (store.segment_at(offset), self.high_watermark(), store.log_start)
         };
         if offset < log_start || offset > high_watermark {
             return Err(ReadError::OffsetOutOfRange { offset, log_start, high_watermark });
         }
         let mut batches = Bytes::new();
-        if offset < high_watermark {
-            for segment in segments {
-                // Offsets may be missing at a segment's end: then the next one begins with what follows.
-                let found = read_segment(&segment, offset, high_watermark, max_bytes, at_least_one)
-                    .map_err(|error| storage(&error, &segment))?;
-                if let Some(found) = found {
-                    batches = found;
-                    break;
-                }
+        let mut next = first.filter(|_| offset < high_watermark);
+        while let Some((segment, end)) = next.take() {
+            let found = read_segment(&segment, offset, high_watermark, max_bytes, at_least_one)
+                .map_err(|error| storage(&error, &segment))?;
+            match found {
+                Some(found) => batches = found,
+                // Offsets may be missing at a segment's end, or all of them: then a later one begins with what follows.
+                None if end < high_watermark => next = lock(&self.0.store).segment_at(end),
+                None => {}
             }
         }
         Ok(Read { batches, high_watermark, log_start_offset: log_start })
@@ -64,8 +66,7 @@ impl Partition {
         lock(&self.0.store).segments.back().is_some_and(|last| offset < last.base_offset)
     }
 
-    /// First offset whose batch max timestamp is >= `timestamp_ms`: (offset, timestamp) of the first record >= it. Of a
-    /// compressed batch, whose records are not looked at, the first offset and timestamp that it may be.
+    /// (offset, timestamp) of the first record whose timestamp is at least `timestamp_ms`.
     ///
     /// # Errors
     /// `Storage` when a file cannot be read.
@@ -85,7 +86,7 @@ impl Partition {
         Ok(None)
     }
 
-    /// (offset, timestamp) of the record with the largest timestamp; of a compressed batch its last offset.
+    /// (offset, timestamp) of the first record with the largest timestamp.
     ///
     /// # Errors
     /// `Storage` when a file cannot be read.
@@ -128,12 +129,6 @@ impl Partition {
             if header.last_offset() < log_start || header.max_timestamp < timestamp_ms {
                 continue;
             }
-            if header.has_hidden_times() {
-                let first = header.base_timestamp;
-                let is_first = !header.is_log_append_time() && first >= timestamp_ms;
-                let timestamp = if is_first { first } else { header.max_timestamp };
-                return Ok(Some((header.base_offset.max(log_start), timestamp)));
-            }
             let records = stamps(segment, position, &header)?;
             let found = records.into_iter().find(|(offset, time)| *offset >= log_start && *time >= timestamp_ms);
             if found.is_some() {
@@ -166,9 +161,6 @@ impl Partition {
             }
         }
         let Some((position, header)) = best else { return Ok(None) };
-        if header.has_hidden_times() {
-            return Ok(Some((header.last_offset(), header.max_timestamp)));
-        }
         let records = stamps(segment, position, &header)?;
         let readable = records.into_iter().filter(|(offset, _)| *offset >= log_start);
         // The first of equals.
@@ -252,13 +244,15 @@ fn read_exact(segment: &Segment, position: u64, length: usize) -> io::Result<Byt
     Ok(buffer.into())
 }
 
-/// Offset and timestamp of each record of an uncompressed batch.
+/// Offset and timestamp of each record of a batch.
 fn stamps(segment: &Segment, position: u64, header: &BatchHeader) -> io::Result<Vec<(i64, i64)>> {
     let bytes = read_exact(segment, position, header.total_bytes().unwrap_or_default())?;
     let Some(batch) = CheckedBatch::split(&bytes, *header) else { return Ok(Vec::new()) };
-    let stamp = |delta: super::batch::RecordStamp| {
-        let offset = header.base_offset.saturating_add(delta.offset_delta);
-        (offset, header.base_timestamp.saturating_add(delta.timestamp_delta))
-    };
-    Ok(Records::of(&batch).flatten().map(stamp).collect())
+    let plain = plain_records(&batch)?;
+    let records = Records::of(&plain).flatten().map(|record| {
+        let created = header.base_timestamp.wrapping_add(record.timestamp_delta);
+        let timestamp = if header.is_log_append_time() { header.max_timestamp } else { created };
+        (header.base_offset.saturating_add(record.offset_delta), timestamp)
+    });
+    Ok(records.collect())
 }

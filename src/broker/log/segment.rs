@@ -20,6 +20,8 @@ const WALK_BYTES: usize = 64 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SegmentSnapshot {
     pub base_offset: i64,
+    /// How often compaction has written it anew: 0 holds what was appended. Part of the file's name.
+    pub generation: u32,
     pub length: u64,
     pub max_timestamp: i64,
     /// Wall clock of the first append, for closing by age.
@@ -30,12 +32,13 @@ pub(super) struct SegmentSnapshot {
 }
 
 impl SegmentSnapshot {
-    pub const BYTES: usize = 5 * 8 + 2 * 4;
+    /// In a checkpoint from before there was compaction, which is the shortest.
+    pub const BYTES_MIN: usize = 5 * 8 + 2 * 4;
 
-    pub fn empty(base_offset: i64, now_ms: i64) -> Self {
+    pub fn empty(base_offset: i64, generation: u32, now_ms: i64) -> Self {
         let (opened_ms, last_append_ms) = (now_ms, now_ms);
         let index = IndexMark::default();
-        SegmentSnapshot { base_offset, length: 0, max_timestamp: -1, opened_ms, last_append_ms, index }
+        SegmentSnapshot { base_offset, generation, length: 0, max_timestamp: -1, opened_ms, last_append_ms, index }
     }
 
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -46,17 +49,28 @@ impl SegmentSnapshot {
         out.put(&self.last_append_ms.to_le_bytes());
         out.put(&self.index.entries.to_le_bytes());
         out.put(&self.index.crc.to_le_bytes());
+        out.put(&self.generation.to_le_bytes());
     }
 
-    pub fn decode(decoder: &mut Decoder<'_>) -> Option<Self> {
-        Some(SegmentSnapshot {
+    pub fn decode(decoder: &mut Decoder<'_>, knows_compaction: bool) -> Option<Self> {
+        let mut snapshot = SegmentSnapshot {
+            generation: 0,
             base_offset: decoder.i64()?,
             length: decoder.u64()?,
             max_timestamp: decoder.i64()?,
             opened_ms: decoder.i64()?,
             last_append_ms: decoder.i64()?,
             index: IndexMark { entries: decoder.u32()?, crc: decoder.u32()? },
-        })
+        };
+        if knows_compaction {
+            snapshot.generation = decoder.u32()?;
+        }
+        Some(snapshot)
+    }
+
+    /// What its file is called.
+    pub fn name(&self) -> SegmentName {
+        SegmentName { base_offset: self.base_offset, generation: self.generation }
     }
 }
 
@@ -69,40 +83,60 @@ struct Tail {
     dirty: bool,
 }
 
+/// What tells a segment's files from others in the directory: `BASE.log`, after compaction `BASE-GENERATION.log`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct SegmentName {
+    pub base_offset: i64,
+    pub generation: u32,
+}
+
+impl SegmentName {
+    fn file(self, kind: &str) -> String {
+        match self.generation {
+            0 => format!("{:020}.{kind}", self.base_offset),
+            generation => format!("{:020}-{generation}.{kind}", self.base_offset),
+        }
+    }
+
+    pub fn log(self) -> String {
+        self.file("log")
+    }
+
+    pub fn index(self) -> String {
+        self.file("index")
+    }
+
+    /// Reads a file's name; none when it is not of that kind.
+    pub fn parse(file_name: &str, kind: &str) -> Option<SegmentName> {
+        let stem = file_name.strip_suffix(kind)?.strip_suffix('.')?;
+        let (digits, generation) = stem.split_once('-').unwrap_or((stem, "0"));
+        let name = SegmentName { base_offset: digits.parse().ok()?, generation: generation.parse().ok()? };
+        // Written in one way only.
+        (name.file(kind) == file_name).then_some(name)
+    }
+}
+
 /// One open segment.
 pub(super) struct Segment {
     pub base_offset: i64,
+    pub generation: u32,
     pub file: Arc<dyn DiskFile>,
     disk: Arc<dyn Disk>,
     directory: PathBuf,
     tail: Mutex<Tail>,
 }
 
-/// The name of a segment's file.
-pub(super) fn log_name(base_offset: i64) -> String {
-    format!("{base_offset:020}.log")
-}
-
-fn index_name(base_offset: i64) -> String {
-    format!("{base_offset:020}.index")
-}
-
-/// The base offset in a segment's file name.
-pub(super) fn base_offset_of(name: &str) -> Option<i64> {
-    let digits = name.strip_suffix(".log")?;
-    (digits.len() == 20).then(|| digits.parse().ok()).flatten()
-}
-
 impl Segment {
     /// A new, empty file. One that is there already is from a life that ended before it was promised.
-    pub fn create(disk: &Arc<dyn Disk>, directory: &Path, base_offset: i64, now_ms: i64) -> io::Result<Segment> {
-        let file = disk.open(&directory.join(log_name(base_offset)), OpenMode::Truncate)?;
-        Ok(Self::new(disk, directory, file, SegmentSnapshot::empty(base_offset, now_ms), Some(OffsetIndex::default())))
+    pub fn create(disk: &Arc<dyn Disk>, directory: &Path, name: SegmentName, now_ms: i64) -> io::Result<Segment> {
+        let file = disk.open(&directory.join(name.log()), OpenMode::Truncate)?;
+        let empty = SegmentSnapshot::empty(name.base_offset, name.generation, now_ms);
+        Ok(Self::new(disk, directory, file, empty, Some(OffsetIndex::default())))
     }
 
     /// An existing file of at least the length of the snapshot. Its content is not looked at.
     pub fn open(disk: &Arc<dyn Disk>, directory: &Path, snapshot: SegmentSnapshot) -> io::Result<Segment> {
-        let path = directory.join(log_name(snapshot.base_offset));
+        let path = directory.join(snapshot.name().log());
         let file = disk.open(&path, OpenMode::Write)?;
         Ok(Self::new(disk, directory, file, snapshot, None))
     }
@@ -115,15 +149,20 @@ impl Segment {
         index: Option<OffsetIndex>,
     ) -> Segment {
         let tail = Mutex::new(Tail { now, index, index_used: false, dirty: true });
-        Segment { base_offset: now.base_offset, file, disk: disk.clone(), directory: directory.to_owned(), tail }
+        let SegmentName { base_offset, generation } = now.name();
+        Segment { base_offset, generation, file, disk: disk.clone(), directory: directory.to_owned(), tail }
+    }
+
+    pub fn name(&self) -> SegmentName {
+        SegmentName { base_offset: self.base_offset, generation: self.generation }
     }
 
     pub fn log_path(&self) -> PathBuf {
-        self.directory.join(log_name(self.base_offset))
+        self.directory.join(self.name().log())
     }
 
     pub fn index_path(&self) -> PathBuf {
-        self.directory.join(index_name(self.base_offset))
+        self.directory.join(self.name().index())
     }
 
     pub fn length(&self) -> u64 {
@@ -146,6 +185,11 @@ impl Segment {
             .flat_map(|pending| [pending.batch.head.as_slice(), pending.batch.records.as_ref()])
             .collect();
         self.file.write_all_at(&parts, length)
+    }
+
+    /// Writes whole batches behind the last one, likewise. By compaction, to a segment that nobody else knows yet.
+    pub fn write_bytes(&self, batches: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(&[batches], self.length())
     }
 
     /// Counts batches that lie in the file behind the last one that was counted.
