@@ -102,13 +102,24 @@ impl Broker {
         let groups = Coordinator::open(Arc::new(log.clone()));
         let producer_ids = ProducerIds::open(log.clone());
         let clock = SystemClock::shared();
-        let answers = AnswerBudget::new(limits.all_answers_bytes_max);
-        let requests = RequestBudget::new(limits.all_requests_bytes_max);
-        let node =
-            Arc::new(Node { cluster_id, host, port, log, catalog, groups, producer_ids, answers, requests, clock });
-
         // Now that the log's files are open.
         limits.connections_max = open_files::connections_max(limits.connections_max, files_max);
+        let answers = AnswerBudget::new(limits.all_answers_bytes_max);
+        let requests = RequestBudget::new(limits.all_requests_bytes_max);
+        let node = Arc::new(Node {
+            cluster_id,
+            host,
+            port,
+            log,
+            catalog,
+            groups,
+            producer_ids,
+            answers,
+            requests,
+            limits,
+            clock,
+        });
+
         let (stop, stopped) = watch::channel(false);
         let listener = tokio::spawn(accept(node.clone(), listener, limits, stopped.clone()));
         let housekeeping = tokio::spawn(keep_house(node.clone(), limits.housekeeping_pause, stopped));

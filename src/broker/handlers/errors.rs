@@ -53,6 +53,7 @@ impl KafkaError for CatalogError {
             CatalogError::Exists(_) => ResponseError::TopicAlreadyExists,
             CatalogError::Unknown(_) => ResponseError::UnknownTopicOrPartition,
             CatalogError::Partitions { .. } => ResponseError::InvalidPartitions,
+            CatalogError::Config(_) => ResponseError::InvalidConfig,
             CatalogError::TooManyPartitions(_) => ResponseError::PolicyViolation,
             CatalogError::Unreadable(..) | CatalogError::Log(_) => ResponseError::KafkaStorageError,
             CatalogError::State(error) => error.kafka(),
