@@ -7,9 +7,9 @@ use crate::support::*;
 
 /// Two records (k=v1 at 1700000000000, null=v2 5 ms later) of producer 77, epoch 1, sequence 10; put together by hand
 /// from the protocol guide.
-const SENT: &str = "000000000000000000000044ffffffff02325e06600000000000010000018bcfe568000000018bcfe56805000000000000004d00010000000a0000000212000000026b0476310010000a020104763200";
+pub const SENT: &str = "000000000000000000000044ffffffff02325e06600000000000010000018bcfe568000000018bcfe56805000000000000004d00010000000a0000000212000000026b0476310010000a020104763200";
 
-fn unhex(hex: &str) -> Vec<u8> {
+pub fn unhex(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod append;
+mod checkpoints;
 mod compaction;
 mod compaction_model;
 mod full_disk;

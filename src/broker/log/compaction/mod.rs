@@ -249,3 +249,7 @@ impl Pass<'_> {
 fn failed(path: PathBuf, error: std::io::Error) -> PassError {
     PassError::File((path, error))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -13,7 +13,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Synced in portions, so that the journal's own syncs need not wait behind a large one.
 const SYNC_BYTES: u64 = 8 << 20;
 /// Left on the disk for appends, whatever there is to clean.
-const FREE_BYTES_MIN: u64 = 128 << 20;
+const FREE_BYTES_MIN: u64 = 64 << 20;
 /// Positions in a segment have 31 bits.
 const SEGMENT_BYTES_LIMIT: u64 = i32::MAX as u64;
 
