@@ -4,6 +4,7 @@
 mod append;
 mod checkpoints;
 mod compaction;
+mod compaction_kill;
 mod compaction_model;
 mod full_disk;
 mod golden;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::batch::{BatchHeader, CheckedBatch};
-use super::compressed::plain_records;
+use super::compressed::{CompressedRecords, UNFOLDED_BYTES_MAX};
 use super::partition::Partition;
 use super::record::Records;
 use super::segment::{HeaderWalk, Segment};
@@ -129,8 +129,8 @@ impl Partition {
             if header.last_offset() < log_start || header.max_timestamp < timestamp_ms {
                 continue;
             }
-            let records = stamps(segment, position, &header)?;
-            let found = records.into_iter().find(|(offset, time)| *offset >= log_start && *time >= timestamp_ms);
+            let found =
+                find_record(segment, position, &header, |offset, time| offset >= log_start && time >= timestamp_ms)?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -161,10 +161,15 @@ impl Partition {
             }
         }
         let Some((position, header)) = best else { return Ok(None) };
-        let records = stamps(segment, position, &header)?;
-        let readable = records.into_iter().filter(|(offset, _)| *offset >= log_start);
-        // The first of equals.
-        Ok(readable.rev().max_by_key(|(_, timestamp)| *timestamp))
+        let mut largest: Option<(i64, i64)> = None;
+        find_record(segment, position, &header, |offset, time| {
+            // The first of equals.
+            if offset >= log_start && largest.is_none_or(|(_, known)| time > known) {
+                largest = Some((offset, time));
+            }
+            false
+        })?;
+        Ok(largest)
     }
 }
 
@@ -244,15 +249,31 @@ fn read_exact(segment: &Segment, position: u64, length: usize) -> io::Result<Byt
     Ok(buffer.into())
 }
 
-/// Offset and timestamp of each record of a batch.
-fn stamps(segment: &Segment, position: u64, header: &BatchHeader) -> io::Result<Vec<(i64, i64)>> {
+/// Offset and timestamp of the first record of a batch that is wanted. Compressed ones are looked at as they unfold, so
+/// that a batch that unfolds to very much takes little memory.
+fn find_record(
+    segment: &Segment,
+    position: u64,
+    header: &BatchHeader,
+    mut is_wanted: impl FnMut(i64, i64) -> bool,
+) -> io::Result<Option<(i64, i64)>> {
     let bytes = read_exact(segment, position, header.total_bytes().unwrap_or_default())?;
-    let Some(batch) = CheckedBatch::split(&bytes, *header) else { return Ok(Vec::new()) };
-    let plain = plain_records(&batch)?;
-    let records = Records::of(&plain).flatten().map(|record| {
-        let created = header.base_timestamp.wrapping_add(record.timestamp_delta);
+    let Some(batch) = CheckedBatch::split(&bytes, *header) else { return Ok(None) };
+    let mut find = |offset_delta: i64, timestamp_delta: i64| {
+        let created = header.base_timestamp.wrapping_add(timestamp_delta);
         let timestamp = if header.is_log_append_time() { header.max_timestamp } else { created };
-        (header.base_offset.saturating_add(record.offset_delta), timestamp)
-    });
-    Ok(records.collect())
+        let offset = header.base_offset.saturating_add(offset_delta);
+        is_wanted(offset, timestamp).then_some((offset, timestamp))
+    };
+    if !header.is_compressed() {
+        let mut records = Records::of(&batch.records).flatten();
+        return Ok(records.find_map(|record| find(record.offset_delta, record.timestamp_delta)));
+    }
+    for record in CompressedRecords::of(header.codec(), &batch.records, UNFOLDED_BYTES_MAX)? {
+        let record = record?;
+        if let Some(found) = find(record.offset_delta, record.timestamp_delta) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
