@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 pub use self::error::CatalogError;
 use super::log::{AppendError, Log, Partition, PartitionId};
-use super::topic_config::{Config, Defaults, Overrides};
+use super::topic_config::{Config, ConfigError, Defaults, Operation, Overrides};
 use crate::config::BrokerSettings;
 
 /// Partitions of one topic, at most.
@@ -111,6 +111,19 @@ impl Catalog {
         self.0.defaults.describe(overrides)
     }
 
+    /// The overrides that these settings make, on top of none.
+    pub(crate) fn overrides<'a>(
+        &self,
+        settings: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Overrides, ConfigError> {
+        let mut overrides = Overrides::new();
+        for (name, value) in settings {
+            self.0.defaults.apply(&mut overrides, name, Operation::Set(value.to_owned()))?;
+        }
+        self.0.defaults.check(&overrides)?;
+        Ok(overrides)
+    }
+
     /// How many partitions -1 stands for.
     pub(crate) fn default_partitions(&self) -> i32 {
         self.0.default_partitions
@@ -150,16 +163,20 @@ impl Catalog {
         .await
     }
 
-    /// Replaces a topic's overrides by what `change` makes of them; they must be validated.
+    /// Replaces a topic's overrides by what `change` makes of them, or only says whether it could.
     pub(crate) async fn alter(
         &self,
         name: String,
-        change: impl FnOnce(&mut Overrides) + Send + 'static,
+        validate_only: bool,
+        change: impl FnOnce(&Defaults, &mut Overrides) -> Result<(), ConfigError> + Send + 'static,
     ) -> Result<(), CatalogError> {
         self.change(move |inner| async move {
             let mut topic = Topic::clone(&*inner.known(&name)?);
-            change(&mut topic.overrides);
-            inner.store(topic).await
+            let changed = change(&inner.defaults, &mut topic.overrides);
+            changed
+                .and_then(|()| inner.defaults.check(&topic.overrides))
+                .map_err(|error| CatalogError::Config(error.to_string()))?;
+            if validate_only { Ok(()) } else { inner.store(topic).await }
         })
         .await
     }

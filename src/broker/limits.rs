@@ -1,4 +1,4 @@
-//! What clients may ask of the broker.
+//! What clients may ask of the broker, and how often it looks after its own.
 
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub struct Limits {
     pub all_requests_bytes_max: usize,
     /// A client that takes a large answer slower than this is given up: bytes in a second.
     pub answer_rate_min: usize,
+    /// Between two looks for what to roll, to cut, to compact and to forget.
+    pub housekeeping_pause: Duration,
 }
 
 impl Default for Limits {
@@ -44,6 +46,7 @@ impl Default for Limits {
             all_answers_bytes_max: 256 * 1024 * 1024,
             all_requests_bytes_max: 256 * 1024 * 1024,
             answer_rate_min: 64 * 1024,
+            housekeeping_pause: Duration::from_secs(10),
         }
     }
 }

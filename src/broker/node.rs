@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::budget::{AnswerBudget, RequestBudget};
 use super::catalog::Catalog;
 use super::group::Coordinator;
+use super::limits::Limits;
 use super::log::Log;
 use super::producer_ids::ProducerIds;
 use crate::clock::SharedClock;
@@ -28,6 +29,7 @@ pub(crate) struct Node {
     pub(crate) answers: Arc<AnswerBudget>,
     /// Large requests that arrive or are carried out.
     pub(crate) requests: RequestBudget,
+    pub(crate) limits: Limits,
     pub(crate) clock: SharedClock,
 }
 

@@ -29,7 +29,6 @@ use crate::metrics::BROKER_CONNECTIONS;
 
 const CLUSTER_ID_KEY: &[u8] = b"cluster/id";
 const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
-const RETENTION_TICK: Duration = Duration::from_secs(10);
 /// How long answers that wait for a sync may take once the broker stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// A pause after a failed accept: file descriptors run out, and come back.
@@ -103,11 +102,6 @@ impl Broker {
         let groups = Coordinator::open(Arc::new(log.clone()));
         let producer_ids = ProducerIds::open(log.clone());
         let clock = SystemClock::shared();
-        let answers = AnswerBudget::new(limits.all_answers_bytes_max);
-        let requests = RequestBudget::new(limits.all_requests_bytes_max);
-        let node =
-            Arc::new(Node { cluster_id, host, port, log, catalog, groups, producer_ids, answers, requests, clock });
-
         // Now that the log's files are open.
         let configured = limits.connections_max;
         limits.connections_max = open_files::connections_max(configured, files_max);
@@ -116,9 +110,25 @@ impl Broker {
             let part = limits.connections_max - limits.connections_max / 4;
             limits.connections_per_address_max = limits.connections_per_address_max.min(part);
         }
+        let answers = AnswerBudget::new(limits.all_answers_bytes_max);
+        let requests = RequestBudget::new(limits.all_requests_bytes_max);
+        let node = Arc::new(Node {
+            cluster_id,
+            host,
+            port,
+            log,
+            catalog,
+            groups,
+            producer_ids,
+            answers,
+            requests,
+            limits,
+            clock,
+        });
+
         let (stop, stopped) = watch::channel(false);
         let listener = tokio::spawn(accept(node.clone(), listener, limits, stopped.clone()));
-        let housekeeping = tokio::spawn(keep_house(node.clone(), stopped));
+        let housekeeping = tokio::spawn(keep_house(node.clone(), limits.housekeeping_pause, stopped));
         Ok(Broker { address, node, recovery, dir, stop, listener, housekeeping })
     }
 
@@ -261,14 +271,18 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn keep_house(node: Arc<Node>, mut stop: watch::Receiver<bool>) {
+async fn keep_house(node: Arc<Node>, tick: Duration, mut stop: watch::Receiver<bool>) {
     loop {
         tokio::select! {
             () = stopped(&mut stop) => return,
-            () = tokio::time::sleep(RETENTION_TICK) => {
+            () = tokio::time::sleep(tick) => {
                 let housekeeper = node.clone();
                 // Deleting files may block.
-                let _ = tokio::task::spawn_blocking(move || housekeeper.log.enforce_retention(housekeeper.now_ms())).await;
+                let _ = tokio::task::spawn_blocking(move || {
+                    housekeeper.log.enforce_retention(housekeeper.now_ms());
+                    housekeeper.log.wake_cleaner(housekeeper.now_ms());
+                })
+                .await;
                 node.groups.forget_empty().await;
                 node.catalog.clear_orphans().await;
             }

@@ -2,39 +2,41 @@
 //!
 //! A config that we do not honour is refused, never silently stored. Names and ranges are Apache Kafka's.
 
+mod definitions;
+
 use std::collections::BTreeMap;
 
-use super::log::PartitionConfig;
+pub(crate) use self::definitions::ConfigType;
+use self::definitions::{Allowed, DEFINITIONS, Definition, SEGMENT_BYTES, SEGMENT_BYTES_MIN};
+use super::log::{Compaction, Durability, PartitionConfig};
 use crate::config::BrokerSettings;
-
-/// Kafka's own default of `max.message.bytes`.
-const MESSAGE_BYTES_MAX: i64 = 1_048_588;
-/// Above this a batch could not be fetched or replayed within our other bounds.
-const MESSAGE_BYTES_LIMIT: i64 = 64 * 1024 * 1024;
-const SEGMENT_BYTES: i64 = 128 * 1024 * 1024;
-const SEGMENT_BYTES_MIN: i64 = 1024 * 1024;
-const SEGMENT_BYTES_LIMIT: i64 = i32::MAX as i64;
 
 /// Set configs of a topic: only what differs from the defaults was ever stored.
 pub(crate) type Overrides = BTreeMap<String, String>;
 
-/// What kind of value a config has, in DescribeConfigs' numbers.
+/// Where a value comes from, in DescribeConfigs' numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ConfigType {
-    Text = 2,
-    Int = 3,
-    Long = 5,
-    List = 7,
+pub(crate) enum ConfigSource {
+    /// Set on the topic (`DYNAMIC_TOPIC_CONFIG`).
+    Topic = 1,
+    /// From the broker's flags (`STATIC_BROKER_CONFIG`).
+    Broker = 4,
+    /// Built in (`DEFAULT_CONFIG`).
+    Default = 5,
 }
 
 /// One config with its value.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) name: &'static str,
+    /// The broker's config that the default is taken from.
+    pub(crate) synonym: &'static str,
     pub(crate) value: String,
     pub(crate) default: String,
-    pub(crate) is_default: bool,
+    pub(crate) source: ConfigSource,
+    pub(crate) default_source: ConfigSource,
     pub(crate) config_type: ConfigType,
+    pub(crate) documentation: &'static str,
 }
 
 /// Why a config was refused.
@@ -44,6 +46,22 @@ pub(crate) enum ConfigError {
     Unknown { name: String, known: String },
     #[error("{name}={value} is not possible; it must be {expected}")]
     Value { name: String, value: String, expected: &'static str },
+    #[error("{0} is no list: it can be set and deleted, not appended to or subtracted from")]
+    NoList(String),
+    #[error("min.compaction.lag.ms={min} must not be more than max.compaction.lag.ms={max}")]
+    Lags { min: i64, max: i64 },
+}
+
+/// A change of one config.
+#[derive(Clone, Debug)]
+pub(crate) enum Operation {
+    Set(String),
+    /// Back to the default.
+    Delete,
+    /// Adds to a list what it does not hold.
+    Append(String),
+    /// Takes out of a list.
+    Subtract(String),
 }
 
 /// The broker's defaults.
@@ -52,56 +70,8 @@ pub(crate) struct Defaults {
     retention_ms: i64,
     retention_bytes: i64,
     segment_ms: i64,
+    durability: Durability,
 }
-
-enum Allowed {
-    Numbers { min: i64, max: i64 },
-    Words(&'static [&'static str]),
-}
-
-struct Definition {
-    name: &'static str,
-    config_type: ConfigType,
-    allowed: Allowed,
-    expected: &'static str,
-}
-
-const fn numbers(
-    name: &'static str,
-    config_type: ConfigType,
-    min: i64,
-    max: i64,
-    expected: &'static str,
-) -> Definition {
-    Definition { name, config_type, allowed: Allowed::Numbers { min, max }, expected }
-}
-
-static DEFINITIONS: [Definition; 9] = [
-    Definition {
-        name: "cleanup.policy",
-        config_type: ConfigType::List,
-        allowed: Allowed::Words(&["delete", "compact", "compact,delete", "delete,compact"]),
-        expected: "delete, compact or both",
-    },
-    Definition {
-        name: "compression.type",
-        config_type: ConfigType::Text,
-        allowed: Allowed::Words(&["producer"]),
-        expected: "producer: batches are stored as they arrive",
-    },
-    numbers("max.message.bytes", ConfigType::Int, 0, MESSAGE_BYTES_LIMIT, "0 to 67108864 bytes"),
-    Definition {
-        name: "message.timestamp.type",
-        config_type: ConfigType::Text,
-        allowed: Allowed::Words(&["CreateTime", "LogAppendTime"]),
-        expected: "CreateTime or LogAppendTime",
-    },
-    numbers("min.insync.replicas", ConfigType::Int, 1, 1, "1: there is one node"),
-    numbers("retention.bytes", ConfigType::Long, -1, i64::MAX, "-1 (no limit) or a number of bytes"),
-    numbers("retention.ms", ConfigType::Long, -1, i64::MAX, "-1 (no limit) or a number of milliseconds"),
-    numbers("segment.bytes", ConfigType::Int, SEGMENT_BYTES_MIN, SEGMENT_BYTES_LIMIT, "1048576 to 2147483647 bytes"),
-    numbers("segment.ms", ConfigType::Long, 1, i64::MAX, "a positive number of milliseconds"),
-];
 
 impl Defaults {
     /// A topic has a size and time limit unless it says otherwise.
@@ -110,34 +80,35 @@ impl Defaults {
         let retention_bytes = i64::try_from(settings.retention_bytes_per_partition).unwrap_or(i64::MAX);
         // Only whole segments are cut, so a segment must be much younger than what is kept.
         let segment_ms = (retention_ms / 8).max(60_000);
-        Defaults { retention_ms, retention_bytes, segment_ms }
+        Defaults { retention_ms, retention_bytes, segment_ms, durability: settings.durability }
     }
 
-    fn default_of(&self, name: &str) -> String {
-        match name {
-            "cleanup.policy" => "delete".to_owned(),
-            "compression.type" => "producer".to_owned(),
-            "max.message.bytes" => MESSAGE_BYTES_MAX.to_string(),
-            "message.timestamp.type" => "CreateTime".to_owned(),
-            "min.insync.replicas" => "1".to_owned(),
-            "retention.bytes" => self.retention_bytes.to_string(),
-            "retention.ms" => self.retention_ms.to_string(),
-            "segment.bytes" => SEGMENT_BYTES.min(self.retention_bytes / 8).max(SEGMENT_BYTES_MIN).to_string(),
-            _ => self.segment_ms.to_string(),
+    fn default_of(&self, definition: &Definition) -> String {
+        match (definition.default, definition.name) {
+            (Some(default), _) => default.to_owned(),
+            (None, "retention.bytes") => self.retention_bytes.to_string(),
+            (None, "retention.ms") => self.retention_ms.to_string(),
+            (None, "segment.bytes") => SEGMENT_BYTES.min(self.retention_bytes / 8).max(SEGMENT_BYTES_MIN).to_string(),
+            (None, _) => self.segment_ms.to_string(),
         }
     }
 
     /// Every config of a topic, in order of name.
     pub(crate) fn describe(&self, overrides: &Overrides) -> Vec<Config> {
         let config = |definition: &Definition| {
-            let default = self.default_of(definition.name);
+            let default = self.default_of(definition);
+            let default_source =
+                if definition.default.is_some() { ConfigSource::Default } else { ConfigSource::Broker };
             let value = overrides.get(definition.name).cloned();
             Config {
                 name: definition.name,
-                is_default: value.is_none(),
+                synonym: definition.synonym,
+                source: if value.is_some() { ConfigSource::Topic } else { default_source },
                 value: value.unwrap_or_else(|| default.clone()),
                 default,
+                default_source,
                 config_type: definition.config_type,
+                documentation: definition.documentation,
             }
         };
         DEFINITIONS.iter().map(config).collect()
@@ -145,11 +116,21 @@ impl Defaults {
 
     /// What the configs mean for the log.
     pub(crate) fn partition_config(&self, overrides: &Overrides) -> PartitionConfig {
-        let text = |name: &str| overrides.get(name).cloned().unwrap_or_else(|| self.default_of(name));
-        // Overrides were validated when they were stored; a number that is none falls back to the default.
-        let number =
-            |name: &str| text(name).parse::<i64>().or_else(|_| self.default_of(name).parse()).unwrap_or(i64::MAX);
+        let values: BTreeMap<&str, String> =
+            self.describe(overrides).into_iter().map(|config| (config.name, config.value)).collect();
+        let text = |name: &str| values.get(name).map_or("", String::as_str);
+        // Overrides were validated when they were stored; a number that is none would come from another version.
+        let number = |name: &str| text(name).parse::<i64>().unwrap_or(i64::MAX);
         let limit = |value: i64| (value >= 0).then_some(value);
+        let policy = text("cleanup.policy");
+        let dirty_ratio_min = text("min.cleanable.dirty.ratio").parse::<f64>().unwrap_or(0.5);
+        let compaction = Compaction {
+            and_retention: policy.contains("delete"),
+            delete_retention_ms: number("delete.retention.ms"),
+            lag_ms_min: number("min.compaction.lag.ms"),
+            lag_ms_max: number("max.compaction.lag.ms"),
+            dirty_ppm_min: (dirty_ratio_min * 1e6) as u32,
+        };
         PartitionConfig {
             segment_bytes_max: number("segment.bytes").unsigned_abs(),
             segment_age_ms_max: number("segment.ms"),
@@ -157,26 +138,95 @@ impl Defaults {
             retention_ms: limit(number("retention.ms")),
             batch_bytes_max: u32::try_from(number("max.message.bytes")).unwrap_or(u32::MAX),
             log_append_time: text("message.timestamp.type") == "LogAppendTime",
-            compacted: text("cleanup.policy").contains("compact"),
+            timestamp_before_ms_max: number("message.timestamp.before.max.ms"),
+            timestamp_after_ms_max: number("message.timestamp.after.max.ms"),
+            compaction: policy.contains("compact").then_some(compaction),
         }
+    }
+
+    /// Changes one config. What comes out must then be looked at as a whole, by `check`.
+    ///
+    /// # Errors
+    /// The config or its value is not possible.
+    pub(crate) fn apply(&self, overrides: &mut Overrides, name: &str, operation: Operation) -> Result<(), ConfigError> {
+        let Some(definition) = DEFINITIONS.iter().find(|definition| definition.name == name) else {
+            let known: Vec<_> = DEFINITIONS.iter().map(|definition| definition.name).collect();
+            return Err(ConfigError::Unknown { name: name.to_owned(), known: known.join(", ") });
+        };
+        let value = match operation {
+            Operation::Delete => {
+                overrides.remove(name);
+                return Ok(());
+            }
+            Operation::Set(value) => value,
+            Operation::Append(_) | Operation::Subtract(_) if definition.config_type != ConfigType::List => {
+                return Err(ConfigError::NoList(name.to_owned()));
+            }
+            // What it holds already is not held twice: `validate` sees to that.
+            Operation::Append(more) => {
+                let present = overrides.get(name).cloned().unwrap_or_else(|| self.default_of(definition));
+                words(&present).chain(words(&more)).collect::<Vec<_>>().join(",")
+            }
+            Operation::Subtract(less) => {
+                let present = overrides.get(name).cloned().unwrap_or_else(|| self.default_of(definition));
+                let left: Vec<&str> = words(&present).filter(|word| !words(&less).any(|gone| gone == *word)).collect();
+                left.join(",")
+            }
+        };
+        let value = self.validate(definition, &value)?;
+        overrides.insert(name.to_owned(), value);
+        Ok(())
+    }
+
+    /// Whether the configs fit together.
+    ///
+    /// # Errors
+    /// They do not.
+    pub(crate) fn check(&self, overrides: &Overrides) -> Result<(), ConfigError> {
+        match self.partition_config(overrides).compaction.unwrap_or_default() {
+            Compaction { lag_ms_min: min, lag_ms_max: max, .. } if min > max => Err(ConfigError::Lags { min, max }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The value as it is stored.
+    fn validate(&self, definition: &Definition, value: &str) -> Result<String, ConfigError> {
+        let value = value.trim();
+        let stored = match definition.allowed {
+            Allowed::Numbers { min, max } => {
+                value.parse().is_ok_and(|number: i64| (min..=max).contains(&number)).then(|| value.to_owned())
+            }
+            Allowed::Flush => {
+                let min = if self.durability == Durability::Fsync { 1 } else { i64::MAX };
+                value.parse().is_ok_and(|number: i64| number >= min).then(|| value.to_owned())
+            }
+            Allowed::Ratio => {
+                value.parse().is_ok_and(|ratio: f64| (0.0..=1.0).contains(&ratio)).then(|| value.to_owned())
+            }
+            Allowed::Words(allowed) if definition.config_type == ConfigType::Boolean => {
+                let value = value.to_ascii_lowercase();
+                allowed.contains(&value.as_str()).then_some(value)
+            }
+            Allowed::Words(allowed) => allowed.contains(&value).then(|| value.to_owned()),
+            Allowed::SomeOf(allowed) => {
+                let mut given: Vec<&str> = words(value).collect();
+                let fits = !given.is_empty() && given.iter().all(|word| allowed.contains(word));
+                given.sort_unstable();
+                given.dedup();
+                fits.then(|| given.join(","))
+            }
+        };
+        let refused = || ConfigError::Value {
+            name: definition.name.to_owned(),
+            value: value.to_owned(),
+            expected: definition.expected,
+        };
+        stored.ok_or_else(refused)
     }
 }
 
-/// Checks one config; the value is stored as it is returned.
-pub(crate) fn validate(name: &str, value: Option<&str>) -> Result<String, ConfigError> {
-    let Some(definition) = DEFINITIONS.iter().find(|definition| definition.name == name) else {
-        let known: Vec<_> = DEFINITIONS.iter().map(|definition| definition.name).collect();
-        return Err(ConfigError::Unknown { name: name.to_owned(), known: known.join(", ") });
-    };
-    let value = value.unwrap_or_default().trim();
-    let fits = match definition.allowed {
-        Allowed::Numbers { min, max } => value.parse().is_ok_and(|number: i64| (min..=max).contains(&number)),
-        Allowed::Words(words) => words.contains(&value),
-    };
-    if fits {
-        return Ok(value.to_owned());
-    }
-    Err(ConfigError::Value { name: name.to_owned(), value: value.to_owned(), expected: definition.expected })
+fn words(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|word| !word.is_empty())
 }
 
 #[cfg(test)]
@@ -185,29 +235,99 @@ mod tests {
     use super::*;
 
     fn defaults() -> Defaults {
-        Defaults { retention_ms: 86_400_000, retention_bytes: 1 << 30, segment_ms: 10_800_000 }
+        let durability = Durability::Fsync;
+        Defaults { retention_ms: 86_400_000, retention_bytes: 1 << 30, segment_ms: 10_800_000, durability }
+    }
+
+    fn set(name: &str, value: &str) -> Result<Overrides, ConfigError> {
+        let mut overrides = Overrides::new();
+        defaults().apply(&mut overrides, name, Operation::Set(value.to_owned()))?;
+        defaults().check(&overrides)?;
+        Ok(overrides)
     }
 
     #[test]
-    fn unknown_and_impossible_configs_are_refused_by_name() {
-        assert!(validate("retention.hours", Some("1")).unwrap_err().to_string().contains("retention.ms"));
-        assert!(validate("min.insync.replicas", Some("2")).is_err());
-        assert!(validate("compression.type", Some("zstd")).is_err());
-        assert!(validate("retention.ms", Some("soon")).is_err());
-        assert!(validate("retention.ms", None).is_err());
-    }
-
-    #[test]
-    fn every_default_is_itself_allowed() {
-        for config in defaults().describe(&Overrides::new()) {
-            assert_eq!(validate(config.name, Some(&config.value)).unwrap(), config.value, "{}", config.name);
+    fn unknown_and_impossible_configs_are_refused_by_name_with_the_reason() {
+        assert!(set("retention.hours", "1").unwrap_err().to_string().contains("retention.ms"));
+        let impossible = [
+            ("min.insync.replicas", "2", "one node"),
+            ("compression.type", "zstd", "producer"),
+            ("retention.ms", "soon", "milliseconds"),
+            ("retention.ms", "", "milliseconds"),
+            ("unclean.leader.election.enable", "true", "no election"),
+            ("remote.storage.enable", "true", "tiered"),
+            ("min.cleanable.dirty.ratio", "1.1", "0 to 1"),
+            ("min.cleanable.dirty.ratio", "NaN", "0 to 1"),
+            ("cleanup.policy", "compact,forget", "delete, compact or both"),
+            ("cleanup.policy", "", "delete, compact or both"),
+            ("segment.bytes", "1000", "1048576"),
+            ("flush.messages", "0", "synced"),
+        ];
+        for (name, value, why) in impossible {
+            let error = set(name, value).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(why), "{error}");
         }
+        let os = Defaults { durability: Durability::Os, ..defaults() };
+        assert!(os.apply(&mut Overrides::new(), "flush.messages", Operation::Set("1".into())).is_err());
+    }
+
+    #[test]
+    fn every_default_is_itself_allowed_and_the_table_is_in_order() {
+        let all = defaults().describe(&Overrides::new());
+        for config in &all {
+            let stored = set(config.name, &config.value).unwrap();
+            assert_eq!(stored.get(config.name), Some(&config.value), "{}", config.name);
+            assert!(!config.documentation.is_empty());
+        }
+        assert!(all.is_sorted_by_key(|config| config.name));
+    }
+
+    #[test]
+    fn topics_of_streams_connect_and_schema_registry_can_be_made() {
+        let wanted: [&[(&str, &str)]; 6] = [
+            &[("cleanup.policy", "compact"), ("message.timestamp.type", "CreateTime")],
+            &[
+                ("cleanup.policy", "compact,delete"),
+                ("retention.ms", "172800000"),
+                ("message.timestamp.type", "CreateTime"),
+            ],
+            &[("cleanup.policy", "delete"), ("segment.bytes", "52428800"), ("retention.ms", "-1")],
+            &[("cleanup.policy", "compact"), ("min.compaction.lag.ms", "86400000")],
+            &[("cleanup.policy", "compact"), ("min.insync.replicas", "1"), ("unclean.leader.election.enable", "False")],
+            &[("cleanup.policy", " delete , compact "), ("min.cleanable.dirty.ratio", "0.01"), ("segment.ms", "100")],
+        ];
+        for configs in wanted {
+            for (name, value) in configs {
+                set(name, value).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn lists_are_appended_to_and_subtracted_from_and_lags_must_fit() {
+        let defaults = defaults();
+        let mut overrides = Overrides::new();
+        let policy = "cleanup.policy";
+        defaults.apply(&mut overrides, policy, Operation::Append("compact".into())).unwrap();
+        assert_eq!(overrides[policy], "compact,delete");
+        assert!(defaults.partition_config(&overrides).is_cut_by_retention());
+        defaults.apply(&mut overrides, policy, Operation::Subtract("delete".into())).unwrap();
+        assert_eq!(overrides[policy], "compact");
+        assert!(!defaults.partition_config(&overrides).is_cut_by_retention());
+        assert!(defaults.apply(&mut overrides, policy, Operation::Subtract("compact".into())).is_err());
+        assert!(defaults.apply(&mut overrides, "retention.ms", Operation::Append("1".into())).is_err());
+        defaults.apply(&mut overrides, "max.compaction.lag.ms", Operation::Set("10".into())).unwrap();
+        defaults.apply(&mut overrides, "min.compaction.lag.ms", Operation::Set("11".into())).unwrap();
+        assert_eq!(defaults.check(&overrides), Err(ConfigError::Lags { min: 11, max: 10 }));
+        defaults.apply(&mut overrides, "min.compaction.lag.ms", Operation::Delete).unwrap();
+        assert_eq!(defaults.check(&overrides), Ok(()));
     }
 
     #[test]
     fn a_topic_is_limited_unless_it_says_otherwise() {
         let config = defaults().partition_config(&Overrides::new());
         assert_eq!((config.retention_ms, config.retention_bytes), (Some(86_400_000), Some(1 << 30)));
+        assert_eq!(config.compaction, None);
         let unlimited =
             Overrides::from([("retention.ms".into(), "-1".into()), ("retention.bytes".into(), "-1".into())]);
         let config = defaults().partition_config(&unlimited);

@@ -22,6 +22,8 @@ use crate::postgres::{CONNECT_DEADLINE, answered, connect};
 use crate::progress::Sample;
 use crate::sink::{Changes, SinkError, read_changes, settle_changes};
 
+/// Segments are small, because only closed ones are compacted: what a reader has to pass over stays small, too.
+const TOPIC_CONFIGS: [(&str, &str); 2] = [("cleanup.policy", "compact"), ("segment.bytes", "16777216")];
 /// Between two rounds while totals change: a total that changes often is sent once a round.
 const ROUND_WAIT_MIN: Duration = Duration::from_millis(250);
 /// The longer a round takes, the longer the next one waits: publishing takes a tenth of a core at most.
@@ -191,7 +193,7 @@ impl Publisher {
             return;
         }
         let created = match admin(&self.kafka) {
-            Ok(admin) => create_topic(&admin, &self.kafka, &self.topic, &[("cleanup.policy", "compact")]).await,
+            Ok(admin) => create_topic(&admin, &self.kafka, &self.topic, &TOPIC_CONFIGS).await,
             Err(error) => Err(error),
         };
         if let Err(error) = created {

@@ -7,9 +7,9 @@ use crate::support::*;
 
 /// Two records (k=v1 at 1700000000000, null=v2 5 ms later) of producer 77, epoch 1, sequence 10; put together by hand
 /// from the protocol guide.
-const SENT: &str = "000000000000000000000044ffffffff02325e06600000000000010000018bcfe568000000018bcfe56805000000000000004d00010000000a0000000212000000026b0476310010000a020104763200";
+pub const SENT: &str = "000000000000000000000044ffffffff02325e06600000000000010000018bcfe568000000018bcfe56805000000000000004d00010000000a0000000212000000026b0476310010000a020104763200";
 
-fn unhex(hex: &str) -> Vec<u8> {
+pub fn unhex(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
@@ -36,14 +36,14 @@ async fn a_segment_holds_the_batch_as_it_was_sent_but_for_base_offset_and_leader
 }
 
 #[tokio::test]
-async fn a_compressed_batch_is_stored_as_it_came_and_found_by_its_first_offset() {
+async fn a_compressed_batch_is_stored_as_it_came_and_its_records_are_found_by_their_times() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     let partition = create(&log, 0);
     let sent = with_records(&zstd::encode_all(&unhex(SENT)[61..], 3).unwrap());
     put(&partition, sent.clone().into()).await;
     assert_eq!(as_sent(&partition.read(0, 1000, true).unwrap().batches), as_sent(&Bytes::from(sent)));
-    assert_eq!(partition.offset_for_timestamp(1_700_000_000_001).unwrap(), Some((0, 1_700_000_000_005)));
+    assert_eq!(partition.offset_for_timestamp(1_700_000_000_001).unwrap(), Some((1, 1_700_000_000_005)));
     assert_eq!(partition.offset_of_max_timestamp().unwrap(), Some((1, 1_700_000_000_005)));
 }
 

@@ -133,10 +133,13 @@ fn after_a_power_cut_only_journal_and_checkpoint_are_needed() {
 }
 
 /// Overwrites everything in the segments that no checkpoint promised, and removes some of it.
-fn lose_what_the_checkpoint_does_not_hold(directory: &Path) {
+pub fn lose_what_the_checkpoint_does_not_hold(directory: &Path) {
     let held = held_by_checkpoint(&directory.join("checkpoint"));
     for number in 0..PARTITIONS {
         let partition = directory.join(format!("topic-{number}"));
+        if !partition.exists() {
+            continue;
+        }
         for segment in files(&partition, ".log") {
             let name = segment.file_name().unwrap().to_string_lossy().into_owned();
             let length = held.get(&(number, name)).copied();
@@ -170,17 +173,22 @@ fn held_by_checkpoint(path: &Path) -> BTreeMap<(i32, String), usize> {
     };
     let mut held = BTreeMap::new();
     for _ in 0..take(4) {
-        // Number and topic id; the partition; its directory; a config without limits; log start and end.
+        // Number and topic id; the partition; its directory; a config without limits; log start, end, first dirty.
         take(8 + 16);
         let number = take(4) as i32;
         let name_bytes = take(4);
-        take(name_bytes + 8 + 8 + 1 + 1 + 4 + 2 + 16);
+        take(name_bytes + 8 + 8 + 1 + 1 + 4 + 2 + (8 + 8 + 1 + 3 * 8 + 4) + 24);
         for _ in 0..take(4) {
             let (base_offset, length) = (take(8), take(8));
-            take(32 + 8);
+            take(32);
+            let generation = match take(4) {
+                0 => String::new(),
+                generation => format!("-{generation}"),
+            };
+            take(8);
             let open = take(4);
             take(16 * open);
-            held.insert((number, format!("{base_offset:020}.log")), length);
+            held.insert((number, format!("{base_offset:020}{generation}.log")), length);
         }
         for _ in 0..take(4) {
             take(8 + 2 + 4 + 8);

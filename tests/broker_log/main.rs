@@ -2,8 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod append;
+mod checkpoints;
+mod compaction;
+mod compaction_kill;
+mod compaction_model;
 mod full_disk;
 mod golden;
+mod indexes;
 mod kill;
 mod partitions;
 mod read;

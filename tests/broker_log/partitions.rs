@@ -1,7 +1,7 @@
 //! Creating, deleting, cutting partitions; the key-value state.
 
 use bytes::Bytes;
-use finstream::broker::log::{AppendError, OpenError, PartitionConfig, PartitionId, ReadError};
+use finstream::broker::log::{AppendError, Compaction, OpenError, PartitionConfig, PartitionId, ReadError};
 use uuid::Uuid;
 
 use crate::support::*;
@@ -41,8 +41,10 @@ async fn a_directory_belongs_to_one_partition_and_its_name_is_plain() {
     for name in ["topic-0", "", "..", "a/b", "journal", "deleted", "checkpoint"] {
         assert!(matches!(log.create_partition(id(1), name, config()), Err(OpenError::Name(..))), "{name:?}");
     }
-    let found = log.create_partition(id(0), "ignored", PartitionConfig { compacted: true, ..config() }).unwrap();
-    assert!(found.config().compacted);
+    let found = log
+        .create_partition(id(0), "ignored", PartitionConfig { compaction: Some(Compaction::default()), ..config() })
+        .unwrap();
+    assert!(found.config().compaction.is_some());
     assert_eq!(log.partitions(), [(id(0), "topic-0".to_owned())]);
 }
 
@@ -102,7 +104,7 @@ async fn retention_removes_whole_closed_segments_by_bytes_and_by_time() {
     for _ in 0..40 {
         put(&partition, BatchOf { value_bytes: 100, ..BatchOf::records(3) }.bytes()).await;
     }
-    partition.set_config(PartitionConfig { compacted: true, ..small.clone() });
+    partition.set_config(PartitionConfig { compaction: Some(Compaction::default()), ..small.clone() });
     settle(&log, NOW_MS).await;
     assert_eq!(partition.log_start_offset(), 0);
     partition.set_config(small.clone());

@@ -71,7 +71,9 @@ pub fn config() -> PartitionConfig {
         retention_ms: None,
         batch_bytes_max: 1 << 20,
         log_append_time: false,
-        compacted: false,
+        timestamp_before_ms_max: i64::MAX,
+        timestamp_after_ms_max: i64::MAX,
+        compaction: None,
     }
 }
 
@@ -178,4 +180,151 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
+}
+
+/// One record, as a producer means it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    pub key: Option<Bytes>,
+    pub value: Option<Bytes>,
+    pub timestamp: i64,
+    /// Headers as they lie in the record, with their count.
+    pub headers: Bytes,
+}
+
+impl Written {
+    pub fn of(key: &str, value: Option<&str>) -> Written {
+        let value = value.map(|value| Bytes::copy_from_slice(value.as_bytes()));
+        let key = Some(Bytes::copy_from_slice(key.as_bytes()));
+        Written { key, value, timestamp: NOW_MS, headers: Bytes::from_static(&[0]) }
+    }
+}
+
+pub fn put_varint(out: &mut Vec<u8>, value: i64) {
+    let mut value = ((value << 1) ^ (value >> 63)) as u64;
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn varint(bytes: &mut Bytes) -> i64 {
+    let mut value = 0u64;
+    for shift in (0..).step_by(7) {
+        let byte = bytes.split_to(1)[0];
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
+/// A batch in the codec of that number, put together by hand.
+pub fn batch_of(records: &[Written], codec: u8, producer: Option<(i64, i16, i32)>) -> Bytes {
+    let base = records[0].timestamp;
+    let mut plain = Vec::new();
+    for (index, record) in records.iter().enumerate() {
+        let mut body = vec![0];
+        put_varint(&mut body, record.timestamp - base);
+        put_varint(&mut body, index as i64);
+        for field in [&record.key, &record.value] {
+            put_varint(&mut body, field.as_ref().map_or(-1, |field| field.len() as i64));
+            body.extend_from_slice(field.as_ref().map_or(&[], |field| &field[..]));
+        }
+        body.extend_from_slice(&record.headers);
+        put_varint(&mut plain, body.len() as i64);
+        plain.extend(body);
+    }
+    let stored = compressed(codec, &plain);
+    let (id, epoch, sequence) = producer.unwrap_or((-1, -1, -1));
+    let count = records.len() as i32;
+    let max = records.iter().map(|record| record.timestamp).max().unwrap();
+    let mut out = vec![0; 8];
+    out.extend((stored.len() as i32 + 49).to_be_bytes());
+    out.extend([255, 255, 255, 255, 2, 0, 0, 0, 0, 0, codec]);
+    out.extend((count - 1).to_be_bytes());
+    out.extend(base.to_be_bytes());
+    out.extend(max.to_be_bytes());
+    out.extend(id.to_be_bytes());
+    out.extend(epoch.to_be_bytes());
+    out.extend(sequence.to_be_bytes());
+    out.extend(count.to_be_bytes());
+    out.extend(stored);
+    let crc = crc32c::crc32c(&out[21..]);
+    out[17..21].copy_from_slice(&crc.to_be_bytes());
+    out.into()
+}
+
+fn compressed(codec: u8, plain: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    match codec {
+        0 => plain.to_vec(),
+        1 => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(plain).unwrap();
+            encoder.finish().unwrap()
+        }
+        2 => snap::raw::Encoder::new().compress_vec(plain).unwrap(),
+        3 => {
+            let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+            encoder.write_all(plain).unwrap();
+            encoder.finish().unwrap()
+        }
+        _ => zstd::encode_all(plain, 1).unwrap(),
+    }
+}
+
+fn plain(codec: u8, stored: &[u8]) -> Vec<u8> {
+    use std::io::Read;
+    let mut out = Vec::new();
+    match codec {
+        0 => return stored.to_vec(),
+        1 => flate2::read::GzDecoder::new(stored).read_to_end(&mut out).unwrap(),
+        2 => return snap::raw::Decoder::new().decompress_vec(stored).unwrap(),
+        3 => lz4_flex::frame::FrameDecoder::new(stored).read_to_end(&mut out).unwrap(),
+        _ => return zstd::decode_all(stored).unwrap(),
+    };
+    out
+}
+
+/// Every record from `offset` on with its offset; the batches must be whole, valid and in order.
+pub fn records_from(partition: &Partition, offset: i64) -> Vec<(i64, Written)> {
+    let mut found: Vec<(i64, Written)> = Vec::new();
+    for (base_offset, batch) in batches_from(partition, offset) {
+        let mut placed = BytesMut::from(&batch[..]);
+        placed[0..8].copy_from_slice(&base_offset.to_be_bytes());
+        for (offset, record) in records_of(&placed.freeze()) {
+            assert!(found.last().is_none_or(|(last, _)| *last < offset), "offset {offset} is out of order");
+            found.push((offset, record));
+        }
+    }
+    found
+}
+
+/// The records of one batch.
+pub fn records_of(batch: &Bytes) -> Vec<(i64, Written)> {
+    assert_eq!(&batch[17..21], &crc32c::crc32c(&batch[21..]).to_be_bytes());
+    let number = |at: usize| i64::from_be_bytes(batch[at..at + 8].try_into().unwrap());
+    let (base_offset, base_timestamp) = (number(0), number(27));
+    let count = i32::from_be_bytes(batch[57..61].try_into().unwrap());
+    let mut rest = Bytes::from(plain(batch[22] & 7, &batch[61..]));
+    let mut found = Vec::new();
+    for _ in 0..count {
+        let length = varint(&mut rest) as usize;
+        let mut record = rest.split_to(length);
+        assert_eq!(record.split_to(1)[0], 0);
+        let timestamp = base_timestamp + varint(&mut record);
+        let offset = base_offset + varint(&mut record);
+        let mut field = || match varint(&mut record) {
+            -1 => None,
+            length => Some(record.split_to(length as usize)),
+        };
+        let (key, value) = (field(), field());
+        found.push((offset, Written { key, value, timestamp, headers: record }));
+    }
+    assert!(rest.is_empty(), "{base_offset} says {count} records and holds more");
+    assert_eq!(Some(number(35)), found.iter().map(|(_, record)| record.timestamp).max());
+    found
 }

@@ -31,6 +31,9 @@ pub enum CatalogError {
     /// All partitions of the broker are used up.
     #[error("{0} partitions would exist, the limit of this broker is {PARTITIONS_MAX}; delete a topic")]
     TooManyPartitions(usize),
+    /// A config is unknown, or its value not possible.
+    #[error("{0}")]
+    Config(String),
     /// What is stored cannot be read.
     #[error("the stored entry of topic {0} cannot be read ({1}); was it written by a newer finstream?")]
     Unreadable(String, String),

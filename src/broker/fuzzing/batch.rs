@@ -63,7 +63,9 @@ impl Target {
             retention_ms: None,
             batch_bytes_max: 1 << 20,
             log_append_time: false,
-            compacted: false,
+            compaction: None,
+            timestamp_before_ms_max: i64::MAX,
+            timestamp_after_ms_max: i64::MAX,
         };
         let id = PartitionId { topic_id: Uuid::from_u128(7), partition: 0 };
         let partition = log.create_partition(id, "fuzz-0", config).expect("a partition is created");

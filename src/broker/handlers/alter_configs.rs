@@ -1,15 +1,18 @@
 //! AlterConfigs (33), versions 0-2: replaces all configs of a topic. The broker's own are set by flags.
 
+use std::collections::BTreeMap;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
+use kafka_protocol::protocol::StrBytes;
 
 use super::describe_configs::RESOURCE_TOPIC;
 use super::errors::KafkaError;
 use super::text;
 use crate::broker::node::Node;
-use crate::broker::topic_config::{Overrides, validate};
+use crate::broker::topic_config::{Defaults, Operation, Overrides};
 
 /// Replaces configs, each resource for itself.
 pub(crate) async fn handle(node: &Node, request: AlterConfigsRequest) -> AlterConfigsResponse {
@@ -27,30 +30,53 @@ pub(crate) async fn handle(node: &Node, request: AlterConfigsRequest) -> AlterCo
 }
 
 async fn alter(node: &Node, resource: AlterConfigsResource, validate_only: bool) -> Result<(), (i16, String)> {
-    let mut overrides = Overrides::new();
-    for config in resource.configs {
-        let value =
-            validate(&config.name, config.value.as_deref()).map_err(|error| (error.code(), error.to_string()))?;
-        overrides.insert(config.name.to_string(), value);
-    }
-    let change = move |present: &mut Overrides| *present = overrides;
-    apply(node, resource.resource_type, &resource.resource_name, change, validate_only).await
+    let changes = resource.configs.into_iter().map(|config| Ok((config.name, config.value.map(|value| set(&value)))));
+    let changes = named_once(changes)?;
+    apply(node, resource.resource_type, &resource.resource_name, true, changes, validate_only).await
 }
 
-/// Changes a topic's overrides, or only says whether it could.
+/// What a value sets.
+pub(super) fn set(value: &str) -> Operation {
+    Operation::Set(value.to_owned())
+}
+
+type Refusal = (i16, String);
+
+/// The changes of one resource, each with an operation, and none twice.
+pub(super) fn named_once(
+    changes: impl Iterator<Item = Result<(StrBytes, Option<Operation>), Refusal>>,
+) -> Result<Vec<(String, Operation)>, Refusal> {
+    let invalid = |message: String| (ResponseError::InvalidRequest.code(), message);
+    let mut named = BTreeMap::new();
+    for change in changes {
+        let (name, operation) = change?;
+        let operation = operation.ok_or_else(|| invalid(format!("config {} has no value", &*name)))?;
+        if named.insert(name.to_string(), operation).is_some() {
+            return Err(invalid(format!("the request changes {} more than once", &*name)));
+        }
+    }
+    Ok(named.into_iter().collect())
+}
+
+/// Changes a topic's overrides, all or none, or only says whether it could; `anew` begins without any.
 pub(super) async fn apply(
     node: &Node,
     resource_type: i8,
     name: &str,
-    change: impl FnOnce(&mut Overrides) + Send + 'static,
+    anew: bool,
+    changes: Vec<(String, Operation)>,
     validate_only: bool,
-) -> Result<(), (i16, String)> {
+) -> Result<(), Refusal> {
     if resource_type != RESOURCE_TOPIC {
-        return Err((ResponseError::InvalidRequest.code(), "only configs of topics can be changed here".to_owned()));
+        let message = "only configs of topics can be changed here; the broker's are set by its flags";
+        return Err((ResponseError::InvalidRequest.code(), message.to_owned()));
     }
-    if validate_only {
-        let missing = || (ResponseError::UnknownTopicOrPartition.code(), format!("there is no topic {name}"));
-        return node.catalog.topic(name).map(|_| ()).ok_or_else(missing);
-    }
-    node.catalog.alter(name.to_owned(), change).await.map_err(|error| (error.code(), error.to_string()))
+    let change = move |defaults: &Defaults, overrides: &mut Overrides| {
+        if anew {
+            overrides.clear();
+        }
+        changes.into_iter().try_for_each(|(name, operation)| defaults.apply(overrides, &name, operation))
+    };
+    let altered = node.catalog.alter(name.to_owned(), validate_only, change).await;
+    altered.map_err(|error| (error.code(), error.to_string()))
 }

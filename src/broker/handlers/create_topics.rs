@@ -13,11 +13,7 @@ use uuid::Uuid;
 use super::errors::KafkaError;
 use super::text;
 use crate::broker::node::{NODE_ID, Node};
-use crate::broker::topic_config::{Config, Overrides, validate};
-
-/// `DYNAMIC_TOPIC_CONFIG` and `DEFAULT_CONFIG` of DescribeConfigs.
-pub(super) const SOURCE_TOPIC: i8 = 1;
-pub(super) const SOURCE_DEFAULT: i8 = 5;
+use crate::broker::topic_config::Config;
 
 struct Created {
     id: Uuid,
@@ -70,7 +66,7 @@ fn tell(config: &Config) -> CreatableTopicConfigs {
     CreatableTopicConfigs::default()
         .with_name(text(config.name))
         .with_value(Some(text(config.value.clone())))
-        .with_config_source(if config.is_default { SOURCE_DEFAULT } else { SOURCE_TOPIC })
+        .with_config_source(config.source as i8)
 }
 
 async fn create(node: &Node, topic: CreatableTopic, validate_only: bool) -> Result<Created, (i16, String)> {
@@ -91,12 +87,11 @@ async fn create(node: &Node, topic: CreatableTopic, validate_only: bool) -> Resu
         }
         indexes.len() as i32
     };
-    let mut overrides = Overrides::new();
-    for config in &topic.configs {
-        let value =
-            validate(&config.name, config.value.as_deref()).map_err(|error| (error.code(), error.to_string()))?;
-        overrides.insert(config.name.to_string(), value);
+    if let Some(config) = topic.configs.iter().find(|config| config.value.is_none()) {
+        return Err(told(ResponseError::InvalidConfig, &format!("config {} has no value", &*config.name)));
     }
+    let settings = topic.configs.iter().map(|config| (&*config.name, config.value.as_deref().unwrap_or_default()));
+    let overrides = node.catalog.overrides(settings).map_err(|error| (error.code(), error.to_string()))?;
     let configs = node.catalog.configs(&overrides);
     let id = node
         .catalog

@@ -1,4 +1,5 @@
-//! DeleteRecords (21), versions 0-2. Offset -1 is the high watermark.
+//! DeleteRecords (21), versions 0-2. Offset -1 is the high watermark. Refused on topics that are compacted only, as in
+//! Kafka: their records go by key.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
@@ -20,6 +21,11 @@ pub(crate) async fn handle(node: &Node, request: DeleteRecordsRequest) -> Delete
                 partitions.push(result.with_error_code(code).with_low_watermark(-1));
                 continue;
             };
+            if !partition.config().is_cut_by_retention() {
+                let code = ResponseError::PolicyViolation.code();
+                partitions.push(result.with_error_code(code).with_low_watermark(-1));
+                continue;
+            }
             let before = if asked.offset == -1 { partition.high_watermark() } else { asked.offset };
             partitions.push(match partition.delete_records_before(before).await {
                 Ok(log_start) => result.with_low_watermark(log_start),

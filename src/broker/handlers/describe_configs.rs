@@ -1,4 +1,4 @@
-//! DescribeConfigs (32), versions 1-4. Topics, and of the broker what clients look for.
+//! DescribeConfigs (32), versions 1-4. v3 adds documentation (KIP-226). Topics, and the broker's own, which are read only.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -7,30 +7,33 @@ use kafka_protocol::messages::describe_configs_response::{
 };
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
-use super::create_topics::{SOURCE_DEFAULT, SOURCE_TOPIC};
 use super::text;
 use crate::broker::node::{NODE_ID, Node};
-use crate::broker::topic_config::Config;
+use crate::broker::topic_config::{Config, ConfigSource, ConfigType, Overrides};
 
 pub(super) const RESOURCE_TOPIC: i8 = 2;
 const RESOURCE_BROKER: i8 = 4;
-/// `STATIC_BROKER_CONFIG`.
-const SOURCE_BROKER: i8 = 4;
-const TYPE_TEXT: i8 = 2;
+
+/// What of a config is told.
+#[derive(Clone, Copy)]
+struct Wanted {
+    synonyms: bool,
+    documentation: bool,
+}
 
 /// Configs of topics and of this broker.
 pub(crate) fn handle(node: &Node, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
-    let synonyms = request.include_synonyms;
+    let wanted = Wanted { synonyms: request.include_synonyms, documentation: request.include_documentation };
     let mut asked = std::collections::BTreeSet::new();
     let results = request
         .resources
         .into_iter()
         .filter(|resource| asked.insert((resource.resource_type, resource.resource_name.clone())))
-        .map(|resource| describe(node, resource, synonyms));
+        .map(|resource| describe(node, resource, wanted));
     DescribeConfigsResponse::default().with_results(results.collect())
 }
 
-fn describe(node: &Node, resource: DescribeConfigsResource, synonyms: bool) -> DescribeConfigsResult {
+fn describe(node: &Node, resource: DescribeConfigsResource, wanted: Wanted) -> DescribeConfigsResult {
     let result = DescribeConfigsResult::default()
         .with_resource_type(resource.resource_type)
         .with_resource_name(resource.resource_name.clone());
@@ -39,10 +42,12 @@ fn describe(node: &Node, resource: DescribeConfigsResource, synonyms: bool) -> D
     };
     let mut configs: Vec<DescribeConfigsResourceResult> = match resource.resource_type {
         RESOURCE_TOPIC => match node.catalog.topic(&resource.resource_name) {
-            Some(topic) => node.catalog.configs(&topic.overrides).iter().map(|config| tell(config, synonyms)).collect(),
+            Some(topic) => node.catalog.configs(&topic.overrides).iter().map(|config| tell(config, wanted)).collect(),
             None => return failed(ResponseError::UnknownTopicOrPartition, "there is no such topic"),
         },
-        RESOURCE_BROKER if *resource.resource_name == *NODE_ID.to_string() => broker_configs(node),
+        RESOURCE_BROKER if *resource.resource_name == *NODE_ID.to_string() => broker_configs(node, wanted),
+        // What holds for all brokers and was set at run time: nothing can be.
+        RESOURCE_BROKER if resource.resource_name.is_empty() => Vec::new(),
         RESOURCE_BROKER => return failed(ResponseError::InvalidRequest, "the only broker is 0"),
         _ => return failed(ResponseError::InvalidRequest, "only topics and the broker have configs here"),
     };
@@ -52,39 +57,69 @@ fn describe(node: &Node, resource: DescribeConfigsResource, synonyms: bool) -> D
     result.with_configs(configs)
 }
 
-fn tell(config: &Config, synonyms: bool) -> DescribeConfigsResourceResult {
-    let synonym = |value: &str, source| {
-        DescribeConfigsSynonym::default().with_name(text(config.name)).with_value(Some(text(value))).with_source(source)
-    };
-    let mut known = Vec::new();
-    if synonyms {
-        if !config.is_default {
-            known.push(synonym(&config.value, SOURCE_TOPIC));
+fn tell(config: &Config, wanted: Wanted) -> DescribeConfigsResourceResult {
+    let mut synonyms = Vec::new();
+    if wanted.synonyms {
+        if config.source == ConfigSource::Topic {
+            synonyms.push(synonym(config.name, &config.value, ConfigSource::Topic));
         }
-        known.push(synonym(&config.default, SOURCE_DEFAULT));
+        synonyms.push(synonym(config.synonym, &config.default, config.default_source));
     }
     DescribeConfigsResourceResult::default()
         .with_name(text(config.name))
         .with_value(Some(text(config.value.clone())))
-        .with_config_source(if config.is_default { SOURCE_DEFAULT } else { SOURCE_TOPIC })
+        .with_config_source(config.source as i8)
         .with_config_type(config.config_type as i8)
-        .with_synonyms(known)
+        .with_synonyms(synonyms)
+        .with_documentation(wanted.documentation.then(|| text(config.documentation)))
 }
 
-fn broker_configs(node: &Node) -> Vec<DescribeConfigsResourceResult> {
-    let rows = [
-        ("auto.create.topics.enable", "false".to_owned()),
-        ("default.replication.factor", "1".to_owned()),
-        ("group.initial.rebalance.delay.ms", "0".to_owned()),
-        ("num.partitions", node.catalog.default_partitions().to_string()),
+fn synonym(name: &'static str, value: &str, source: ConfigSource) -> DescribeConfigsSynonym {
+    DescribeConfigsSynonym::default().with_name(text(name)).with_value(Some(text(value))).with_source(source as i8)
+}
+
+/// The broker's own, in order of name: what topics take their defaults from, and what tools look for.
+fn broker_configs(node: &Node, wanted: Wanted) -> Vec<DescribeConfigsResourceResult> {
+    use ConfigType::{Boolean, Int, List, Long, Text};
+    let number = |number: usize| number.to_string();
+    let listener = format!("PLAINTEXT://{}:{}", node.host, node.port);
+    let pause_ms = node.limits.housekeeping_pause.as_millis().to_string();
+    let idle_ms = node.limits.idle_timeout.as_millis().to_string();
+    let own: [(&'static str, String, ConfigType, &'static str); 20] = [
+        ("advertised.listeners", listener, Text, "Where clients are told to connect to."),
+        ("auto.create.topics.enable", "false".into(), Boolean, "Topics are made by CreateTopics only."),
+        ("broker.id", NODE_ID.to_string(), Int, "The number of the only node."),
+        ("connections.max.idle.ms", idle_ms, Long, "A connection without requests is closed after this."),
+        ("default.replication.factor", "1".into(), Int, "There is one node."),
+        ("delete.topic.enable", "true".into(), Boolean, "Topics can be deleted."),
+        ("group.initial.rebalance.delay.ms", "0".into(), Int, "A new group does not wait for more members."),
+        ("group.max.session.timeout.ms", "1800000".into(), Int, "The longest session timeout of a group's member."),
+        ("group.min.session.timeout.ms", "100".into(), Int, "The shortest session timeout of a group's member."),
+        ("log.cleaner.enable", "true".into(), Boolean, "Compacted topics are compacted."),
+        ("log.retention.check.interval.ms", pause_ms, Long, "Between two looks for what to cut or to compact."),
+        ("max.connections", number(node.limits.connections_max), Int, "Open connections; further ones are closed."),
+        ("node.id", NODE_ID.to_string(), Int, "The number of the only node."),
+        ("num.partitions", node.catalog.default_partitions().to_string(), Int, "What -1 partitions stand for."),
+        ("offsets.topic.replication.factor", "1".into(), Int, "There is one node."),
+        ("process.roles", "broker,controller".into(), List, "One node does all."),
+        ("queued.max.request.bytes", number(node.limits.all_requests_bytes_max), Long, "Large requests in memory."),
+        ("socket.request.max.bytes", number(node.limits.frame_bytes_max), Int, "The largest request."),
+        ("transaction.state.log.min.isr", "1".into(), Int, "There is one node."),
+        ("transaction.state.log.replication.factor", "1".into(), Int, "There is one node."),
     ];
-    let row = |(name, value): (&str, String)| {
-        DescribeConfigsResourceResult::default()
-            .with_name(text(name))
-            .with_value(Some(text(value)))
-            .with_read_only(true)
-            .with_config_source(SOURCE_BROKER)
-            .with_config_type(TYPE_TEXT)
-    };
-    rows.into_iter().map(row).collect()
+    let own = own.into_iter().map(|(name, value, config_type, documentation)| Config {
+        name,
+        synonym: name,
+        default: value.clone(),
+        value,
+        source: ConfigSource::Broker,
+        default_source: ConfigSource::Broker,
+        config_type,
+        documentation,
+    });
+    let topic_defaults = node.catalog.configs(&Overrides::new()).into_iter();
+    let topic_defaults = topic_defaults.map(|config| Config { name: config.synonym, ..config });
+    let mut all: Vec<Config> = own.chain(topic_defaults).collect();
+    all.sort_by_key(|config| config.name);
+    all.iter().map(|config| tell(config, wanted).with_read_only(true)).collect()
 }

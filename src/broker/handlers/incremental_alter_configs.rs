@@ -1,23 +1,22 @@
 //! IncrementalAlterConfigs (44), versions 0-1: sets and unsets single configs of a topic (KIP-339).
 //!
-//! Append and subtract work on lists; the only list here is `cleanup.policy`.
+//! Append and subtract work on lists. All changes of a resource hold, or none.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
+use kafka_protocol::protocol::StrBytes;
 
-use super::alter_configs::apply;
-use super::errors::KafkaError;
+use super::alter_configs::{apply, named_once};
 use super::text;
 use crate::broker::node::Node;
-use crate::broker::topic_config::{Overrides, validate};
+use crate::broker::topic_config::Operation;
 
 const SET: i8 = 0;
 const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
-const LIST: &str = "cleanup.policy";
 
 /// Changes configs, each resource for itself.
 pub(crate) async fn handle(node: &Node, request: IncrementalAlterConfigsRequest) -> IncrementalAlterConfigsResponse {
@@ -35,45 +34,20 @@ pub(crate) async fn handle(node: &Node, request: IncrementalAlterConfigsRequest)
 }
 
 async fn alter(node: &Node, resource: AlterConfigsResource, validate_only: bool) -> Result<(), (i16, String)> {
-    let present = node.catalog.topic(&resource.resource_name).map(|topic| topic.overrides.clone()).unwrap_or_default();
-    let mut changes = Vec::with_capacity(resource.configs.len());
-    for config in resource.configs {
-        changes.push(change(&config, &present)?);
-    }
-    let change = move |overrides: &mut Overrides| {
-        for (name, value) in changes {
-            match value {
-                Some(value) => _ = overrides.insert(name, value),
-                None => _ = overrides.remove(&name),
-            }
-        }
-    };
-    apply(node, resource.resource_type, &resource.resource_name, change, validate_only).await
+    let changes = named_once(resource.configs.into_iter().map(change))?;
+    apply(node, resource.resource_type, &resource.resource_name, false, changes, validate_only).await
 }
 
-fn change(config: &AlterableConfig, present: &Overrides) -> Result<(String, Option<String>), (i16, String)> {
-    let name = config.name.to_string();
-    let value = match config.config_operation {
-        SET => config.value.as_deref().map(str::to_owned),
-        DELETE => return Ok((name, None)),
-        APPEND | SUBTRACT if name == LIST => {
-            let mut words: Vec<&str> = present.get(LIST).map_or("delete", String::as_str).split(',').collect();
-            let given = config.value.as_deref().unwrap_or_default();
-            words.retain(|word| *word != given);
-            if config.config_operation == APPEND {
-                words.push(given);
-            }
-            Some(words.join(","))
-        }
-        APPEND | SUBTRACT => {
-            return Err((ResponseError::InvalidConfig.code(), format!("{name} is no list")));
-        }
+fn change(config: AlterableConfig) -> Result<(StrBytes, Option<Operation>), (i16, String)> {
+    let value = config.value.map(|value| value.to_string());
+    let operation = match config.config_operation {
+        SET => value.map(Operation::Set),
+        DELETE => Some(Operation::Delete),
+        APPEND => value.map(Operation::Append),
+        SUBTRACT => value.map(Operation::Subtract),
         other => {
             return Err((ResponseError::InvalidRequest.code(), format!("there is no config operation {other}")));
         }
     };
-    match validate(&name, value.as_deref()) {
-        Ok(value) => Ok((name, Some(value))),
-        Err(error) => Err((error.code(), error.to_string())),
-    }
+    Ok((config.name, operation))
 }

@@ -1,13 +1,16 @@
 //! ListOffsets (2), versions 1-9. v2 isolation level: to a reader of committed records the log ends at the last stable
-//! offset; v7 the offset of the largest timestamp (-3, KIP-734); v8 and v9
-//! tiered storage (-4 is the log's start, -5 nothing, as there is none).
+//! offset; v7 the offset of the largest timestamp (-3, KIP-734); v8 and v9 tiered storage (-4 is the log's start, -5
+//! nothing, as there is none). Other negative times, and these before their version, are refused; so are all mentions of
+//! a partition that is named twice.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
+use kafka_protocol::protocol::StrBytes;
 
 use super::aside;
 use super::errors::KafkaError;
@@ -35,11 +38,22 @@ pub(crate) async fn handle(node: &Arc<Node>, request: ListOffsetsRequest, versio
 
 fn all(node: &Node, request: ListOffsetsRequest, version: i16) -> ListOffsetsResponse {
     let isolation = isolation(request.isolation_level);
+    let mut mentions: HashMap<(StrBytes, i32), usize> = HashMap::new();
+    for topic in &request.topics {
+        for asked in &topic.partitions {
+            *mentions.entry((topic.name.0.clone(), asked.partition_index)).or_default() += 1;
+        }
+    }
     let topics = request.topics.into_iter().map(|topic| {
         let known = node.catalog.topic(&topic.name);
         let partitions = topic.partitions.into_iter().map(|asked| {
             let found = known.as_ref().and_then(|topic| topic.partition(asked.partition_index));
-            answer(&asked, found, version, isolation)
+            let is_twice = mentions.get(&(topic.name.0.clone(), asked.partition_index)).is_some_and(|count| *count > 1);
+            if is_twice {
+                refuse(&asked, ResponseError::InvalidRequest)
+            } else {
+                answer(&asked, found, version, isolation)
+            }
         });
         let partitions = partitions.collect();
         ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions)
@@ -54,10 +68,12 @@ fn answer(
     isolation: Isolation,
 ) -> ListOffsetsPartitionResponse {
     let response = ListOffsetsPartitionResponse::default().with_partition_index(asked.partition_index);
-    let failed = |code| response.clone().with_error_code(code).with_offset(-1).with_timestamp(-1);
-    let Some(partition) = partition else { return failed(ResponseError::UnknownTopicOrPartition.code()) };
+    let Some(partition) = partition else { return refuse(asked, ResponseError::UnknownTopicOrPartition) };
     if asked.current_leader_epoch > LEADER_EPOCH {
-        return failed(ResponseError::UnknownLeaderEpoch.code());
+        return refuse(asked, ResponseError::UnknownLeaderEpoch);
+    }
+    if version < first_version(asked.timestamp) {
+        return refuse(asked, ResponseError::UnsupportedVersion);
     }
     match offset(partition, asked.timestamp, isolation) {
         Ok(Some((offset, timestamp))) => {
@@ -66,7 +82,26 @@ fn answer(
             response.with_offset(offset).with_timestamp(timestamp).with_leader_epoch(leader_epoch)
         }
         Ok(None) => response.with_offset(-1).with_timestamp(-1),
-        Err(error) => failed(error.code()),
+        Err(error) => refuse(asked, error.kafka()),
+    }
+}
+
+fn refuse(asked: &ListOffsetsPartition, error: ResponseError) -> ListOffsetsPartitionResponse {
+    ListOffsetsPartitionResponse::default()
+        .with_partition_index(asked.partition_index)
+        .with_error_code(error.code())
+        .with_offset(-1)
+        .with_timestamp(-1)
+}
+
+/// In which version a question can be asked first; in none of ours, if it is none.
+fn first_version(timestamp: i64) -> i16 {
+    match timestamp {
+        0.. | LATEST | EARLIEST => 1,
+        MAX_TIMESTAMP => 7,
+        EARLIEST_LOCAL => 8,
+        LATEST_TIERED => 9,
+        _ => i16::MAX,
     }
 }
 

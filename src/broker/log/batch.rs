@@ -9,6 +9,8 @@ use bytes::Bytes;
 use super::AppendError;
 use super::compressed::{CompressedRecords, UNFOLDED_BYTES_MAX};
 use super::marker::StoredMarker;
+use super::record::Records;
+use super::settings::PartitionConfig;
 
 /// Bytes of a batch before its records.
 pub(super) const HEADER_BYTES: usize = 61;
@@ -20,6 +22,8 @@ const COMPRESSION_MAX: i16 = 4;
 const LOG_APPEND_TIME_BIT: i16 = 0x08;
 pub(super) const TRANSACTIONAL_BIT: i16 = 0x10;
 pub(super) const CONTROL_BIT: i16 = 0x20;
+/// The base timestamp is the time from which on the batch's tombstones may go (KIP-534).
+const DELETE_HORIZON_BIT: i16 = 0x40;
 /// No client sends more; a forged count would only burn offsets and, in a careless reader, memory.
 const RECORDS_PER_BATCH_MAX: i32 = 1 << 24;
 
@@ -98,17 +102,23 @@ impl BatchHeader {
         self.attributes & COMPRESSION_MASK != 0
     }
 
-    /// The times of its records are compressed, or do not count.
-    pub fn has_hidden_times(&self) -> bool {
-        self.is_compressed() || self.is_log_append_time()
+    /// Number of the compression codec; 0 is none.
+    pub fn codec(&self) -> i16 {
+        self.attributes & COMPRESSION_MASK
+    }
+
+    /// From when on the tombstones in it may go, if compaction has met them (KIP-534).
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON_BIT != 0).then_some(self.base_timestamp)
+    }
+
+    /// Belongs to a transaction, or ends one.
+    pub fn is_transactional(&self) -> bool {
+        self.attributes & TRANSACTIONAL_BIT != 0
     }
 
     pub fn is_log_append_time(&self) -> bool {
         self.attributes & LOG_APPEND_TIME_BIT != 0
-    }
-
-    pub fn is_transactional(&self) -> bool {
-        self.attributes & TRANSACTIONAL_BIT != 0
     }
 
     /// Holds no data, but the end of a transaction.
@@ -171,6 +181,35 @@ impl CheckedBatch {
         self.head[17..21].copy_from_slice(&self.header.crc.to_be_bytes());
     }
 
+    /// The same batch with other records, as compaction leaves it: base offset, last offset, producer and sequence stay.
+    /// A horizon takes the place of the base timestamp, from which the records' times must then count.
+    pub fn with_records(
+        &self,
+        records: Bytes,
+        count: i32,
+        max_timestamp: i64,
+        horizon_ms: Option<i64>,
+    ) -> CheckedBatch {
+        let mut changed = CheckedBatch { header: self.header, head: self.head, records };
+        let header = &mut changed.header;
+        header.batch_length = (changed.records.len() + HEADER_BYTES - LENGTH_PREFIX_BYTES) as i32;
+        header.records_count = count;
+        header.max_timestamp = max_timestamp;
+        if let Some(horizon_ms) = horizon_ms {
+            header.attributes |= DELETE_HORIZON_BIT;
+            header.base_timestamp = horizon_ms;
+        }
+        let head = &mut changed.head;
+        head[8..12].copy_from_slice(&header.batch_length.to_be_bytes());
+        head[21..23].copy_from_slice(&header.attributes.to_be_bytes());
+        head[27..35].copy_from_slice(&header.base_timestamp.to_be_bytes());
+        head[35..43].copy_from_slice(&header.max_timestamp.to_be_bytes());
+        head[57..61].copy_from_slice(&header.records_count.to_be_bytes());
+        changed.header.crc = changed.computed_crc();
+        changed.head[17..21].copy_from_slice(&changed.header.crc.to_be_bytes());
+        changed
+    }
+
     pub fn computed_crc(&self) -> u32 {
         crc32c::crc32c_append(crc32c::crc32c(&self.head[CRC_FROM..]), &self.records)
     }
@@ -197,15 +236,51 @@ pub(super) enum Transactional {
     Refused,
 }
 
+/// What a partition asks of the records that it takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DoorRules {
+    pub batch_bytes_max: u32,
+    transactional: Transactional,
+    needs_keys: bool,
+    /// Earliest and latest time of a record; none when any will do.
+    times: Option<(i64, i64)>,
+}
+
+impl DoorRules {
+    pub fn of(config: &PartitionConfig, transactional: Transactional, now_ms: i64) -> DoorRules {
+        // With LogAppendTime the records' own times do not count.
+        let limits = (config.timestamp_before_ms_max, config.timestamp_after_ms_max);
+        let any = config.log_append_time || limits == (i64::MAX, i64::MAX);
+        DoorRules {
+            batch_bytes_max: config.batch_bytes_max,
+            transactional,
+            needs_keys: config.compaction.is_some(),
+            times: (!any).then(|| (now_ms.saturating_sub(limits.0), now_ms.saturating_add(limits.1))),
+        }
+    }
+
+    fn check(&self, index: i64, has_key: bool, timestamp: i64) -> Result<(), AppendError> {
+        if self.needs_keys && !has_key {
+            let why =
+                format!("record {index} has no key, and the topic is compacted: it keeps the last record of a key");
+            return Err(AppendError::InvalidRecord(why));
+        }
+        match self.times {
+            // -1: no time at all.
+            Some((earliest, latest)) if timestamp != -1 && !(earliest..=latest).contains(&timestamp) => {
+                Err(AppendError::InvalidTimestamp { index, timestamp, earliest, latest })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Checks and splits concatenated batches as a client sends them.
 ///
 /// # Errors
-/// `Corrupt`, `TooLarge`, `UnsupportedMagic` or `InvalidTransaction`, for the first batch that may not be stored.
-pub(super) fn check_all(
-    bytes: &Bytes,
-    batch_bytes_max: u32,
-    transactional: Transactional,
-) -> Result<Vec<CheckedBatch>, AppendError> {
+/// `Corrupt`, `TooLarge`, `UnsupportedMagic`, `InvalidRecord`, `InvalidTimestamp` or `InvalidTransaction`, for the first
+/// batch that may not be stored.
+pub(super) fn check_all(bytes: &Bytes, rules: &DoorRules) -> Result<Vec<CheckedBatch>, AppendError> {
     let mut rest = bytes.clone();
     let mut checked = Vec::with_capacity(1);
     let mut unfolded_left = UNFOLDED_BYTES_MAX;
@@ -213,8 +288,8 @@ pub(super) fn check_all(
         return Err(corrupt("there is no batch"));
     }
     while !rest.is_empty() {
-        let batch = check_one(&rest, batch_bytes_max, &mut unfolded_left)?;
-        if batch.header.is_transactional() && transactional == Transactional::Refused {
+        let batch = check_one(&rest, rules, &mut unfolded_left)?;
+        if batch.header.is_transactional() && rules.transactional == Transactional::Refused {
             return Err(AppendError::InvalidTransaction {
                 producer_id: batch.header.producer_id,
                 what: "it sent a transactional batch outside of any transaction",
@@ -230,7 +305,7 @@ fn corrupt(what: impl Into<String>) -> AppendError {
     AppendError::Corrupt(what.into())
 }
 
-fn check_one(bytes: &Bytes, batch_bytes_max: u32, unfolded_left: &mut u64) -> Result<CheckedBatch, AppendError> {
+fn check_one(bytes: &Bytes, rules: &DoorRules, unfolded_left: &mut u64) -> Result<CheckedBatch, AppendError> {
     match bytes.get(16) {
         Some(2) => {}
         Some(&magic) => return Err(AppendError::UnsupportedMagic(magic as i8)),
@@ -239,8 +314,8 @@ fn check_one(bytes: &Bytes, batch_bytes_max: u32, unfolded_left: &mut u64) -> Re
     let header = BatchHeader::read(bytes).ok_or_else(|| corrupt("the header is cut off"))?;
     let total =
         header.total_bytes().ok_or_else(|| corrupt(format!("a batch length of {} cannot be", header.batch_length)))?;
-    if total > batch_bytes_max as usize {
-        return Err(AppendError::TooLarge { bytes: total, limit: batch_bytes_max });
+    if total > rules.batch_bytes_max as usize {
+        return Err(AppendError::TooLarge { bytes: total, limit: rules.batch_bytes_max });
     }
     let batch = CheckedBatch::split(bytes, header)
         .ok_or_else(|| corrupt(format!("the batch says {total} bytes, {} came", bytes.len())))?;
@@ -250,9 +325,9 @@ fn check_one(bytes: &Bytes, batch_bytes_max: u32, unfolded_left: &mut u64) -> Re
     }
     check_fields(&header)?;
     if header.is_compressed() {
-        check_compressed(&batch, unfolded_left)?;
+        check_compressed(&batch, rules, unfolded_left)?;
     } else {
-        check_records(&batch)?;
+        check_records(&batch, rules)?;
     }
     Ok(batch)
 }
@@ -291,22 +366,24 @@ fn check_fields(header: &BatchHeader) -> Result<(), AppendError> {
 }
 
 /// Walks the uncompressed records: they must fill the batch exactly, with offset deltas 0, 1, 2, …
-fn check_records(batch: &CheckedBatch) -> Result<(), AppendError> {
+fn check_records(batch: &CheckedBatch, rules: &DoorRules) -> Result<(), AppendError> {
     let mut walked = 0;
-    for record in Records::of(batch) {
+    for record in Records::of(&batch.records) {
         let record = record.ok_or_else(|| corrupt(format!("record {walked} is malformed")))?;
         if record.offset_delta != walked {
             return Err(corrupt(format!("record {walked} has offset delta {}", record.offset_delta)));
         }
+        let timestamp = batch.header.base_timestamp.saturating_add(record.timestamp_delta);
+        rules.check(walked, record.key.is_some(), timestamp)?;
         walked += 1;
     }
     check_count(&batch.header, walked)
 }
 
 /// The same for compressed records, which are unfolded for it and thrown away.
-fn check_compressed(batch: &CheckedBatch, unfolded_left: &mut u64) -> Result<(), AppendError> {
+fn check_compressed(batch: &CheckedBatch, rules: &DoorRules, unfolded_left: &mut u64) -> Result<(), AppendError> {
     let malformed = |walked: i64, error: std::io::Error| corrupt(format!("compressed record {walked}: {error}"));
-    let codec = batch.header.attributes & COMPRESSION_MASK;
+    let codec = batch.header.codec();
     let mut walked = 0;
     let mut records =
         CompressedRecords::of(codec, &batch.records, *unfolded_left).map_err(|error| malformed(0, error))?;
@@ -315,6 +392,8 @@ fn check_compressed(batch: &CheckedBatch, unfolded_left: &mut u64) -> Result<(),
         if record.offset_delta != walked {
             return Err(corrupt(format!("compressed record {walked} has offset delta {}", record.offset_delta)));
         }
+        let timestamp = batch.header.base_timestamp.saturating_add(record.timestamp_delta);
+        rules.check(walked, record.has_key, timestamp)?;
         walked += 1;
         if walked > i64::from(batch.header.records_count) {
             break;
@@ -327,62 +406,4 @@ fn check_compressed(batch: &CheckedBatch, unfolded_left: &mut u64) -> Result<(),
 fn check_count(header: &BatchHeader, walked: i64) -> Result<(), AppendError> {
     let said = i64::from(header.records_count);
     if walked == said { Ok(()) } else { Err(corrupt(format!("it says {said} records and holds {walked}"))) }
-}
-
-/// Offset and time of one record, relative to its batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RecordStamp {
-    pub offset_delta: i64,
-    pub timestamp_delta: i64,
-}
-
-/// Walks uncompressed records; yields one `None` at the first malformed one, then ends.
-pub(super) struct Records<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Records<'a> {
-    pub fn of(batch: &'a CheckedBatch) -> Self {
-        Records { rest: &batch.records }
-    }
-
-    fn parse(&mut self) -> Option<RecordStamp> {
-        let length = usize::try_from(varint(&mut self.rest)?).ok()?;
-        let (mut record, rest) = self.rest.split_at_checked(length)?;
-        self.rest = rest;
-        let (_attributes, fields) = record.split_first()?;
-        record = fields;
-        let timestamp_delta = varint(&mut record)?;
-        let offset_delta = varint(&mut record)?;
-        // Key length, value length and header count follow; a record without them is cut off.
-        (record.len() >= 3).then_some(RecordStamp { offset_delta, timestamp_delta })
-    }
-}
-
-impl Iterator for Records<'_> {
-    type Item = Option<RecordStamp>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let record = self.parse();
-        if record.is_none() {
-            self.rest = &[];
-        }
-        Some(record)
-    }
-}
-
-/// A zigzag number of at most ten bytes.
-pub(super) fn varint(bytes: &mut &[u8]) -> Option<i64> {
-    let mut value = 0u64;
-    for (index, &byte) in bytes.iter().take(10).enumerate() {
-        value |= u64::from(byte & 0x7f) << (7 * index);
-        if byte & 0x80 == 0 {
-            *bytes = &bytes[index + 1..];
-            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
-        }
-    }
-    None
 }

@@ -60,6 +60,7 @@ impl Checkpoint {
             partition.record.encode(&mut body);
             body.put(&partition.log_start.to_le_bytes());
             body.put(&partition.end_offset.to_le_bytes());
+            body.put(&partition.first_dirty.to_le_bytes());
             body.put(&(partition.segments.len() as u32).to_le_bytes());
             partition.segments.iter().for_each(|segment| segment.encode(&mut body));
             partition.producers.encode(&mut body);
@@ -133,8 +134,9 @@ impl Checkpoint {
 }
 
 fn decode_partition(decoder: &mut Decoder<'_>, format: Format) -> Option<PartitionSnapshot> {
-    let record = PartitionRecord::decode(decoder)?;
+    let record = PartitionRecord::decode(decoder, format)?;
     let (log_start, end_offset) = (decoder.i64()?, decoder.i64()?);
+    let first_dirty = if format >= Format::Two { decoder.i64()? } else { 0 };
     let count = decoder.count(SegmentSnapshot::BYTES_MIN)?;
     let mut segments = Vec::with_capacity(count);
     for _ in 0..count {
@@ -142,12 +144,12 @@ fn decode_partition(decoder: &mut Decoder<'_>, format: Format) -> Option<Partiti
     }
     // The last one may begin behind the end: it was made ready, and offsets before it were refused.
     let ascending = segments.is_sorted_by(|one, next| one.base_offset < next.base_offset);
-    let mut offsets = segments.iter().map(|segment| segment.base_offset).chain([log_start, end_offset]);
+    let mut offsets = segments.iter().map(|segment| segment.base_offset).chain([log_start, end_offset, first_dirty]);
     if !ascending || !offsets.all(|offset| (0..=OFFSET_MAX).contains(&offset)) {
         return None;
     }
     let producers = ProducerStates::decode(decoder, format)?;
-    Some(PartitionSnapshot { record, log_start, end_offset, segments, producers })
+    Some(PartitionSnapshot { record, log_start, end_offset, first_dirty, segments, producers })
 }
 
 fn sync_all(all_unsynced: &[(PathBuf, Unsynced)]) -> Result<(), OpenError> {
@@ -173,6 +175,7 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
     let mut partitions = Vec::new();
     let mut held = Vec::new();
     let mut all_unsynced: Vec<(PathBuf, Unsynced)> = Vec::new();
+    let mut all_replaced = Vec::new();
     for partition in core.all_partitions() {
         // One that was deleted meanwhile is also deleted in the journal.
         if partition.is_deleted() {
@@ -190,6 +193,7 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
         };
         held.push((partition.clone(), snapshot.end_offset));
         partitions.push(snapshot);
+        all_replaced.push((partition.clone(), unsynced.replaced.clone()));
         all_unsynced.push((partition.0.path.clone(), unsynced));
     }
     let state = read_lock(&core.state).clone();
@@ -205,6 +209,10 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
         state,
     };
     checkpoint.write(&*core.disk, &core.directory).map_err(OpenError::io("write", &path(&core.directory)))?;
+    // No checkpoint tells of them any more, so no start will look for them.
+    for (partition, replaced) in all_replaced {
+        partition.remove_replaced(&*core.disk, &replaced);
+    }
     for (partition, end_offset) in held {
         let removable = {
             let mut store = lock(&partition.0.store);
@@ -227,6 +235,7 @@ mod tests {
     use super::super::disk::OsDisk;
     use super::super::offset_index::IndexMark;
     use super::super::open_transactions::OpenTransaction;
+    use super::super::segment::SegmentName;
     use super::super::{PartitionConfig, PartitionId};
     use super::*;
 
@@ -238,15 +247,18 @@ mod tests {
             retention_ms: None,
             batch_bytes_max: 3,
             log_append_time: false,
-            compacted: false,
+            compaction: None,
+            timestamp_before_ms_max: i64::MAX,
+            timestamp_after_ms_max: i64::MAX,
         };
         let id = PartitionId { topic_id: uuid::Uuid::from_u128(7), partition: 0 };
-        let empty = SegmentSnapshot::empty(0, 5, Arc::default());
+        let empty = SegmentSnapshot::empty(SegmentName { base_offset: 0, generation: 0 }, 5, Arc::default());
         let segment = SegmentSnapshot { index: IndexMark { entries: 4, crc: 5 }, length: 99, ..empty };
         PartitionSnapshot {
             record: PartitionRecord { number: 1, id, directory: "topic-0".to_owned(), config },
             log_start: 0,
             end_offset: 10,
+            first_dirty: 0,
             segments: vec![segment],
             producers: ProducerStates::default(),
         }
@@ -282,11 +294,14 @@ mod tests {
     fn a_checkpoint_of_an_earlier_version_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let snapshot = partition();
-        // As it was written before there were transactions, from the format's description.
+        // As it was written before there were transactions and compaction, from the format's description.
         let mut body = vec![1, 1];
         [4u64, 5, 6].iter().for_each(|number| body.put(&number.to_le_bytes()));
         body.put(&1u32.to_le_bytes());
-        snapshot.record.encode(&mut body);
+        let mut record = Vec::new();
+        snapshot.record.encode(&mut record);
+        // Without the limits of times and compaction, which came later.
+        body.put(&record[..record.len() - (2 * 8 + 1 + 3 * 8 + 4)]);
         body.put(&[0u64.to_le_bytes(), 10u64.to_le_bytes()].concat());
         body.put(&1u32.to_le_bytes());
         [0i64, 99, -1, 5, 5].iter().for_each(|number| body.put(&number.to_le_bytes()));

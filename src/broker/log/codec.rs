@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Format {
     One,
-    /// Knows transactions.
+    /// Knows transactions and compaction.
     Two,
 }
 

@@ -1,11 +1,12 @@
 //! Looks into compressed batches: they must hold the records that their header says, and not unfold without end.
 //!
-//! What is stored stays compressed. Were it not checked, a batch that holds more records than it says would take the
+//! What is stored stays compressed, but for what compaction leaves of it. Were it not checked, a batch that holds more records than it says would take the
 //! offsets of the next one, and consumers would pass over acknowledged records.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::borrow::Cow;
+use std::io::{self, BufRead, BufReader, Read, Write};
 
-use super::batch::RecordStamp;
+use super::batch::CheckedBatch;
 
 /// The batches of one append may unfold to this much, at most: no client's do, and hostile ones cost a fraction of a
 /// second.
@@ -19,6 +20,17 @@ const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 const XERIAL_HEADER_BYTES: usize = 16;
 /// No byte of snappy unfolds to more: three bytes copy 64 at most.
 const SNAPPY_RATIO_MAX: usize = 22;
+
+/// Blocks of Java's snappy as that library writes them.
+const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
+
+/// What the door looks at in one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RecordStamp {
+    pub offset_delta: i64,
+    pub timestamp_delta: i64,
+    pub has_key: bool,
+}
 
 /// Walks the records of a compressed batch. Yields an error at the first thing that is wrong, then ends.
 pub(super) struct CompressedRecords<'a> {
@@ -49,13 +61,73 @@ impl<'a> CompressedRecords<'a> {
         record.read_exact(&mut attributes)?;
         let timestamp_delta = varint(&mut record)?;
         let offset_delta = varint(&mut record)?;
+        let has_key = skip_nullable(&mut record)?;
+        skip_nullable(&mut record)?;
         let left = record.limit();
-        // Key length, value length and header count follow; a record without them is cut off.
-        if left < 3 || io::copy(&mut record, &mut io::sink())? < left {
+        // The count of headers follows; a record without it is cut off.
+        if left < 1 || io::copy(&mut record, &mut io::sink())? < left {
             return Err(bad("a record is cut off"));
         }
-        Ok(Some(RecordStamp { offset_delta, timestamp_delta }))
+        Ok(Some(RecordStamp { offset_delta, timestamp_delta, has_key }))
     }
+}
+
+/// Passes over a length and so many bytes; false for -1, which is none at all.
+fn skip_nullable(record: &mut io::Take<impl Read>) -> io::Result<bool> {
+    let length = match varint(record)? {
+        -1 => return Ok(false),
+        length => u64::try_from(length).map_err(|_| bad("a key or value has a negative length"))?,
+    };
+    if length > record.limit() || io::copy(&mut record.by_ref().take(length), &mut io::sink())? < length {
+        return Err(bad("a record is cut off"));
+    }
+    Ok(true)
+}
+
+/// A batch's records without compression.
+pub(super) fn plain_records(batch: &CheckedBatch) -> io::Result<Cow<'_, [u8]>> {
+    match batch.header.codec() {
+        0 => Ok(Cow::Borrowed(&batch.records)),
+        codec => unfold(codec, &batch.records).map(Cow::Owned),
+    }
+}
+
+fn unfold(codec: i16, records: &[u8]) -> io::Result<Vec<u8>> {
+    let mut unfolded = Vec::new();
+    reader(codec, records)?.take(UNFOLDED_BYTES_MAX).read_to_end(&mut unfolded)?;
+    if unfolded.len() as u64 == UNFOLDED_BYTES_MAX { Err(bad("it unfolds to more than 64 MiB")) } else { Ok(unfolded) }
+}
+
+/// Compresses records in the way of `before`, the compressed records that they are what is left of.
+pub(super) fn fold(codec: i16, before: &[u8], records: &[u8]) -> io::Result<Vec<u8>> {
+    match codec {
+        1 => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(records)?;
+            encoder.finish()
+        }
+        2 if before.starts_with(&XERIAL_MAGIC) => fold_xerial(before, records),
+        2 => snap::raw::Encoder::new().compress_vec(records).map_err(io::Error::other),
+        3 => {
+            // Java's reader takes independent blocks only, and takes memory for the largest.
+            let frame = lz4_flex::frame::FrameInfo::new().block_size(lz4_flex::frame::BlockSize::Max64KB);
+            let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(frame, Vec::new());
+            encoder.write_all(records)?;
+            encoder.finish().map_err(io::Error::other)
+        }
+        4 => zstd::encode_all(records, zstd::DEFAULT_COMPRESSION_LEVEL),
+        unknown => Err(bad(&format!("compression {unknown} is unknown"))),
+    }
+}
+
+fn fold_xerial(before: &[u8], records: &[u8]) -> io::Result<Vec<u8>> {
+    let mut out = before.get(..XERIAL_HEADER_BYTES).ok_or_else(|| bad("a block is cut off"))?.to_vec();
+    for block in records.chunks(XERIAL_BLOCK_BYTES) {
+        let block = snap::raw::Encoder::new().compress_vec(block).map_err(io::Error::other)?;
+        out.extend_from_slice(&(block.len() as u32).to_be_bytes());
+        out.extend_from_slice(&block);
+    }
+    Ok(out)
 }
 
 impl Iterator for CompressedRecords<'_> {
@@ -157,8 +229,6 @@ fn varint(from: &mut impl Read) -> io::Result<i64> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     /// Three records as they lie in a batch: length, attributes, deltas, empty key, value of zeros, no headers.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
 
+use super::compaction::Cleaner;
 use super::disk::{self, Disk, OpenMode};
 use super::housekeeper::Job;
 use super::journal::JournalFiles;
@@ -44,6 +45,8 @@ pub(super) struct Core {
     /// `Durability::Os`: stored since a checkpoint was asked for.
     pub unsynced_bytes: AtomicU64,
     pub jobs: Mutex<Sender<Job>>,
+    /// Held for a whole pass.
+    pub cleaner: Mutex<Cleaner>,
 }
 
 /// Says what happened if a thread ends by a panic: nobody waits forever.

@@ -66,6 +66,21 @@ pub enum AppendError {
     /// An old message format.
     #[error("unsupported record format (magic {0}); only magic 2 is stored")]
     UnsupportedMagic(i8),
+    /// A record that this topic does not take.
+    #[error("{0}")]
+    InvalidRecord(String),
+    /// A record's time is too far from now.
+    #[error("record {index} has the timestamp {timestamp}; the topic takes {earliest} to {latest} now")]
+    InvalidTimestamp {
+        /// Which record of its batch.
+        index: i64,
+        /// Its timestamp.
+        timestamp: i64,
+        /// The earliest that is taken.
+        earliest: i64,
+        /// The latest that is taken.
+        latest: i64,
+    },
     /// Neither the next sequence nor a known retry.
     #[error("sequence {got} of producer {producer_id} is out of order; expected {expected}")]
     OutOfOrderSequence {

@@ -5,7 +5,8 @@
 
 use bytes::Bytes;
 
-use super::batch::{CONTROL_BIT, CheckedBatch, HEADER_BYTES, LENGTH_PREFIX_BYTES, TRANSACTIONAL_BIT, varint};
+use super::batch::{CONTROL_BIT, CheckedBatch, HEADER_BYTES, LENGTH_PREFIX_BYTES, TRANSACTIONAL_BIT};
+use super::record::varint;
 
 const ABORT: i16 = 0;
 const COMMIT: i16 = 1;

@@ -1,18 +1,20 @@
 //! The durable log: partitions of raw record batches on disk, one group commit for all that wait, and a small durable
 //! key-value state beside them.
 //!
-//! Owns: segments, indexes, the journal that group commit writes, recovery, retention, producer state. Must not know:
+//! Owns: segments, indexes, the journal that group commit writes, recovery, retention, compaction, producer state. Must not know:
 //! the Kafka protocol's requests and errors, sockets, topics' names beyond the directory that is handed in. It reads
 //! the record batch header (magic 2), because that is the storage format.
 //!
 //! One way through: [`Partition::append`] checks and queues; the `writer` thread puts all that waits into the `journal`
 //! as one group, syncs, writes the `segment`s and moves the high watermarks; the `housekeeper` thread writes
-//! `checkpoint`s behind it; `recovery` puts checkpoint and journal together again.
+//! `checkpoint`s behind it; `recovery` puts checkpoint and journal together again. The cleaner thread (`compaction`) writes
+//! closed segments anew.
 
 mod aborted_index;
 mod batch;
 mod checkpoint;
 mod codec;
+mod compaction;
 mod compressed;
 mod core;
 mod disk;
@@ -28,6 +30,7 @@ mod partition;
 mod producer_state;
 mod queue;
 mod read;
+mod record;
 mod records;
 mod recovery;
 mod retention;
@@ -50,7 +53,7 @@ pub use open_transactions::AbortedTransaction;
 pub use partition::{Appended, Partition};
 pub use producer_state::ActiveProducer;
 pub use read::{Isolation, Read};
-pub use settings::{Durability, LogSettings, PartitionConfig, PartitionId, RecoveryReport};
+pub use settings::{Compaction, Durability, LogSettings, PartitionConfig, PartitionId, RecoveryReport};
 
 // A panic while a lock is held poisons the log through the writer's guard; the data behind these locks stays usable
 // for readers, so the locks' own poison is not asked.

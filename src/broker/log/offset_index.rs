@@ -78,10 +78,15 @@ impl OffsetIndex {
 
     /// Reads what counts; none when the file does not hold it.
     pub fn load(disk: &dyn Disk, path: &Path, mark: IndexMark) -> Option<OffsetIndex> {
-        let file = disk.open(path, OpenMode::Read).ok()?;
+        let file = disk.open(path, OpenMode::Write).ok()?;
         let bytes_counting = u64::from(mark.entries) * ENTRY_BYTES as u64;
-        if file.length().ok()? < bytes_counting {
+        let length = file.length().ok()?;
+        if length < bytes_counting {
             return None;
+        }
+        if length > bytes_counting {
+            // From a checkpoint that never was.
+            file.set_length(bytes_counting).ok()?;
         }
         let mut bytes = vec![0; bytes_counting as usize];
         file.read_exact_at(&mut bytes, 0).ok()?;
@@ -99,7 +104,8 @@ impl OffsetIndex {
         if fresh.is_empty() {
             return Ok(held);
         }
-        let file = disk.open(path, OpenMode::Create)?;
+        let mode = if held.entries == 0 { OpenMode::Truncate } else { OpenMode::Create };
+        let file = disk.open(path, mode)?;
         file.write_all_at(&[&fresh], u64::from(held.entries) * ENTRY_BYTES as u64)?;
         Ok(IndexMark { entries: self.entries.len() as u32, crc: crc32c::crc32c_append(held.crc, &fresh) })
     }

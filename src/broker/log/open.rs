@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::compaction::{self, Look};
 use super::core::Core;
 use super::disk::OsDisk;
 use super::housekeeper::{self, Job};
@@ -36,19 +37,24 @@ struct Handle {
 struct Threads {
     writer: JoinHandle<()>,
     housekeeper: JoinHandle<()>,
+    cleaner: JoinHandle<()>,
+    looks: mpsc::Sender<Look>,
 }
 
 impl Threads {
-    /// Ends both, the writer first. False when one of them panicked.
+    /// Ends all, the writer first and the housekeeper last. False when one of them panicked.
     fn end(self, core: &Core, stop: Stop) -> bool {
         core.queue.stop(stop);
         if stop == Stop::Abandon {
             core.journal_files.give_up();
         }
         let writer_ended = self.writer.join().is_ok();
+        // It gives up a pass once the queue is stopped. Its error means that it has ended already.
+        let _ = self.looks.send(Look::Stop);
+        let cleaner_ended = self.cleaner.join().is_ok();
         // It ends by itself only if its channel is closed, which this handle holds open.
         let _ = lock(&core.jobs).send(Job::Stop);
-        self.housekeeper.join().is_ok() && writer_ended
+        self.housekeeper.join().is_ok() && cleaner_ended && writer_ended
     }
 }
 
@@ -72,28 +78,26 @@ impl Log {
     pub fn open(dir: &Path, settings: LogSettings) -> Result<(Log, RecoveryReport), OpenError> {
         let (jobs, received) = mpsc::channel();
         let (core, report) = recovery::recover(Arc::new(OsDisk), dir, settings, jobs)?;
-        let writer = {
-            let core = core.clone();
-            let sequence = core.sequence();
-            std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer::run(&core, sequence))
-        };
-        let writer = writer.map_err(OpenError::io("start the writer for", dir))?;
-        let housekeeper = {
-            let core = core.clone();
-            std::thread::Builder::new()
-                .name("log-housekeeper".to_owned())
-                .spawn(move || housekeeper::run(&core, &received))
-        };
-        let housekeeper = match housekeeper {
-            Ok(housekeeper) => housekeeper,
-            Err(source) => {
+        let (looks, to_look) = mpsc::channel();
+        let (writing, keeping, cleaning) = (core.clone(), core.clone(), core.clone());
+        let sequence = core.sequence();
+        let writer = spawn("log-writer", move || writer::run(&writing, sequence));
+        let housekeeper = spawn("log-housekeeper", move || housekeeper::run(&keeping, &received));
+        let cleaner = spawn("log-cleaner", move || compaction::run(&cleaning, &to_look));
+        let threads = match (writer, housekeeper, cleaner) {
+            (Ok(writer), Ok(housekeeper), Ok(cleaner)) => Threads { writer, housekeeper, cleaner, looks },
+            (writer, housekeeper, cleaner) => {
+                // Those that did start end: by the stop, or because their channels close with us.
                 core.queue.stop(Stop::Abandon);
-                return Err(OpenError::Io { action: "start the housekeeper for", path: dir.to_owned(), source });
+                let _ = lock(&core.jobs).send(Job::Stop);
+                let source = [writer.err(), housekeeper.err(), cleaner.err()].into_iter().flatten().next();
+                let source = source.unwrap_or_else(|| std::io::ErrorKind::Other.into());
+                return Err(OpenError::Io { action: "start the threads for", path: dir.to_owned(), source });
             }
         };
         // The first journal file is made before the first append asks for it.
         let _ = lock(&core.jobs).send(Job::Prepare);
-        let threads = Mutex::new(Some(Threads { writer, housekeeper }));
+        let threads = Mutex::new(Some(threads));
         Ok((Log(Arc::new(Handle { core, threads, creating: Mutex::default() })), report))
     }
 
@@ -200,6 +204,20 @@ impl Log {
         retention::enforce(&self.0.core, now_ms);
     }
 
+    /// Lets the cleaner look for what to compact, on its own thread; called every few seconds by the broker, likewise.
+    pub fn wake_cleaner(&self, now_ms: i64) {
+        if let Some(threads) = &*lock(&self.0.threads) {
+            // It has ended only if it panicked, which has stopped the log.
+            let _ = threads.looks.send(Look::At(now_ms));
+        }
+    }
+
+    /// Compacts the partition that needs it most, now and here: for those who do not want to wait for the cleaner. False
+    /// when there is none. Blocks for as long as it takes.
+    pub fn compact_one(&self, now_ms: i64) -> bool {
+        compaction::clean_one(&self.0.core, now_ms)
+    }
+
     /// Bytes on disk of everything in `dir`.
     pub fn disk_bytes(&self) -> u64 {
         self.0.core.disk.used_bytes(&self.0.core.directory)
@@ -230,6 +248,10 @@ impl Log {
         }
         result
     }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
 fn closed() -> AppendError {

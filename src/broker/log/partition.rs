@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use super::batch::{self, CheckedBatch, OFFSET_MAX, Transactional};
+use super::batch::{self, CheckedBatch, DoorRules, OFFSET_MAX, Transactional};
 use super::disk::Disk;
 use super::producer_state::ProducerStates;
 use super::queue::{Completion, PendingBatch, Queue};
@@ -71,6 +71,8 @@ pub(super) struct Inner {
     queue: Arc<Queue>,
     pub(super) front: Mutex<Front>,
     pub store: Mutex<Store>,
+    /// Held while files are removed by name, so that the directory is not given away meanwhile.
+    pub names: Mutex<()>,
     watches: Mutex<Option<Watches>>,
     high_watermark: AtomicI64,
     last_stable_offset: AtomicI64,
@@ -119,6 +121,7 @@ impl Partition {
             last_stable_offset: AtomicI64::new(stable),
             log_start: AtomicI64::new(store.log_start),
             store: Mutex::new(store),
+            names: Mutex::default(),
             watches: Mutex::new(Some(watches)),
             deleted: AtomicBool::new(false),
         }))
@@ -160,11 +163,11 @@ impl Partition {
         leader_epoch: i32,
         now_ms: i64,
     ) -> Result<Appended, AppendError> {
-        let batch_bytes_max = lock(&self.0.front).config.batch_bytes_max;
+        let rules = DoorRules::of(&lock(&self.0.front).config, transactional, now_ms);
         // Whoever tries again while the disk is behind shall not have every byte checked each time.
         self.0.queue.has_room(batches.len())?;
         // The checks read every byte: not under the lock.
-        let checked = batch::check_all(&batches, batch_bytes_max, transactional)?;
+        let checked = batch::check_all(&batches, &rules)?;
         self.append_checked(checked, leader_epoch, now_ms)
     }
 
@@ -389,6 +392,7 @@ impl Partition {
     /// By the writer, once the deletion is durable.
     pub(super) fn mark_deleted(&self) {
         {
+            let _names = lock(&self.0.names);
             // Under the lock of appends: none is on its way to the queue afterwards.
             let _front = lock(&self.0.front);
             self.0.deleted.store(true, Ordering::Release);

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::batch::{BatchHeader, CheckedBatch, Records};
+use super::batch::{BatchHeader, CheckedBatch};
+use super::compressed::{CompressedRecords, UNFOLDED_BYTES_MAX};
 use super::partition::Partition;
+use super::record::Records;
 use super::segment::{HeaderWalk, Segment};
 use super::{ReadError, lock};
 
@@ -75,12 +77,12 @@ impl Partition {
         isolation: Isolation,
     ) -> Result<Read, ReadError> {
         self.check_deleted()?;
-        let (segments, last_stable_offset, high_watermark, log_start) = {
+        let (first, last_stable_offset, high_watermark, log_start) = {
             let store = lock(&self.0.store);
             // The writer counts first and publishes then: what was published is never more than this.
-            (store.segments_from(offset), self.last_stable_offset(), self.high_watermark(), store.log_start)
+            (store.segment_at(offset), self.last_stable_offset(), self.high_watermark(), store.log_start)
         };
-        let end = match isolation {
+        let limit = match isolation {
             Isolation::Uncommitted => high_watermark,
             Isolation::Committed => last_stable_offset,
         };
@@ -88,21 +90,22 @@ impl Partition {
             return Err(ReadError::OffsetOutOfRange { offset, log_start, high_watermark });
         }
         let mut batches = Bytes::new();
-        if offset < end {
-            for segment in segments {
-                // Offsets may be missing at a segment's end: then the next one begins with what follows.
-                let found = read_segment(&segment, offset, end, max_bytes, at_least_one)
-                    .map_err(|error| storage(&error, &segment))?;
-                if let Some(found) = found {
-                    batches = found;
-                    break;
-                }
+        let mut next = first.filter(|_| offset < limit);
+        while let Some((segment, end)) = next.take() {
+            let found = read_segment(&segment, offset, limit, max_bytes, at_least_one)
+                .map_err(|error| storage(&error, &segment))?;
+            match found {
+                Some(found) => batches = found,
+                // Offsets may be missing at a segment's end, or all of them: then a later one begins with what follows.
+                None if end < limit => next = lock(&self.0.store).segment_at(end),
+                None => {}
             }
-            if batches.is_empty() && at_least_one {
-                // Said, as the reader would wait for it for ever.
-                let missing = format!("no batch holds offset {offset}, though the log goes on to {high_watermark}");
-                return Err(ReadError::Storage(missing));
-            }
+        }
+        // Compaction keeps the last batch, so there is one; an open transaction may have nothing left before it.
+        if batches.is_empty() && at_least_one && offset < limit && isolation == Isolation::Uncommitted {
+            // Said, as the reader would wait for it for ever.
+            let missing = format!("no batch holds offset {offset}, though the log goes on to {high_watermark}");
+            return Err(ReadError::Storage(missing));
         }
         Ok(Read { batches, high_watermark, last_stable_offset, log_start_offset: log_start })
     }
@@ -112,8 +115,7 @@ impl Partition {
         lock(&self.0.store).segments.back().is_some_and(|last| offset < last.base_offset)
     }
 
-    /// First offset whose batch max timestamp is >= `timestamp_ms`: (offset, timestamp) of the first record >= it. Of a
-    /// compressed batch, whose records are not looked at, the first offset and timestamp that it may be.
+    /// (offset, timestamp) of the first record whose timestamp is at least `timestamp_ms`.
     ///
     /// # Errors
     /// `Storage` when a file cannot be read.
@@ -133,7 +135,7 @@ impl Partition {
         Ok(None)
     }
 
-    /// (offset, timestamp) of the record with the largest timestamp; of a compressed batch its last offset.
+    /// (offset, timestamp) of the first record with the largest timestamp.
     ///
     /// # Errors
     /// `Storage` when a file cannot be read.
@@ -176,14 +178,8 @@ impl Partition {
             if header.last_offset() < log_start || header.max_timestamp < timestamp_ms {
                 continue;
             }
-            if header.has_hidden_times() {
-                let first = header.base_timestamp;
-                let is_first = !header.is_log_append_time() && first >= timestamp_ms;
-                let timestamp = if is_first { first } else { header.max_timestamp };
-                return Ok(Some((header.base_offset.max(log_start), timestamp)));
-            }
-            let records = stamps(segment, position, &header)?;
-            let found = records.into_iter().find(|(offset, time)| *offset >= log_start && *time >= timestamp_ms);
+            let found =
+                find_record(segment, position, &header, |offset, time| offset >= log_start && time >= timestamp_ms)?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -214,13 +210,15 @@ impl Partition {
             }
         }
         let Some((position, header)) = best else { return Ok(None) };
-        if header.has_hidden_times() {
-            return Ok(Some((header.last_offset(), header.max_timestamp)));
-        }
-        let records = stamps(segment, position, &header)?;
-        let readable = records.into_iter().filter(|(offset, _)| *offset >= log_start);
-        // The first of equals.
-        Ok(readable.rev().max_by_key(|(_, timestamp)| *timestamp))
+        let mut largest: Option<(i64, i64)> = None;
+        find_record(segment, position, &header, |offset, time| {
+            // The first of equals.
+            if offset >= log_start && largest.is_none_or(|(_, known)| time > known) {
+                largest = Some((offset, time));
+            }
+            false
+        })?;
+        Ok(largest)
     }
 }
 
@@ -302,13 +300,31 @@ fn read_exact(segment: &Segment, position: u64, length: usize) -> io::Result<Byt
     Ok(buffer.into())
 }
 
-/// Offset and timestamp of each record of an uncompressed batch.
-fn stamps(segment: &Segment, position: u64, header: &BatchHeader) -> io::Result<Vec<(i64, i64)>> {
+/// Offset and timestamp of the first record of a batch that is wanted. Compressed ones are looked at as they unfold, so
+/// that a batch that unfolds to very much takes little memory.
+fn find_record(
+    segment: &Segment,
+    position: u64,
+    header: &BatchHeader,
+    mut is_wanted: impl FnMut(i64, i64) -> bool,
+) -> io::Result<Option<(i64, i64)>> {
     let bytes = read_exact(segment, position, header.total_bytes().unwrap_or_default())?;
-    let Some(batch) = CheckedBatch::split(&bytes, *header) else { return Ok(Vec::new()) };
-    let stamp = |delta: super::batch::RecordStamp| {
-        let offset = header.base_offset.saturating_add(delta.offset_delta);
-        (offset, header.base_timestamp.saturating_add(delta.timestamp_delta))
+    let Some(batch) = CheckedBatch::split(&bytes, *header) else { return Ok(None) };
+    let mut find = |offset_delta: i64, timestamp_delta: i64| {
+        let created = header.base_timestamp.wrapping_add(timestamp_delta);
+        let timestamp = if header.is_log_append_time() { header.max_timestamp } else { created };
+        let offset = header.base_offset.saturating_add(offset_delta);
+        is_wanted(offset, timestamp).then_some((offset, timestamp))
     };
-    Ok(Records::of(&batch).flatten().map(stamp).collect())
+    if !header.is_compressed() {
+        let mut records = Records::of(&batch.records).flatten();
+        return Ok(records.find_map(|record| find(record.offset_delta, record.timestamp_delta)));
+    }
+    for record in CompressedRecords::of(header.codec(), &batch.records, UNFOLDED_BYTES_MAX)? {
+        let record = record?;
+        if let Some(found) = find(record.offset_delta, record.timestamp_delta) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }

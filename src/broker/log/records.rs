@@ -8,9 +8,10 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::batch::OFFSET_MAX;
-use super::codec::{Decoder, Encoder};
+use super::codec::{Decoder, Encoder, Format};
 use super::partition::Partition;
 use super::queue::PendingBatch;
+use super::settings::Compaction;
 use super::{PartitionConfig, PartitionId};
 
 const BATCH: u8 = 1;
@@ -58,22 +59,45 @@ impl PartitionRecord {
         out.put_optional_u64(config.retention_bytes);
         out.put_optional_u64(config.retention_ms.map(|ms| ms as u64));
         out.put(&config.batch_bytes_max.to_le_bytes());
-        out.put(&[u8::from(config.log_append_time), u8::from(config.compacted)]);
+        out.put(&[u8::from(config.log_append_time), u8::from(config.compaction.is_some())]);
+        out.put(&config.timestamp_before_ms_max.to_le_bytes());
+        out.put(&config.timestamp_after_ms_max.to_le_bytes());
+        let compaction = config.compaction.unwrap_or_default();
+        out.put(&[u8::from(compaction.and_retention)]);
+        out.put(&compaction.delete_retention_ms.to_le_bytes());
+        out.put(&compaction.lag_ms_min.to_le_bytes());
+        out.put(&compaction.lag_ms_max.to_le_bytes());
+        out.put(&compaction.dirty_ppm_min.to_le_bytes());
     }
 
-    pub fn decode(decoder: &mut Decoder<'_>) -> Option<PartitionRecord> {
+    /// Reads it as it was written; before there was compaction, it ended earlier.
+    pub fn decode(decoder: &mut Decoder<'_>, format: Format) -> Option<PartitionRecord> {
         let number = decoder.u64()?;
         let id = PartitionId { topic_id: Uuid::from_u128(decoder.u128()?), partition: decoder.i32()? };
         let directory = String::from_utf8(decoder.bytes()?.to_vec()).ok()?;
-        let config = PartitionConfig {
+        let mut config = PartitionConfig {
             segment_bytes_max: decoder.u64()?,
             segment_age_ms_max: decoder.i64()?,
             retention_bytes: decoder.optional_u64()?,
             retention_ms: decoder.optional_u64()?.map(|ms| ms as i64),
             batch_bytes_max: decoder.u32()?,
             log_append_time: decoder.u8()? != 0,
-            compacted: decoder.u8()? != 0,
+            compaction: (decoder.u8()? != 0).then(Compaction::default),
+            timestamp_before_ms_max: i64::MAX,
+            timestamp_after_ms_max: i64::MAX,
         };
+        if format >= Format::Two {
+            config.timestamp_before_ms_max = decoder.i64()?;
+            config.timestamp_after_ms_max = decoder.i64()?;
+            let compaction = Compaction {
+                and_retention: decoder.u8()? != 0,
+                delete_retention_ms: decoder.i64()?,
+                lag_ms_min: decoder.i64()?,
+                lag_ms_max: decoder.i64()?,
+                dirty_ppm_min: decoder.u32()?,
+            };
+            config.compaction = config.compaction.map(|_| compaction);
+        }
         (number <= NUMBER_MAX && is_plain_name(&directory)).then_some(PartitionRecord { number, id, directory, config })
     }
 }
@@ -94,7 +118,7 @@ impl Change {
         let changed = |(key, value): &(Bytes, Option<Bytes>)| 9 + key.len() + value.as_ref().map_or(0, Bytes::len);
         match self {
             Change::State(changes) => HEAD_BYTES + changes.iter().map(changed).sum::<usize>(),
-            Change::Create(record) => HEAD_BYTES + 80 + record.directory.len(),
+            Change::Create(record) => HEAD_BYTES + 130 + record.directory.len(),
             Change::Delete(_) | Change::LogStart(..) | Change::Roll(_) => HEAD_BYTES + 8,
         }
     }
@@ -225,7 +249,7 @@ pub(super) fn decode_group(payload: &Bytes) -> Option<Vec<Record>> {
         records.push(match kind {
             BATCH => Record::Batch { number, now_ms: data.i64()?, bytes: payload.slice_ref(data.0) },
             STATE => Record::State(decode_state(&mut data)?),
-            CREATE => Record::Create(PartitionRecord::decode(&mut data)?),
+            CREATE => Record::Create(decode_create(data)?),
             DELETE => Record::Delete(number),
             LOG_START => {
                 let offset = data.i64().filter(|offset| (0..=OFFSET_MAX).contains(offset))?;
@@ -235,6 +259,14 @@ pub(super) fn decode_group(payload: &Bytes) -> Option<Vec<Record>> {
         });
     }
     Some(records)
+}
+
+/// One that was journaled before there was compaction is shorter.
+fn decode_create(data: Decoder<'_>) -> Option<PartitionRecord> {
+    [Format::Two, Format::One].into_iter().find_map(|format| {
+        let mut data = data;
+        PartitionRecord::decode(&mut data, format).filter(|_| data.is_empty())
+    })
 }
 
 /// The file in a partition's directory that says whose it is.

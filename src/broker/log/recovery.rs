@@ -91,6 +91,7 @@ pub(super) fn recover(
         applied_sequence: AtomicU64::new(scan.last_sequence),
         unsynced_bytes: AtomicU64::new(0),
         jobs: Mutex::new(jobs),
+        cleaner: Mutex::default(),
     });
     let foresight = look_ahead(&scan)?;
     open_checkpointed(&core, checkpoint, &foresight, mode, &mut report)?;
@@ -211,6 +212,7 @@ fn recreate(
     let snapshot = super::store::PartitionSnapshot {
         log_start: foresight.log_start(record.number),
         end_offset: 0,
+        first_dirty: 0,
         segments: Vec::new(),
         producers: Default::default(),
         record: record.clone(),

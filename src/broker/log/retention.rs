@@ -22,17 +22,19 @@ pub(super) fn enforce(core: &Arc<Core>, now_ms: i64) {
                 .enumerate()
                 .map(|(index, segment)| (segment.clone(), store.end_of(index)))
                 .collect();
-            let open = usize::from(!store.last_is_closed && !segments.is_empty());
-            (segments.clone(), segments.len() - open, store.log_start)
+            (segments, store.closed_segments(), store.log_start)
         };
         if let Some((last, _)) = segments.get(closed) {
             let last = last.snapshot();
-            if last.length > 0 && now_ms.saturating_sub(last.opened_ms) > config.segment_age_ms_max {
+            // What must be compacted after some time must first be closed.
+            let age_ms_max = config.compaction.map_or(i64::MAX, |compaction| compaction.lag_ms_max);
+            let age_ms_max = age_ms_max.min(config.segment_age_ms_max);
+            if last.length > 0 && now_ms.saturating_sub(last.opened_ms) > age_ms_max {
                 core.queue.push_change(Change::Roll(partition.clone()), Completion::Nobody);
             }
         }
         segments.iter().take(closed).for_each(|(segment, _)| segment.release_index());
-        if config.compacted {
+        if !config.is_cut_by_retention() {
             continue;
         }
         let cut = cut_at(&partition, &segments, closed, now_ms);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::aborted_index::AbortedIndex;
-use super::batch::{BatchHeader, HEADER_BYTES, OFFSET_MAX};
+use super::batch::{BatchHeader, HEADER_BYTES};
 use super::codec::{Decoder, Encoder, Format};
 use super::disk::{Disk, DiskFile, OpenMode};
 use super::lock;
@@ -23,6 +23,8 @@ const WALK_BYTES: usize = 64 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SegmentSnapshot {
     pub base_offset: i64,
+    /// How often compaction has written it anew: 0 holds what was appended. Part of the file's name.
+    pub generation: u32,
     pub length: u64,
     pub max_timestamp: i64,
     /// Wall clock of the first append, for closing by age.
@@ -37,11 +39,14 @@ pub(super) struct SegmentSnapshot {
 }
 
 impl SegmentSnapshot {
+    /// In a checkpoint of the first format, which is the shortest.
     pub const BYTES_MIN: usize = 5 * 8 + 2 * 4;
 
-    pub fn empty(base_offset: i64, now_ms: i64, open: Arc<[OpenTransaction]>) -> Self {
+    /// `open`: the transactions that are open where it begins.
+    pub fn empty(name: SegmentName, now_ms: i64, open: Arc<[OpenTransaction]>) -> Self {
         SegmentSnapshot {
-            base_offset,
+            base_offset: name.base_offset,
+            generation: name.generation,
             length: 0,
             max_timestamp: -1,
             opened_ms: now_ms,
@@ -60,6 +65,7 @@ impl SegmentSnapshot {
         out.put(&self.last_append_ms.to_le_bytes());
         out.put(&self.index.entries.to_le_bytes());
         out.put(&self.index.crc.to_le_bytes());
+        out.put(&self.generation.to_le_bytes());
         out.put(&self.aborted.entries.to_le_bytes());
         out.put(&self.aborted.crc.to_le_bytes());
         encode_open(out, self.open.iter().copied());
@@ -67,6 +73,7 @@ impl SegmentSnapshot {
 
     pub fn decode(decoder: &mut Decoder<'_>, format: Format) -> Option<Self> {
         let mut snapshot = SegmentSnapshot {
+            generation: 0,
             base_offset: decoder.i64()?,
             length: decoder.u64()?,
             max_timestamp: decoder.i64()?,
@@ -77,10 +84,16 @@ impl SegmentSnapshot {
             open: Arc::default(),
         };
         if format >= Format::Two {
+            snapshot.generation = decoder.u32()?;
             snapshot.aborted = IndexMark { entries: decoder.u32()?, crc: decoder.u32()? };
             snapshot.open = decode_open(decoder)?.into();
         }
         Some(snapshot)
+    }
+
+    /// What its file is called.
+    pub fn name(&self) -> SegmentName {
+        SegmentName { base_offset: self.base_offset, generation: self.generation }
     }
 }
 
@@ -103,44 +116,63 @@ struct Tail {
     dirty: bool,
 }
 
+/// What tells a segment's files from others in the directory: `BASE.log`, after compaction `BASE-GENERATION.log`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct SegmentName {
+    pub base_offset: i64,
+    pub generation: u32,
+}
+
+impl SegmentName {
+    fn file(self, kind: &str) -> String {
+        match self.generation {
+            0 => format!("{:020}.{kind}", self.base_offset),
+            generation => format!("{:020}-{generation}.{kind}", self.base_offset),
+        }
+    }
+
+    pub fn log(self) -> String {
+        self.file("log")
+    }
+
+    pub fn index(self) -> String {
+        self.file("index")
+    }
+
+    pub fn aborted(self) -> String {
+        self.file("txnindex")
+    }
+
+    /// Reads a file's name; none when it is not of that kind.
+    pub fn parse(file_name: &str, kind: &str) -> Option<SegmentName> {
+        let stem = file_name.strip_suffix(kind)?.strip_suffix('.')?;
+        let (digits, generation) = stem.split_once('-').unwrap_or((stem, "0"));
+        let name = SegmentName { base_offset: digits.parse().ok()?, generation: generation.parse().ok()? };
+        // Written in one way only.
+        (name.file(kind) == file_name).then_some(name)
+    }
+}
+
 /// One open segment.
 pub(super) struct Segment {
     pub base_offset: i64,
+    pub generation: u32,
     pub file: Arc<dyn DiskFile>,
     disk: Arc<dyn Disk>,
     directory: PathBuf,
     tail: Mutex<Tail>,
 }
 
-/// The name of a segment's file.
-pub(super) fn log_name(base_offset: i64) -> String {
-    format!("{base_offset:020}.log")
-}
-
-fn index_name(base_offset: i64) -> String {
-    format!("{base_offset:020}.index")
-}
-
-fn aborted_name(base_offset: i64) -> String {
-    format!("{base_offset:020}.txnindex")
-}
-
-/// The base offset in a segment's file name.
-pub(super) fn base_offset_of(name: &str) -> Option<i64> {
-    let digits = name.strip_suffix(".log")?;
-    digits.parse().ok().filter(|offset| (0..=OFFSET_MAX).contains(offset) && log_name(*offset) == name)
-}
-
 impl Segment {
     /// A new, empty file. One that is there already is from a life that ended before it was promised.
     pub fn create(disk: &Arc<dyn Disk>, directory: &Path, empty: SegmentSnapshot) -> io::Result<Segment> {
-        let file = disk.open(&directory.join(log_name(empty.base_offset)), OpenMode::Truncate)?;
+        let file = disk.open(&directory.join(empty.name().log()), OpenMode::Truncate)?;
         Ok(Self::new(disk, directory, file, empty, Some(OffsetIndex::default())))
     }
 
     /// An existing file of at least the length of the snapshot. Its content is not looked at.
     pub fn open(disk: &Arc<dyn Disk>, directory: &Path, snapshot: SegmentSnapshot) -> io::Result<Segment> {
-        let path = directory.join(log_name(snapshot.base_offset));
+        let path = directory.join(snapshot.name().log());
         let file = disk.open(&path, OpenMode::Write)?;
         Ok(Self::new(disk, directory, file, snapshot, None))
     }
@@ -152,21 +184,25 @@ impl Segment {
         now: SegmentSnapshot,
         index: Option<OffsetIndex>,
     ) -> Segment {
-        let base_offset = now.base_offset;
-        let tail = Mutex::new(Tail { now, index, aborted: None, index_used: false, dirty: true });
-        Segment { base_offset, file, disk: disk.clone(), directory: directory.to_owned(), tail }
+        let tail = Mutex::new(Tail { now: now.clone(), index, aborted: None, index_used: false, dirty: true });
+        let SegmentName { base_offset, generation } = now.name();
+        Segment { base_offset, generation, file, disk: disk.clone(), directory: directory.to_owned(), tail }
+    }
+
+    pub fn name(&self) -> SegmentName {
+        SegmentName { base_offset: self.base_offset, generation: self.generation }
     }
 
     pub fn log_path(&self) -> PathBuf {
-        self.directory.join(log_name(self.base_offset))
+        self.directory.join(self.name().log())
     }
 
     pub fn index_path(&self) -> PathBuf {
-        self.directory.join(index_name(self.base_offset))
+        self.directory.join(self.name().index())
     }
 
     pub fn aborted_path(&self) -> PathBuf {
-        self.directory.join(aborted_name(self.base_offset))
+        self.directory.join(self.name().aborted())
     }
 
     pub fn length(&self) -> u64 {
@@ -189,6 +225,11 @@ impl Segment {
             .flat_map(|pending| [pending.batch.head.as_slice(), pending.batch.records.as_ref()])
             .collect();
         self.file.write_all_at(&parts, length)
+    }
+
+    /// Writes whole batches behind the last one, likewise. By compaction, to a segment that nobody else knows yet.
+    pub fn write_bytes(&self, batches: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(&[batches], self.length())
     }
 
     /// Counts batches that lie in the file behind the last one that was counted. After an error nothing was asked of
@@ -282,6 +323,13 @@ impl Segment {
         self.load_aborted(&mut tail)?;
         tail.index_used = true;
         Ok(tail.aborted.as_ref().is_some_and(|aborted| aborted.collect(from, to, found)))
+    }
+
+    /// Finds the aborted transactions in what was written, for a segment that was not told of them.
+    pub fn find_aborted(&self) -> io::Result<()> {
+        let mut tail = lock(&self.tail);
+        tail.aborted = Some(AbortedIndex::rebuild(&*self.file, tail.now.length, &tail.now.open)?);
+        Ok(())
     }
 
     fn load_aborted(&self, tail: &mut Tail) -> io::Result<()> {

@@ -3,13 +3,14 @@
 //! `fsync`: everything beyond the checkpoint is in the journal, so it is cut and replayed. `os`: it is only here, so it
 //! is read up to the first batch that is not whole.
 
+use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::disk::{Disk, OpenMode};
 use super::recovery::whole_batch;
-use super::segment::{Noted, Segment, SegmentSnapshot, base_offset_of, log_name};
+use super::segment::{Noted, Segment, SegmentName, SegmentSnapshot};
 use super::store::{PartitionSnapshot, Store};
 use super::{Durability, OpenError, RecoveryReport};
 
@@ -25,6 +26,7 @@ pub(super) fn open_store(
         log_start: snapshot.log_start,
         end_offset: snapshot.end_offset,
         checkpointed_end: snapshot.end_offset,
+        first_dirty: snapshot.first_dirty,
         producers: snapshot.producers,
         directory_dirty: true,
         ..Store::default()
@@ -36,25 +38,26 @@ pub(super) fn open_store(
             // Removed after the checkpoint, by a raised log start that the journal tells of.
             None if end <= snapshot.log_start => store.last_is_closed = true,
             None => {
-                let file = path.join(log_name(segment.base_offset));
+                let file = path.join(segment.name().log());
                 let what = format!("the file is missing, though it holds offsets up to {}", end - 1);
                 return Err(OpenError::damaged(&file, 0, what));
             }
         }
     }
-    let known: Vec<i64> = snapshot.segments.iter().map(|segment| segment.base_offset).collect();
-    let mut strangers = list(&**disk, path)?;
-    strangers.retain(|base_offset| !known.contains(base_offset));
+    let known: HashSet<SegmentName> = snapshot.segments.iter().map(SegmentSnapshot::name).collect();
+    let mut strangers = list(&**disk, path, "log")?;
+    strangers.retain(|name| !known.contains(name));
     match mode {
         Durability::Fsync => cut_beyond(&**disk, path, &store, &strangers)?,
         Durability::Os => read_beyond(disk, path, &mut store, &strangers, report)?,
     }
+    remove_strange_indexes(&**disk, path, &store)?;
     Ok(store)
 }
 
 /// None when the file is missing.
 fn open_known(disk: &Arc<dyn Disk>, path: &Path, snapshot: SegmentSnapshot) -> Result<Option<Segment>, OpenError> {
-    let file = path.join(log_name(snapshot.base_offset));
+    let file = path.join(snapshot.name().log());
     let held = snapshot.length;
     let segment = match Segment::open(disk, path, snapshot) {
         Ok(segment) => segment,
@@ -69,30 +72,42 @@ fn open_known(disk: &Arc<dyn Disk>, path: &Path, snapshot: SegmentSnapshot) -> R
     Ok(Some(segment))
 }
 
-fn list(disk: &dyn Disk, path: &Path) -> Result<Vec<i64>, OpenError> {
+fn list(disk: &dyn Disk, path: &Path, kind: &str) -> Result<Vec<SegmentName>, OpenError> {
     let names = disk.list(path).map_err(OpenError::io("list", path))?;
-    let mut found: Vec<i64> = names.iter().filter_map(|entry| base_offset_of(&entry.name)).collect();
+    let mut found: Vec<SegmentName> = names.iter().filter_map(|entry| SegmentName::parse(&entry.name, kind)).collect();
     found.sort_unstable();
     Ok(found)
 }
 
-fn remove(disk: &dyn Disk, path: &Path, base_offset: i64) -> Result<u64, OpenError> {
-    let file = path.join(log_name(base_offset));
+fn remove(disk: &dyn Disk, path: &Path, name: SegmentName) -> Result<u64, OpenError> {
+    let file = path.join(name.log());
     let bytes = disk.open(&file, OpenMode::Read).and_then(|open| open.length()).unwrap_or(0);
     disk.remove_file(&file).map_err(OpenError::io("remove", &file))?;
     Ok(bytes)
+}
+
+/// Of segments that are gone, by retention or compaction.
+fn remove_strange_indexes(disk: &dyn Disk, path: &Path, store: &Store) -> Result<(), OpenError> {
+    let known: HashSet<SegmentName> = store.segments.iter().map(|segment| segment.name()).collect();
+    for name in list(disk, path, "index")? {
+        let file = path.join(name.index());
+        if !known.contains(&name) {
+            disk.remove_file(&file).map_err(OpenError::io("remove", &file))?;
+        }
+    }
+    Ok(())
 }
 
 fn cut(segment: &Segment) -> Result<u64, OpenError> {
     segment.cut().map_err(OpenError::io("cut", &segment.log_path()))
 }
 
-fn cut_beyond(disk: &dyn Disk, path: &Path, store: &Store, strangers: &[i64]) -> Result<(), OpenError> {
+fn cut_beyond(disk: &dyn Disk, path: &Path, store: &Store, strangers: &[SegmentName]) -> Result<(), OpenError> {
     for segment in &store.segments {
         cut(segment)?;
     }
-    for base_offset in strangers {
-        remove(disk, path, *base_offset)?;
+    for name in strangers {
+        remove(disk, path, *name)?;
     }
     Ok(())
 }
@@ -101,7 +116,7 @@ fn read_beyond(
     disk: &Arc<dyn Disk>,
     path: &Path,
     store: &mut Store,
-    strangers: &[i64],
+    strangers: &[SegmentName],
     report: &mut RecoveryReport,
 ) -> Result<(), OpenError> {
     let mut torn = false;
@@ -111,17 +126,24 @@ fn read_beyond(
         report.cut_bytes += cut_bytes;
         torn = cut_bytes > 0;
     }
-    for &base_offset in strangers {
-        // What lies between the end and the log start was cut off by a raised log start, and is missing rightly.
-        if store.end_offset < base_offset && base_offset <= store.log_start {
-            store.end_offset = base_offset;
-        }
-        // Wholly below the log start, about to be removed when the last life ended; or behind a hole.
-        if torn || base_offset != store.end_offset {
-            report.cut_bytes += remove(&**disk, path, base_offset)?;
+    for &name in strangers {
+        let base_offset = name.base_offset;
+        if name.generation > 0 || base_offset < store.end_offset {
+            // Written by compaction without ever counting, replaced by it, or below the log start: it holds nothing
+            // that is not elsewhere, or gone for good.
+            remove(&**disk, path, name)?;
             continue;
         }
-        let file = path.join(log_name(base_offset));
+        // What lies between the end and the log start was cut off by a raised log start, and is missing rightly.
+        if base_offset <= store.log_start {
+            store.end_offset = base_offset;
+        }
+        // Behind what is torn, or behind a hole.
+        if torn || base_offset != store.end_offset {
+            report.cut_bytes += remove(&**disk, path, name)?;
+            continue;
+        }
+        let file = path.join(name.log());
         let fresh = store.next_segment(base_offset, 0);
         let segment = Arc::new(Segment::open(disk, path, fresh).map_err(OpenError::io("open", &file))?);
         let batches = read_on(&segment, store)?;
@@ -130,7 +152,7 @@ fn read_beyond(
         report.cut_bytes += cut_bytes;
         report.replayed_batches += batches;
         if batches == 0 {
-            remove(&**disk, path, base_offset)?;
+            remove(&**disk, path, name)?;
         } else {
             store.segments.push_back(segment);
             store.last_is_closed = false;

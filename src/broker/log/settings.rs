@@ -35,8 +35,47 @@ pub struct PartitionConfig {
     pub batch_bytes_max: u32,
     /// LogAppendTime: timestamp type, max timestamp and CRC are rewritten.
     pub log_append_time: bool,
-    /// Compacted topics are not cut by retention.
-    pub compacted: bool,
+    /// Earlier records are refused, in milliseconds before now. `i64::MAX`: no limit.
+    pub timestamp_before_ms_max: i64,
+    /// Later records are refused, in milliseconds after now. `i64::MAX`: no limit.
+    pub timestamp_after_ms_max: i64,
+    /// Set: of each key only the last record is kept. None: retention alone removes records.
+    pub compaction: Option<Compaction>,
+}
+
+impl PartitionConfig {
+    /// Whether retention by time and bytes holds.
+    pub fn is_cut_by_retention(&self) -> bool {
+        self.compaction.is_none_or(|compaction| compaction.and_retention)
+    }
+}
+
+/// How a partition is compacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compaction {
+    /// Retention by time and bytes holds as well (`cleanup.policy=compact,delete`).
+    pub and_retention: bool,
+    /// How long a tombstone stays after compaction has met it first.
+    pub delete_retention_ms: i64,
+    /// What was appended more recently stays as it is.
+    pub lag_ms_min: i64,
+    /// What was appended longer ago is compacted, however little there is to clean.
+    pub lag_ms_max: i64,
+    /// Compacted from this share of bytes on that were not compacted yet, in millionths.
+    pub dirty_ppm_min: u32,
+}
+
+impl Default for Compaction {
+    /// Apache Kafka's defaults.
+    fn default() -> Self {
+        Compaction {
+            and_retention: false,
+            delete_retention_ms: 24 * 3600 * 1000,
+            lag_ms_min: 0,
+            lag_ms_max: i64::MAX,
+            dirty_ppm_min: 500_000,
+        }
+    }
 }
 
 /// A partition of a topic, in one life of that topic.

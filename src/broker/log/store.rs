@@ -15,7 +15,7 @@ use super::partition::Partition;
 use super::producer_state::ProducerStates;
 use super::queue::PendingBatch;
 use super::records::PartitionRecord;
-use super::segment::{Noted, Segment, SegmentSnapshot};
+use super::segment::{Noted, Segment, SegmentName, SegmentSnapshot};
 
 /// A segment's positions and relative offsets are 32 bits wide.
 const SEGMENT_BYTES_LIMIT: u64 = i32::MAX as u64;
@@ -26,6 +26,8 @@ pub(super) struct PartitionSnapshot {
     pub record: PartitionRecord,
     pub log_start: i64,
     pub end_offset: i64,
+    /// Compaction has looked at everything before.
+    pub first_dirty: i64,
     pub segments: Vec<SegmentSnapshot>,
     pub producers: ProducerStates,
 }
@@ -38,6 +40,10 @@ pub(super) struct Store {
     pub last_is_closed: bool,
     pub log_start: i64,
     pub end_offset: i64,
+    /// Compaction has looked at everything before.
+    pub first_dirty: i64,
+    /// Written anew by compaction; the files stay until a checkpoint tells of the new ones.
+    pub replaced: Vec<Arc<Segment>>,
     pub producers: ProducerStates,
     /// The end that the last checkpoint holds, and with it all that its batches told of producers.
     pub checkpointed_end: i64,
@@ -63,13 +69,36 @@ impl Store {
 
     /// A segment that would begin with the next batch.
     pub fn next_segment(&self, base_offset: i64, now_ms: i64) -> SegmentSnapshot {
-        SegmentSnapshot::empty(base_offset, now_ms, self.producers.open().all().collect())
+        let name = SegmentName { base_offset, generation: 0 };
+        SegmentSnapshot::empty(name, now_ms, self.producers.open().all().collect())
     }
 
-    /// The segment that holds `offset`, and the one behind it, for an offset that is missing at a segment's end.
-    pub fn segments_from(&self, offset: i64) -> Vec<Arc<Segment>> {
+    /// The segment that holds `offset`, and where it ends; where there is none, the next one.
+    pub fn segment_at(&self, offset: i64) -> Option<(Arc<Segment>, i64)> {
         let after = self.segments.partition_point(|segment| segment.base_offset <= offset);
-        self.segments.iter().skip(after.saturating_sub(1)).take(2).cloned().collect()
+        let index = after.saturating_sub(1);
+        self.segments.get(index).map(|segment| (segment.clone(), self.end_of(index)))
+    }
+
+    /// Segments that get no batches any more, from the first on.
+    pub fn closed_segments(&self) -> usize {
+        self.segments.len() - usize::from(!self.last_is_closed && !self.segments.is_empty())
+    }
+
+    /// Puts what compaction made of some segments into their place, if they are all still there.
+    pub fn replace(&mut self, old: &[Arc<Segment>], new: Option<Arc<Segment>>) -> bool {
+        let Some(first) = old.first() else { return false };
+        let Some(at) = self.segments.iter().position(|segment| Arc::ptr_eq(segment, first)) else { return false };
+        let here = self.segments.range(at..).zip(old).filter(|(here, old)| Arc::ptr_eq(here, old)).count();
+        if here < old.len() {
+            return false;
+        }
+        self.replaced.extend(self.segments.drain(at..at + old.len()));
+        if let Some(new) = new {
+            self.segments.insert(at, new);
+        }
+        self.directory_dirty = true;
+        true
     }
 
     /// The segment that holds `offset`, and all behind it.
@@ -105,6 +134,8 @@ impl Store {
 pub(super) struct Unsynced {
     pub segments: Vec<Arc<Segment>>,
     pub directory: Option<Arc<dyn DiskFile>>,
+    /// No longer needed once the snapshot counts.
+    pub replaced: Vec<Arc<Segment>>,
 }
 
 impl Unsynced {
@@ -173,7 +204,7 @@ impl Partition {
         let record = self.record();
         let mut store = lock(&self.0.store);
         let mut segments = Vec::with_capacity(store.segments.len());
-        let mut unsynced = Unsynced { segments: Vec::new(), directory: None };
+        let mut unsynced = Unsynced { segments: Vec::new(), directory: None, replaced: store.replaced.clone() };
         // Before the marks are taken off: from there on nothing may fail but the sync itself.
         if store.directory_dirty {
             unsynced.directory = Some(self.0.disk.open_directory(&self.0.path)?);
@@ -186,10 +217,32 @@ impl Partition {
                 unsynced.segments.push(segment.clone());
             }
         }
-        let (log_start, end_offset) = (store.log_start, store.end_offset);
-        let snapshot =
-            PartitionSnapshot { record, log_start, end_offset, segments, producers: store.producers.clone() };
+        let (log_start, end_offset, first_dirty) = (store.log_start, store.end_offset, store.first_dirty);
+        let producers = store.producers.clone();
+        let snapshot = PartitionSnapshot { record, log_start, end_offset, first_dirty, segments, producers };
         Ok((snapshot, unsynced))
+    }
+
+    /// Removes the files of segments that a durable checkpoint tells of no longer.
+    pub(super) fn remove_replaced(&self, disk: &dyn Disk, replaced: &[Arc<Segment>]) {
+        // A deleted partition's directory may be somebody else's by now, with files of the same names.
+        let names = lock(&self.0.names);
+        if self.is_deleted() {
+            return;
+        }
+        for segment in replaced {
+            for path in [segment.log_path(), segment.index_path()] {
+                match disk.remove_file(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        tracing::warn!("cannot remove {}: {error}; the next start tries again", path.display());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        drop(names);
+        let mut store = lock(&self.0.store);
+        store.replaced.retain(|left| !replaced.iter().any(|removed| Arc::ptr_eq(left, removed)));
     }
 }
 
@@ -219,9 +272,10 @@ pub(super) fn move_away(
     graveyard: &Path,
 ) -> io::Result<Vec<std::path::PathBuf>> {
     let mut moved = Vec::with_capacity(3);
+    let name = segment.name();
     let files = [(segment.log_path(), "log"), (segment.index_path(), "index"), (segment.aborted_path(), "txnindex")];
     for (from, kind) in files {
-        let to = graveyard.join(format!("{number}-{:020}.{kind}", segment.base_offset));
+        let to = graveyard.join(format!("{number}-{:020}-{}.{kind}", name.base_offset, name.generation));
         match disk.rename(&from, &to) {
             Ok(()) => moved.push(to),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

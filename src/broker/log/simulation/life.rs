@@ -105,7 +105,9 @@ fn config() -> PartitionConfig {
         retention_ms: None,
         batch_bytes_max: 1 << 20,
         log_append_time: false,
-        compacted: false,
+        compaction: None,
+        timestamp_before_ms_max: i64::MAX,
+        timestamp_after_ms_max: i64::MAX,
     }
 }
 

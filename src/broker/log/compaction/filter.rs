@@ -1,0 +1,96 @@
+//! What is left of one batch.
+//!
+//! A record goes when a later one has its key, when it has no key (it came before the topic was compacted), or when it is
+//! a tombstone whose time is over. That time begins when a pass first meets the tombstone: its end, the delete horizon,
+//! is written into the batch's header (KIP-534). Offsets, times, producer and sequence of what stays do not change.
+
+use std::cell::Cell;
+use std::io;
+
+use bytes::Bytes;
+
+use super::super::batch::CheckedBatch;
+use super::super::compressed::{fold, plain_records};
+use super::super::record::{RecordView, Records};
+use super::map::KeyMap;
+
+pub(super) struct Filter<'a> {
+    pub map: &'a KeyMap,
+    /// The end of what the map covers; what lies beyond stays.
+    pub covered: i64,
+    /// The last one of the log. Its batch stays, so that a reader always reaches the end.
+    pub last_offset: i64,
+    pub now_ms: i64,
+    pub delete_retention_ms: i64,
+    /// A batch that nobody looked into was left as it is: what it holds may be older than a tombstone behind it, and
+    /// would come back to life without that.
+    pub tombstones_stay: Cell<bool>,
+}
+
+/// What is left of a batch.
+#[derive(Debug)]
+pub(super) enum Left {
+    All,
+    Some(CheckedBatch),
+    Nothing,
+}
+
+impl Filter<'_> {
+    /// # Errors
+    /// The records are malformed, though the batch is whole.
+    pub fn left_of(&self, batch: &CheckedBatch) -> io::Result<Left> {
+        let header = &batch.header;
+        if header.is_transactional() {
+            self.tombstones_stay.set(true);
+            return Ok(Left::All);
+        }
+        if header.last_offset() >= self.covered.min(self.last_offset) {
+            return Ok(Left::All);
+        }
+        let plain = plain_records(batch)?;
+        let horizon_ms = header.delete_horizon_ms();
+        let mut kept = Vec::with_capacity(usize::try_from(header.records_count).unwrap_or(0).min(plain.len()));
+        let (mut count, mut has_tombstone) = (0, false);
+        for record in Records::of(&plain) {
+            let record = record.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a record is malformed"))?;
+            count += 1;
+            let offset = header.base_offset.saturating_add(record.offset_delta);
+            let is_over = !record.has_value
+                && !self.tombstones_stay.get()
+                && horizon_ms.is_some_and(|horizon_ms| self.now_ms >= horizon_ms);
+            if !is_over && record.key.is_some_and(|key| self.map.is_last(key, offset)) {
+                has_tombstone |= !record.has_value;
+                kept.push(record);
+            }
+        }
+        let begins = has_tombstone && horizon_ms.is_none();
+        let new_horizon_ms = begins.then(|| self.now_ms.saturating_add(self.delete_retention_ms));
+        match kept.len() {
+            0 => Ok(Left::Nothing),
+            left if left == count && new_horizon_ms.is_none() => Ok(Left::All),
+            _ => written(batch, &kept, new_horizon_ms).map(Left::Some),
+        }
+    }
+}
+
+/// The batch with these of its records only.
+fn written(batch: &CheckedBatch, kept: &[RecordView<'_>], horizon_ms: Option<i64>) -> io::Result<CheckedBatch> {
+    let before = batch.header.base_timestamp;
+    let base_timestamp = horizon_ms.unwrap_or(before);
+    let mut records = Vec::with_capacity(batch.records.len());
+    let mut max_timestamp = i64::MIN;
+    for record in kept {
+        // Around the end of the numbers it comes out right as well: a reader adds what is subtracted here.
+        let timestamp = before.wrapping_add(record.timestamp_delta);
+        record.write(timestamp.wrapping_sub(base_timestamp), &mut records);
+        max_timestamp = max_timestamp.max(timestamp);
+    }
+    if batch.header.is_log_append_time() {
+        max_timestamp = batch.header.max_timestamp;
+    }
+    let records = match batch.header.codec() {
+        0 => records,
+        codec => fold(codec, &batch.records, &records)?,
+    };
+    Ok(batch.with_records(Bytes::from(records), kept.len() as i32, max_timestamp, horizon_ms))
+}
