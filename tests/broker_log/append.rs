@@ -110,6 +110,20 @@ async fn log_append_time_stamps_the_batch_and_renews_its_crc() {
 }
 
 #[tokio::test]
+async fn a_wrong_largest_timestamp_is_corrected_so_that_records_are_found_by_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let partition = create(&log, 0);
+    let good = BatchOf::records(3).bytes();
+    for (index, wrong) in [0, -1, NOW_MS, i64::MAX].into_iter().enumerate() {
+        let base_offset = put(&partition, forged(&good, 35, &i64::to_be_bytes(wrong))).await.base_offset;
+        assert_eq!(batches_from(&partition, base_offset)[0].1, as_sent(&good));
+        let found = partition.offset_for_timestamp(NOW_MS + 2).unwrap();
+        assert_eq!(found, Some((2, NOW_MS + 2)), "after batch {index}");
+    }
+}
+
+#[tokio::test]
 async fn a_retry_of_one_of_the_last_five_batches_is_answered_with_its_offsets() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use finstream::broker::log::{AppendError, Durability, Log, LogSettings, Partition};
 
+use crate::compaction::{compacted, roll};
 use crate::support::*;
 
 fn big(sequence: i32) -> Bytes {
@@ -89,4 +90,24 @@ async fn who_waits_for_a_refused_append_hears_of_it_even_when_later_ones_are_sto
     assert_eq!(partition.high_watermark(), end + 2);
     // Its offsets were given to the one that came later.
     assert!(matches!(partition.durable(&lost).await, Err(AppendError::Storage(_))));
+}
+
+#[tokio::test]
+async fn without_room_a_partition_is_not_compacted_until_there_is_some_and_goes_on_meanwhile() {
+    let Some(disk) = SmallDisk::mount(64) else { return };
+    let log = Log::open(&disk.0.path().join("log"), settings(Durability::Fsync)).unwrap().0;
+    let partition = log.create_partition(id(0), "topic-0", compacted()).unwrap();
+    for index in 0..40 {
+        put(&partition, batch_of(&[Written::of("k", Some(&"v".repeat(100 + index)))], 0, None)).await;
+    }
+    roll(&log, &partition, NOW_MS).await;
+    assert!(log.compact_one(NOW_MS), "there is something to do, and no room for it");
+    assert!(!log.compact_one(NOW_MS + 59_999), "it is left alone for a while");
+    assert_eq!(records_from(&partition, 0).len(), 40);
+    put(&partition, batch_of(&[Written::of("k", None)], 0, None)).await;
+    disk.resize(256);
+    assert!(log.compact_one(NOW_MS + 60_000));
+    let left: Vec<i64> = records_from(&partition, 0).into_iter().map(|(offset, _)| offset).collect();
+    assert_eq!(left, [39, 40]);
+    log.close().await.unwrap();
 }

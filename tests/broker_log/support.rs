@@ -174,6 +174,12 @@ impl SmallDisk {
             .status();
         mounted.is_ok_and(|status| status.success()).then_some(SmallDisk(dir))
     }
+
+    pub fn resize(&self, mebibytes: usize) {
+        let size = format!("remount,size={mebibytes}m");
+        let status = std::process::Command::new("mount").args(["-o", &size]).arg(self.0.path()).status();
+        assert!(status.unwrap().success());
+    }
 }
 
 impl Drop for SmallDisk {

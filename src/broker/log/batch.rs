@@ -174,9 +174,13 @@ impl CheckedBatch {
     /// Stamps the batch with the broker's time, which needs a new CRC.
     pub fn stamp(&mut self, now_ms: i64) {
         self.header.attributes |= LOG_APPEND_TIME_BIT;
-        self.header.max_timestamp = now_ms;
         self.head[21..23].copy_from_slice(&self.header.attributes.to_be_bytes());
-        self.head[35..43].copy_from_slice(&now_ms.to_be_bytes());
+        self.set_max_timestamp(now_ms);
+    }
+
+    fn set_max_timestamp(&mut self, max_timestamp: i64) {
+        self.header.max_timestamp = max_timestamp;
+        self.head[35..43].copy_from_slice(&max_timestamp.to_be_bytes());
         self.header.crc = self.computed_crc();
         self.head[17..21].copy_from_slice(&self.header.crc.to_be_bytes());
     }
@@ -317,17 +321,21 @@ fn check_one(bytes: &Bytes, rules: &DoorRules, unfolded_left: &mut u64) -> Resul
     if total > rules.batch_bytes_max as usize {
         return Err(AppendError::TooLarge { bytes: total, limit: rules.batch_bytes_max });
     }
-    let batch = CheckedBatch::split(bytes, header)
+    let mut batch = CheckedBatch::split(bytes, header)
         .ok_or_else(|| corrupt(format!("the batch says {total} bytes, {} came", bytes.len())))?;
     let crc = batch.computed_crc();
     if crc != header.crc {
         return Err(corrupt(format!("its CRC-32C is {crc:08x}, it says {:08x}", header.crc)));
     }
     check_fields(&header)?;
-    if header.is_compressed() {
-        check_compressed(&batch, rules, unfolded_left)?;
+    let max_timestamp = if header.is_compressed() {
+        check_compressed(&batch, rules, unfolded_left)?
     } else {
-        check_records(&batch, rules)?;
+        check_records(&batch, rules)?
+    };
+    // Records are found by it. Some clients get it wrong, and Kafka corrects it likewise.
+    if max_timestamp != header.max_timestamp {
+        batch.set_max_timestamp(max_timestamp);
     }
     Ok(batch)
 }
@@ -365,26 +373,29 @@ fn check_fields(header: &BatchHeader) -> Result<(), AppendError> {
     Ok(())
 }
 
-/// Walks the uncompressed records: they must fill the batch exactly, with offset deltas 0, 1, 2, …
-fn check_records(batch: &CheckedBatch, rules: &DoorRules) -> Result<(), AppendError> {
-    let mut walked = 0;
+/// Walks the uncompressed records: they must fill the batch exactly, with offset deltas 0, 1, 2, … Returns the largest
+/// timestamp.
+fn check_records(batch: &CheckedBatch, rules: &DoorRules) -> Result<i64, AppendError> {
+    let (mut walked, mut max_timestamp) = (0, i64::MIN);
     for record in Records::of(&batch.records) {
         let record = record.ok_or_else(|| corrupt(format!("record {walked} is malformed")))?;
         if record.offset_delta != walked {
             return Err(corrupt(format!("record {walked} has offset delta {}", record.offset_delta)));
         }
-        let timestamp = batch.header.base_timestamp.saturating_add(record.timestamp_delta);
+        let timestamp = batch.header.base_timestamp.wrapping_add(record.timestamp_delta);
         rules.check(walked, record.key.is_some(), timestamp)?;
+        max_timestamp = max_timestamp.max(timestamp);
         walked += 1;
     }
-    check_count(&batch.header, walked)
+    check_count(&batch.header, walked)?;
+    Ok(max_timestamp)
 }
 
 /// The same for compressed records, which are unfolded for it and thrown away.
-fn check_compressed(batch: &CheckedBatch, rules: &DoorRules, unfolded_left: &mut u64) -> Result<(), AppendError> {
+fn check_compressed(batch: &CheckedBatch, rules: &DoorRules, unfolded_left: &mut u64) -> Result<i64, AppendError> {
     let malformed = |walked: i64, error: std::io::Error| corrupt(format!("compressed record {walked}: {error}"));
     let codec = batch.header.codec();
-    let mut walked = 0;
+    let (mut walked, mut max_timestamp) = (0, i64::MIN);
     let mut records =
         CompressedRecords::of(codec, &batch.records, *unfolded_left).map_err(|error| malformed(0, error))?;
     for record in records.by_ref() {
@@ -392,15 +403,17 @@ fn check_compressed(batch: &CheckedBatch, rules: &DoorRules, unfolded_left: &mut
         if record.offset_delta != walked {
             return Err(corrupt(format!("compressed record {walked} has offset delta {}", record.offset_delta)));
         }
-        let timestamp = batch.header.base_timestamp.saturating_add(record.timestamp_delta);
+        let timestamp = batch.header.base_timestamp.wrapping_add(record.timestamp_delta);
         rules.check(walked, record.has_key, timestamp)?;
+        max_timestamp = max_timestamp.max(timestamp);
         walked += 1;
         if walked > i64::from(batch.header.records_count) {
             break;
         }
     }
     *unfolded_left = records.left();
-    check_count(&batch.header, walked)
+    check_count(&batch.header, walked)?;
+    Ok(max_timestamp)
 }
 
 fn check_count(header: &BatchHeader, walked: i64) -> Result<(), AppendError> {
