@@ -109,6 +109,25 @@ async fn a_tombstone_stays_for_its_time_and_takes_its_key_with_it() {
 }
 
 #[tokio::test]
+async fn a_value_in_the_same_last_batch_as_its_tombstone_does_not_outlive_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let partition = create_compacted(&log);
+    let records = [Written::of("gone", Some("v")), Written::of("gone", None), Written::of("last", None)];
+    put(&partition, batch_of(&records, 4, None)).await;
+    let mut seen = Vec::new();
+    for life in 0..4 {
+        let now_ms = NOW_MS + life * DELETE_RETENTION_MS;
+        roll(&log, &partition, now_ms).await;
+        compact(&log, now_ms);
+        seen.push(readable(&partition).into_iter().map(|(offset, ..)| offset).collect::<Vec<_>>());
+        put_one(&partition, "other", Some("v")).await;
+    }
+    // The last record of the log stays, also when it is a tombstone whose time is over.
+    assert_eq!(seen, [vec![1, 2], vec![3], vec![4], vec![5]]);
+}
+
+#[tokio::test]
 async fn what_a_compacted_topic_does_not_take_is_refused_in_every_codec() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());

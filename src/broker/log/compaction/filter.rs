@@ -18,7 +18,7 @@ pub(super) struct Filter<'a> {
     pub map: &'a KeyMap,
     /// The end of what the map covers; what lies beyond stays.
     pub covered: i64,
-    /// The last one of the log. Its batch stays, so that a reader always reaches the end.
+    /// The last one of the log. Its record stays, so that a reader always reaches the end.
     pub last_offset: i64,
     pub now_ms: i64,
     pub delete_retention_ms: i64,
@@ -44,7 +44,7 @@ impl Filter<'_> {
             self.tombstones_stay.set(true);
             return Ok(Left::All);
         }
-        if header.last_offset() >= self.covered.min(self.last_offset) {
+        if header.last_offset() >= self.covered {
             return Ok(Left::All);
         }
         let plain = plain_records(batch)?;
@@ -58,7 +58,8 @@ impl Filter<'_> {
             let is_over = !record.has_value
                 && !self.tombstones_stay.get()
                 && horizon_ms.is_some_and(|horizon_ms| self.now_ms >= horizon_ms);
-            if !is_over && record.key.is_some_and(|key| self.map.is_last(key, offset)) {
+            let is_wanted = !is_over && record.key.is_some_and(|key| self.map.is_last(key, offset));
+            if is_wanted || offset == self.last_offset {
                 has_tombstone |= !record.has_value;
                 kept.push(record);
             }
