@@ -5,47 +5,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::future::BoxFuture;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::Instant;
 
-use super::budget::Share;
+use super::answer::Answer;
 use super::dispatch::{self, Client};
 use super::frame::{FrameError, FrameReader};
 use super::limits::Limits;
 use super::node::Node;
+use super::sender::Sender;
 
 /// Answers of one connection that wait for their turn, at most; then no further request is read.
 const ANSWERS_MAX: usize = 32;
-/// Small answers are gathered into one write up to this.
-const GATHER_BYTES_MAX: usize = 64 * 1024;
-
-/// What a request leaves behind.
-pub(crate) enum Answer {
-    /// Send these bytes.
-    Now(Bytes),
-    /// Send these, which hold a share of what all answers may take.
-    Held(Bytes, Share),
-    /// Send what this resolves to; the next request may be carried out meanwhile.
-    Later(BoxFuture<'static, Result<Bytes, FrameError>>),
-    /// Send nothing.
-    Nothing,
-}
-
-impl Answer {
-    /// What it holds while it waits for its turn.
-    fn weight(&self) -> usize {
-        match self {
-            Answer::Now(bytes) | Answer::Held(bytes, _) => bytes.len(),
-            Answer::Later(_) | Answer::Nothing => 0,
-        }
-    }
-}
 
 /// Bytes of answers that wait for their turn.
 #[derive(Default)]
@@ -81,7 +53,7 @@ pub(crate) async fn serve(
 ) -> Result<(), FrameError> {
     socket.set_nodelay(true)?;
     let host = socket.peer_addr()?.ip().to_string();
-    let (read_half, mut write_half) = socket.into_split();
+    let (read_half, write_half) = socket.into_split();
     let (sender, receiver) = mpsc::channel(ANSWERS_MAX);
     let waiting = Waiting::default();
     let frames = FrameReader::new(read_half, limits, node.requests.clone());
@@ -95,14 +67,11 @@ pub(crate) async fn serve(
             () = stop => Ok(()),
         }
     };
-    let writer = Writer {
-        socket: &mut write_half,
-        timeout: limits.request_timeout,
-        bytes_per_second_min: limits.answer_rate_min,
-    };
-    let writing = write_answers(receiver, writer, &waiting);
+    let writing = write_answers(receiver, Sender::new(write_half, &limits), &waiting);
     tokio::pin!(reading, writing);
     tokio::select! {
+        // In this order, what was carried out just now is answered at once.
+        biased;
         ended = &mut reading => {
             // What was appended is still answered.
             let written = writing.await;
@@ -137,17 +106,16 @@ async fn read_requests(
     Ok(())
 }
 
-async fn write_answers<W: AsyncWrite + Unpin>(
+async fn write_answers(
     mut answers: mpsc::Receiver<Answer>,
-    mut writer: Writer<'_, W>,
+    mut sender: Sender,
     waiting: &Waiting,
 ) -> Result<(), FrameError> {
-    let mut gathered = BytesMut::new();
     loop {
         let answer = match answers.try_recv() {
             Ok(answer) => answer,
             Err(_) => {
-                writer.flush(&mut gathered).await?;
+                sender.flush().await?;
                 match answers.recv().await {
                     Some(answer) => answer,
                     None => return Ok(()),
@@ -155,64 +123,22 @@ async fn write_answers<W: AsyncWrite + Unpin>(
             }
         };
         let weight = answer.weight();
-        let (bytes, _share) = match answer {
-            Answer::Now(bytes) => (bytes, None),
-            Answer::Held(bytes, share) => (bytes, Some(share)),
-            Answer::Nothing => continue,
+        match answer {
+            Answer::Now(bytes) => sender.bytes(&bytes).await?,
+            Answer::Parts(parts, _share) => sender.parts(parts).await?,
+            Answer::Nothing => {}
             Answer::Later(mut later) => {
                 let bytes = tokio::select! {
                     biased;
                     bytes = &mut later => bytes?,
                     () = std::future::ready(()) => {
-                        writer.flush(&mut gathered).await?;
+                        sender.flush().await?;
                         later.await?
                     }
                 };
-                (bytes, None)
+                sender.bytes(&bytes).await?;
             }
-        };
-        if bytes.len() + gathered.len() > GATHER_BYTES_MAX {
-            writer.flush(&mut gathered).await?;
-            writer.write(&bytes).await?;
-        } else {
-            gathered.extend_from_slice(&bytes);
         }
         waiting.take(weight);
-    }
-}
-
-/// The sending half; a client that takes nothing for `timeout` is given up, and so is one that takes a large answer too
-/// slowly.
-struct Writer<'a, W> {
-    socket: &'a mut W,
-    timeout: Duration,
-    bytes_per_second_min: usize,
-}
-
-impl<W: AsyncWrite + Unpin> Writer<'_, W> {
-    async fn flush(&mut self, gathered: &mut BytesMut) -> Result<(), FrameError> {
-        self.write(gathered).await?;
-        gathered.clear();
-        Ok(())
-    }
-
-    async fn write(&mut self, mut bytes: &[u8]) -> Result<(), FrameError> {
-        let all = bytes.len();
-        let within = self.timeout + Duration::from_secs_f64(all as f64 / self.bytes_per_second_min.max(1) as f64);
-        let began = Instant::now();
-        while !bytes.is_empty() {
-            // Whoever takes a byte now and then is not there to read, either.
-            let deadline = (Instant::now() + self.timeout).min(began + within);
-            let written = tokio::time::timeout_at(deadline, self.socket.write(bytes)).await;
-            let gone = |_| match Instant::now() < began + within {
-                true => FrameError::Unread(self.timeout),
-                false => FrameError::Slow { taken: all - bytes.len(), bytes: all, within },
-            };
-            match written.map_err(gone)?? {
-                0 => return Err(FrameError::Io(std::io::ErrorKind::WriteZero.into())),
-                count => bytes = &bytes[count..],
-            }
-        }
-        Ok(())
     }
 }

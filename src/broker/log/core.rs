@@ -130,7 +130,7 @@ impl Core {
 
     pub fn apply_log_start(&self, partition: &Partition, offset: i64) -> Result<(), FileError> {
         let removed = lock(&partition.0.store).raise_log_start(offset);
-        partition.publish();
+        partition.publish(0);
         let graveyard = graveyard(&self.directory);
         let mut moved = Vec::new();
         for segment in removed {

@@ -9,6 +9,7 @@
 //! as one group, syncs, writes the `segment`s and moves the high watermarks; the `housekeeper` thread writes
 //! `checkpoint`s behind it; `recovery` puts checkpoint and journal together again.
 
+mod arrivals;
 mod batch;
 mod checkpoint;
 mod codec;
@@ -16,6 +17,7 @@ mod compressed;
 mod core;
 mod disk;
 mod error;
+mod file_range;
 mod housekeeper;
 mod journal;
 mod journal_scan;
@@ -36,11 +38,13 @@ mod writer;
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub use arrivals::{Arrivals, Listening};
 pub(crate) use batch::is_compressed;
 pub use error::{AppendError, OpenError, ReadError};
+pub use file_range::FileRange;
 pub use open::Log;
 pub use partition::{Appended, Partition};
-pub use read::Read;
+pub use read::{Batches, Found, Read};
 pub use settings::{Durability, LogSettings, PartitionConfig, PartitionId, RecoveryReport};
 
 // A panic while a lock is held poisons the log through the writer's guard; the data behind these locks stays usable

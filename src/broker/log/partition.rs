@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
+use super::arrivals::Listeners;
 use super::batch::{self, CheckedBatch};
 use super::disk::Disk;
 use super::producer_state::ProducerStates;
@@ -46,8 +47,9 @@ struct Front {
 }
 
 /// Where waiting tasks are woken; gone when the partition is deleted or poisoned.
-struct Watches {
-    high_watermark: watch::Sender<i64>,
+pub(super) struct Watches {
+    /// Who waits for bytes to read.
+    pub listeners: Listeners,
     /// Everything below is durable or refused.
     settled: watch::Sender<i64>,
 }
@@ -59,7 +61,7 @@ pub(super) struct Inner {
     queue: Arc<Queue>,
     front: Mutex<Front>,
     pub store: Mutex<Store>,
-    watches: Mutex<Option<Watches>>,
+    pub watches: Mutex<Option<Watches>>,
     high_watermark: AtomicI64,
     log_start: AtomicI64,
     deleted: AtomicBool,
@@ -90,7 +92,7 @@ impl Partition {
             config: record.config.clone(),
             refused: Vec::new(),
         };
-        let watches = Watches { high_watermark: watch::Sender::new(end), settled: watch::Sender::new(end) };
+        let watches = Watches { listeners: Listeners::default(), settled: watch::Sender::new(end) };
         Partition(Arc::new(Inner {
             record,
             path,
@@ -176,14 +178,6 @@ impl Partition {
         self.0.log_start.load(Ordering::Acquire)
     }
 
-    /// Moves whenever the high watermark moves; closed (sender dropped) when the partition is deleted or poisoned.
-    pub fn watch_high_watermark(&self) -> watch::Receiver<i64> {
-        match &*lock(&self.0.watches) {
-            Some(watches) => watches.high_watermark.subscribe(),
-            None => watch::channel(self.high_watermark()).1,
-        }
-    }
-
     /// Resolves Ok when `high_watermark > last_offset`.
     ///
     /// # Errors
@@ -266,8 +260,8 @@ impl Partition {
         self.0.deleted.load(Ordering::Acquire)
     }
 
-    /// Lets everyone see what the store holds now. By the writer.
-    pub(super) fn publish(&self) {
+    /// Lets everyone see what the store holds now, `bytes` more than before. By the writer.
+    pub(super) fn publish(&self, bytes: u64) {
         let end = {
             let store = lock(&self.0.store);
             self.0.log_start.store(store.log_start, Ordering::Release);
@@ -278,7 +272,7 @@ impl Partition {
         }
         if let Some(watches) = &*lock(&self.0.watches) {
             watches.settled.send_replace(end);
-            watches.high_watermark.send_replace(end);
+            watches.listeners.tell(bytes);
         }
     }
 

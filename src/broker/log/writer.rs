@@ -243,7 +243,7 @@ fn store_runs(core: &Core, runs: &mut Vec<(Partition, Vec<PendingBatch>)>) {
         }
         let bytes: usize = run.iter().map(|pending| pending.batch.total_bytes()).sum();
         metrics::counter!(BROKER_APPENDED_BYTES_TOTAL).increment(bytes as u64);
-        partition.publish();
+        partition.publish(bytes as u64);
         limit_unsynced(core, bytes as u64);
     }
 }
