@@ -167,7 +167,7 @@ fn write_group(core: &Core, journal: &mut Journal<'_>, entries: &[Entry]) -> Res
     if group.is_empty() {
         return Ok(());
     }
-    let written = journal.write(&group.parts(), sync)?;
+    let written = journal.write(&group.parts(), group.crc(), sync)?;
     core.written_sequence.store(written.sequence, Ordering::Release);
     if let Some(seconds) = written.sync_seconds {
         metrics::histogram!(BROKER_SYNC_SECONDS).record(seconds);
