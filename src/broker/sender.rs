@@ -208,3 +208,88 @@ impl Delivery {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use kafka_protocol::records::{
+        Compression, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, Record, RecordBatchEncoder, RecordEncodeOptions,
+        TimestampType,
+    };
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+    use uuid::Uuid;
+
+    use super::super::log::{Batches, Durability, Log, LogSettings, PartitionConfig, PartitionId};
+    use super::*;
+
+    fn batch(bytes: usize) -> Bytes {
+        let record = Record {
+            transactional: false,
+            control: false,
+            delete_horizon: false,
+            partition_leader_epoch: 0,
+            producer_id: NO_PRODUCER_ID,
+            producer_epoch: NO_PRODUCER_EPOCH,
+            timestamp_type: TimestampType::Creation,
+            offset: 0,
+            sequence: NO_SEQUENCE,
+            timestamp: 0,
+            key: None,
+            value: Some((0..bytes).map(|at| at as u8).collect()),
+            headers: Default::default(),
+        };
+        let mut out = BytesMut::new();
+        let options = RecordEncodeOptions { version: 2, compression: Compression::None };
+        RecordBatchEncoder::encode(&mut out, [&record], &options).unwrap();
+        out.freeze()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn parts_arrive_whole_and_in_order_whether_the_kernel_sends_files_or_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = LogSettings { durability: Durability::Os, journal_bytes_max: 1 << 20 };
+        let (log, _) = Log::open(dir.path(), settings).unwrap();
+        let config = PartitionConfig {
+            segment_bytes_max: 1 << 30,
+            segment_age_ms_max: 3_600_000,
+            retention_bytes: None,
+            retention_ms: None,
+            batch_bytes_max: 8 << 20,
+            log_append_time: false,
+            compacted: false,
+        };
+        let id = PartitionId { topic_id: Uuid::from_u128(1), partition: 0 };
+        let partition = log.create_partition(id, "t-0", config).unwrap();
+        let appended = partition.append(batch(5 << 20), 0, 0).unwrap();
+        partition.durable(appended.last_offset).await.unwrap();
+        let Batches::InFile(range) = partition.find(0, usize::MAX, true, usize::MAX).unwrap().batches else {
+            panic!("much is not copied")
+        };
+        let records = range.read().unwrap();
+        for sends_files in [true, false] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (_read_half, write_half) = listener.accept().await.unwrap().0.into_split();
+            let mut sender = Sender::new(write_half, &Limits::default());
+            sender.sends_files &= sends_files;
+            let small = Bytes::from_static(b"small");
+            let large = Bytes::from(vec![7; 3 * GATHER_BYTES_MAX]);
+            let part = |bytes: &Bytes| Part::Bytes(bytes.clone());
+            let parts =
+                vec![part(&small), Part::File(range.clone()), part(&large), Part::File(range.first(9)), part(&small)];
+            let expected = [&small, &small, &records, &large, &records.slice(..9), &small, &small].map(|b| b.to_vec());
+            let sending = tokio::spawn(async move {
+                sender.bytes(&small).await.unwrap();
+                sender.parts(parts).await.unwrap();
+                sender.bytes(&small).await.unwrap();
+                sender.flush().await.unwrap();
+            });
+            let mut came = Vec::new();
+            client.read_to_end(&mut came).await.unwrap();
+            sending.await.unwrap();
+            assert!(came == expected.concat(), "sends_files: {sends_files}");
+        }
+        log.close().await.unwrap();
+    }
+}

@@ -42,16 +42,19 @@ impl Arrivals {
         }
     }
 
-    fn add(&self, bytes: u64) {
+    /// Counts, and says whether it is enough.
+    fn add(&self, bytes: u64) -> bool {
         let came = self.came.fetch_add(bytes, Ordering::SeqCst) + bytes;
-        if came >= self.wanted.load(Ordering::SeqCst) {
-            self.wake.notify_one();
-        }
+        came >= self.wanted.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
     }
 
     fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        self.wake.notify_one();
+        self.wake();
     }
 }
 
@@ -73,8 +76,9 @@ impl Listeners {
         self.all.remove(&key);
     }
 
-    pub fn tell(&self, bytes: u64) {
-        self.all.values().for_each(|arrivals| arrivals.add(bytes));
+    /// Counts what came for all of them, and returns those that have enough.
+    pub fn count(&self, bytes: u64) -> Vec<Arc<Arrivals>> {
+        self.all.values().filter(|arrivals| arrivals.add(bytes)).cloned().collect()
     }
 }
 

@@ -164,6 +164,10 @@ impl Partition {
                 (base_offset, front.next_offset - 1, false)
             }
         };
+        drop(front);
+        if !duplicate {
+            self.0.queue.wake_writer();
+        }
         let log_start_offset = self.log_start_offset();
         Ok(Appended { base_offset, last_offset, log_append_time_ms, log_start_offset, duplicate })
     }
@@ -270,10 +274,15 @@ impl Partition {
         if self.0.high_watermark.swap(end, Ordering::AcqRel) == end {
             return;
         }
-        if let Some(watches) = &*lock(&self.0.watches) {
-            watches.settled.send_replace(end);
-            watches.listeners.tell(bytes);
-        }
+        let enough = match &*lock(&self.0.watches) {
+            Some(watches) => {
+                watches.settled.send_replace(end);
+                watches.listeners.count(bytes)
+            }
+            None => Vec::new(),
+        };
+        // Not under the lock, which they take next.
+        enough.iter().for_each(|arrivals| arrivals.wake());
     }
 
     /// After recovery has stored batches without `append`: appends go on behind them.

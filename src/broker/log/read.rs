@@ -15,7 +15,7 @@ use super::{ReadError, lock};
 /// in there needs no second read.
 const LOOK_BYTES: usize = 8 * 1024;
 /// Larger than this, batches are sent from their file; smaller ones are copied beside the fields of the answer
-/// (docs/decisions/0011-file-to-socket.md has the figures).
+/// (docs/decisions/0012-file-to-socket.md has the figures).
 const COPIED_BYTES_MAX: u64 = 16 * 1024;
 
 /// Whole raw batches, the first of which contains the offset asked for; empty when the offset is the high watermark.
