@@ -1,6 +1,6 @@
 //! Fetches over TCP, with records sent from their files: whole, in order, never beyond the high watermark, whoever
 //! writes, reads slowly or removes files meanwhile.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod broker_support;
 

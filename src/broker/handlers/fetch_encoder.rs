@@ -221,7 +221,6 @@ mod tests {
     #[test]
     fn every_version_is_written_byte_by_byte_as_kafka_protocol_writes_it() {
         let seed: u64 = rand::random();
-        println!("seed {seed}");
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let api = Api::find(ApiKey::Fetch as i16).unwrap();
         for version in 4..=17 {
@@ -232,7 +231,10 @@ mod tests {
                 let theirs = theirs.with_error_code(error_code);
                 let parts = encode(&head, error_code, &ours).unwrap();
                 let [Part::Bytes(ours)] = parts.as_slice() else { panic!("records in memory make one part") };
-                assert!(*ours == dispatch::encode(&head, &theirs).unwrap(), "version {version}, round {round}");
+                assert!(
+                    *ours == dispatch::encode(&head, &theirs).unwrap(),
+                    "seed {seed}, version {version}, round {round}"
+                );
             }
         }
     }
