@@ -11,7 +11,7 @@ const OTHERS_PART: usize = 4;
 /// A Produce request up to this part of the whole is an ordinary one, which shall not stand behind huge ones.
 const ORDINARY_PART: usize = 256;
 
-/// Room for records in answers. Nobody waits for it: when little is left, an answer holds less.
+/// Room for copies of records in answers. Nobody waits for it: when little is left, records stay in their files.
 #[derive(Debug)]
 pub(crate) struct AnswerBudget {
     bytes_max: usize,

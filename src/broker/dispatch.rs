@@ -9,7 +9,7 @@ use kafka_protocol::messages::RequestKind;
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
 use metrics::counter;
 
-use super::connection::Answer;
+use super::answer::Answer;
 use super::frame::{self, FrameError, Head, Opened};
 use super::handlers;
 use super::node::Node;
@@ -43,8 +43,8 @@ pub(crate) async fn carry_out(node: &Arc<Node>, client: &Client, frame: Bytes) -
     match request {
         RequestKind::Produce(request) => handlers::produce::handle(node, head, request).await,
         RequestKind::Fetch(request) => {
-            let (response, share) = handlers::fetch::handle(node, request, head.version).await;
-            Ok(Answer::Held(encode(&head, &response)?, share))
+            let (parts, share) = handlers::fetch::handle(node, &head, request).await?;
+            Ok(Answer::Parts(parts, share))
         }
         request => answer(node, client, &head, request).await.map(Answer::Now),
     }

@@ -17,6 +17,8 @@ use super::versions::Api;
 
 /// The buffer grows in steps of this, or doubles.
 const GROWTH_BYTES_MIN: usize = 64 * 1024;
+/// It grows to so many times what has come, once the request has its room: a batch of ordinary size is copied once.
+const GROWTH_FACTOR_HELD: usize = 16;
 /// An idle connection does not hold a larger buffer than this.
 const IDLE_BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// Larger requests need room in the budget of all connections.
@@ -46,6 +48,8 @@ pub(crate) enum FrameError {
     Unread(Duration),
     #[error("the client took {taken} of {bytes} bytes of an answer in {within:?}")]
     Slow { taken: usize, bytes: usize, within: Duration },
+    #[error("records of an answer cannot be read: {0}")]
+    Records(std::io::Error),
     #[error("nothing came for {0:?}")]
     Idle(Duration),
     #[error("API key {0} is not served")]
@@ -105,7 +109,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             }
             // Clients introduce themselves at once; whoever says nothing would hold a place for as long as an idle one.
             let wait = if self.first { self.limits.request_timeout } else { self.limits.idle_timeout };
-            match tokio::time::timeout(wait, self.read(GROWTH_BYTES_MIN)).await {
+            match tokio::time::timeout(wait, self.read(GROWTH_BYTES_MIN, 1)).await {
                 Err(_) if self.first => return Err(FrameError::Silent(wait)),
                 Err(_) => return Err(FrameError::Idle(wait)),
                 Ok(read) => {
@@ -138,7 +142,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             }
             let missing = needed.saturating_sub(self.buffer.len());
             let until = held.map_or(deadline, |held| deadline.min(held.next_bytes_until(self.buffer.len())));
-            match tokio::time::timeout_at(until, self.read(missing)).await {
+            let factor = if held.is_some() { GROWTH_FACTOR_HELD } else { 1 };
+            match tokio::time::timeout_at(until, self.read(missing, factor)).await {
                 Ok(read) => {
                     if read? == 0 {
                         return Ok(None);
@@ -174,9 +179,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.buffer.get(4..6).map(|key| i16::from_be_bytes([key[0], key[1]]) == PRODUCE)
     }
 
-    /// Reads what is there, having room for at most twice what has come already.
-    async fn read(&mut self, missing: usize) -> std::io::Result<usize> {
-        let room = missing.min(self.buffer.len()).max(GROWTH_BYTES_MIN);
+    /// Reads what is there, making room for `factor` times what has come already, at most.
+    async fn read(&mut self, missing: usize, factor: usize) -> std::io::Result<usize> {
+        let room = missing.min(self.buffer.len().saturating_mul(factor)).max(GROWTH_BYTES_MIN);
         if self.buffer.capacity() == self.buffer.len() {
             self.buffer.reserve(room);
         }

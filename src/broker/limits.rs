@@ -21,7 +21,7 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Bytes of one connection's answers that may wait before its next request is carried out.
     pub waiting_answer_bytes_max: usize,
-    /// Bytes of records in all answers that wait; then an answer holds one batch only.
+    /// Bytes of copied records in all answers that wait; then records stay in their files until they are sent.
     pub all_answers_bytes_max: usize,
     /// Bytes of all large Produce requests in memory; of other large requests, a quarter of it.
     pub all_requests_bytes_max: usize,

@@ -1,9 +1,11 @@
 //! The embedded Kafka-API broker: one node, durable, reached over TCP only.
 //!
 //! `server` accepts, `connection` keeps one client's requests in order, `frame` takes bytes off the socket, `schema`
-//! proves a request's counts, `dispatch` decodes and calls one of `handlers`; `catalog` holds topics, `group` holds
+//! proves a request's counts, `dispatch` decodes and calls one of `handlers`, `sender` sends what they answer; `catalog` holds topics, `group` holds
 //! consumer groups, `log` holds the bytes. Nobody outside reaches further than `Broker`.
 
+mod answer;
+mod aside;
 mod budget;
 mod catalog;
 mod complaints;
@@ -24,6 +26,7 @@ mod producer_ids;
 mod sample;
 mod schema;
 mod schemas;
+mod sender;
 mod server;
 mod topic_config;
 mod versions;

@@ -1,7 +1,7 @@
 //! What is let in, which offsets it gets, and what a retry is.
 
 use bytes::{Bytes, BytesMut};
-use finstream::broker::log::{AppendError, PartitionConfig};
+use finstream::broker::log::{AppendError, Arrivals, PartitionConfig};
 
 use crate::support::*;
 
@@ -165,15 +165,26 @@ async fn sequences_go_on_at_zero_after_the_largest() {
 }
 
 #[tokio::test]
-async fn the_high_watermark_wakes_who_waits_and_only_durable_records_are_read() {
+async fn who_listens_is_woken_when_enough_is_durable_and_only_durable_records_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
-    let partition = create(&log, 0);
-    let mut watch = partition.watch_high_watermark();
-    assert!(partition.read(0, 100, true).unwrap().batches.is_empty());
-    let appended = partition.append(BatchOf::records(4).bytes(), 0, NOW_MS).unwrap();
-    assert_eq!(*watch.wait_for(|end| *end > appended.last_offset).await.unwrap(), 4);
-    assert!(!partition.read(0, 100, true).unwrap().batches.is_empty());
+    let (first, second) = (create(&log, 0), create(&log, 1));
+    let arrivals = Arrivals::new();
+    let listening = [first.listen(&arrivals).unwrap(), second.listen(&arrivals).unwrap()];
+    assert!(first.read(0, 100, true).unwrap().batches.is_empty());
+    let batch = BatchOf::records(4).bytes();
+    let enough = 2 * batch.len() as u64;
+    first.append(batch.clone(), 0, NOW_MS).unwrap();
+    second.append(batch.clone(), 0, NOW_MS).unwrap();
+    arrivals.reach(enough).await;
+    for partition in [&first, &second] {
+        assert_eq!(partition.high_watermark(), 4);
+        assert_eq!(partition.read(0, 100, true).unwrap().batches.len(), batch.len());
+    }
+    // Who listens no more hears nothing.
+    drop(listening);
+    put(&first, batch).await;
+    assert_eq!(arrivals.bytes(), enough);
 }
 
 #[tokio::test]

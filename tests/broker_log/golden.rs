@@ -1,7 +1,7 @@
 //! Bytes that must never change: a batch as a client sends it, and as it lies on disk.
 
 use bytes::Bytes;
-use finstream::broker::log::{AppendError, PartitionConfig};
+use finstream::broker::log::{AppendError, Arrivals, PartitionConfig};
 
 use crate::support::*;
 
@@ -89,7 +89,8 @@ async fn a_failed_write_stops_acknowledgements_and_not_reads() {
     let first = put(&partition, one()).await;
     // The next segment cannot be created.
     std::fs::rename(&partition_directory, &elsewhere).unwrap();
-    let mut watch = partition.watch_high_watermark();
+    let arrivals = Arrivals::new();
+    let _listening = partition.listen(&arrivals).unwrap();
     let error = loop {
         let appended = match partition.append(one(), 0, NOW_MS) {
             Ok(appended) => appended,
@@ -100,7 +101,9 @@ async fn a_failed_write_stops_acknowledgements_and_not_reads() {
         }
     };
     assert!(matches!(&error, AppendError::Storage(why) if why.contains("restart the broker")), "{error}");
-    while watch.changed().await.is_ok() {}
+    // Whoever waits for more hears that there will be none.
+    arrivals.reach(u64::MAX).await;
+    assert!(partition.listen(&arrivals).is_none());
     let readable = batches_from(&partition, 0);
     assert_eq!(readable.len() as i64 * 3, partition.high_watermark());
     assert!(partition.append(one(), 0, NOW_MS).is_err());

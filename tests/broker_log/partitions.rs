@@ -1,7 +1,7 @@
 //! Creating, deleting, cutting partitions; the key-value state.
 
 use bytes::Bytes;
-use finstream::broker::log::{AppendError, Compaction, OpenError, PartitionConfig, PartitionId, ReadError};
+use finstream::broker::log::{AppendError, Arrivals, Compaction, OpenError, PartitionConfig, PartitionId, ReadError};
 use uuid::Uuid;
 
 use crate::support::*;
@@ -16,9 +16,12 @@ async fn a_deleted_partition_is_gone_for_good_and_its_directory_free_again() {
         for (id, _) in old {
             let partition = log.partition(id).unwrap();
             assert_eq!(batches_from(&partition, 0).len(), 3);
-            let mut watch = partition.watch_high_watermark();
+            let arrivals = Arrivals::new();
+            let _listening = partition.listen(&arrivals).unwrap();
             log.delete_partition(id).await.unwrap();
-            assert!(watch.changed().await.is_err());
+            // Woken, though nothing came; and nothing will.
+            arrivals.reach(1).await;
+            assert!(arrivals.bytes() == 0 && partition.listen(&arrivals).is_none());
             assert_eq!(partition.append(BatchOf::records(1).bytes(), 0, 0).unwrap_err(), AppendError::Deleted);
             assert_eq!(partition.read(0, 1, true).unwrap_err(), ReadError::Deleted);
             assert!(log.partition(id).is_none());

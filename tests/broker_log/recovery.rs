@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use finstream::broker::log::{Durability, Log, OpenError, RecoveryReport};
+use finstream::broker::log::{Durability, Log, OpenError, PartitionConfig, RecoveryReport};
 
 use crate::support::*;
 
@@ -43,6 +43,30 @@ async fn what_was_acknowledged_is_there_after_a_crash_and_after_a_clean_stop() {
         let partition = log.partition(id(0)).unwrap();
         assert_eq!(batches_from(&partition, 0), expected);
         assert_eq!(put(&partition, BatchOf::records(1).bytes()).await.base_offset, 40);
+    }
+}
+
+#[tokio::test]
+async fn large_and_small_batches_of_one_group_are_there_after_a_crash() {
+    for log_append_time in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let expected = {
+            let log = open(dir.path());
+            let config = PartitionConfig { log_append_time, ..config() };
+            let partition = log.create_partition(id(0), "topic-0", config).unwrap();
+            // Around the sizes at which a group's checksum is made in another way; several wait for one sync.
+            let appended: Vec<_> = [10, 1_000, 2_000, 65_000, 66_000, 10, 500_000, 70_000]
+                .map(|value_bytes| BatchOf { value_bytes, ..BatchOf::records(1) }.bytes())
+                .into_iter()
+                .map(|batch| partition.append(batch, 0, NOW_MS).unwrap())
+                .collect();
+            partition.durable(appended.last().unwrap()).await.unwrap();
+            batches_from(&partition, 0)
+        };
+        assert_eq!(expected.len(), 8);
+        let (log, report) = reopened(dir.path(), Durability::Fsync);
+        assert_eq!((report.replayed_batches, report.cut_bytes), (8, 0));
+        assert_eq!(batches_from(&log.partition(id(0)).unwrap(), 0), expected);
     }
 }
 

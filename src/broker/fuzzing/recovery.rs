@@ -114,7 +114,7 @@ fn look(log: &Log) -> Seen {
             let _ = partition.offset_for_timestamp(timestamp);
         }
         let _ = partition.offset_of_max_timestamp();
-        let _ = partition.is_behind_tail(log_start);
+        let _ = partition.may_wait_for_disk(log_start);
         Some((id, (log_start, end, served(&partition, log_start))))
     };
     log.partitions().into_iter().filter_map(look_at).collect()

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::errors::KafkaError;
 use super::{text, unfolding};
-use crate::broker::connection::Answer;
+use crate::broker::answer::Answer;
 use crate::broker::dispatch::encode;
 use crate::broker::frame::{FrameError, Head};
 use crate::broker::log::{AppendError, Appended, Partition, is_compressed};

@@ -16,7 +16,8 @@ use super::settings::PartitionConfig;
 pub(super) const HEADER_BYTES: usize = 61;
 /// Bytes before the ones that `batch_length` counts.
 pub(super) const LENGTH_PREFIX_BYTES: usize = 12;
-const CRC_FROM: usize = 21;
+/// Where what the CRC covers begins.
+pub(super) const CRC_FROM: usize = 21;
 const COMPRESSION_MASK: i16 = 0x07;
 const COMPRESSION_MAX: i16 = 4;
 const LOG_APPEND_TIME_BIT: i16 = 0x08;

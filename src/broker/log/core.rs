@@ -148,7 +148,7 @@ impl Core {
         if waits {
             self.request_checkpoint();
         }
-        partition.publish();
+        partition.publish(0);
         let graveyard = graveyard(&self.directory);
         let mut moved = Vec::new();
         for segment in removed {

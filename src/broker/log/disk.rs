@@ -13,6 +13,9 @@ use std::time::UNIX_EPOCH;
 
 /// Linux takes at most 1024 parts in one vectored write.
 const SLICES_PER_WRITE_MAX: usize = 1024;
+/// The kernel reads ahead, and lets go, in pieces of about this.
+#[cfg(target_os = "linux")]
+const CACHE_LOOK_BYTES: u64 = 64 * 1024;
 
 /// What happens to a file, or to its absence, when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +54,19 @@ pub(super) trait DiskFile: Send + Sync + Debug {
     fn sync_all(&self) -> io::Result<()>;
     /// Wall clock of the last write, in ms.
     fn modified_ms(&self) -> io::Result<i64>;
+
+    /// The kernel's file, if this is one: what it holds can go to a socket without passing through this process.
+    fn kernel_file(&self) -> Option<&File> {
+        None
+    }
+
+    /// Whether a read of these bytes would wait for no disk, as far as looks at some of them tell.
+    fn is_cached(&self, _position: u64, _bytes: u64) -> bool {
+        true
+    }
+
+    /// Says that these bytes will be read soon.
+    fn read_ahead(&self, _position: u64, _bytes: u64) {}
 
     /// Reads as much of `buffer` as the file holds from `position` on.
     fn read_up_to(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
@@ -244,6 +260,35 @@ impl DiskFile for File {
     fn modified_ms(&self) -> io::Result<i64> {
         let since = self.metadata()?.modified()?.duration_since(UNIX_EPOCH);
         Ok(since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    fn kernel_file(&self) -> Option<&File> {
+        Some(self)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn is_cached(&self, position: u64, bytes: u64) -> bool {
+        use rustix::io::ReadWriteFlags;
+        let end = position + bytes;
+        let mut at = position;
+        while at < end {
+            let mut byte = [0];
+            let look = rustix::io::preadv2(self, &mut [io::IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT);
+            match look {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                // A file system that cannot tell counts as one that may wait.
+                Err(_) => return false,
+            }
+            // The last byte is looked at, too.
+            at = if at + 1 == end { end } else { (at + CACHE_LOOK_BYTES).min(end - 1) };
+        }
+        true
+    }
+
+    #[cfg(target_os = "linux")]
+    fn read_ahead(&self, position: u64, bytes: u64) {
+        // Advice: whether it is taken shows in how long the read takes.
+        let _ = rustix::fs::fadvise(self, position, std::num::NonZeroU64::new(bytes), rustix::fs::Advice::WillNeed);
     }
 }
 

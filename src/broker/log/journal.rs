@@ -323,14 +323,13 @@ impl<'a> Journal<'a> {
         Ok(true)
     }
 
-    /// Writes one group and, if asked to, syncs it.
-    pub fn write(&mut self, payload: &[&[u8]], sync: bool) -> Result<Written, JournalError> {
+    /// Writes one group, whose CRC-32C is known, and, if asked to, syncs it.
+    pub fn write(&mut self, payload: &[&[u8]], payload_crc: u32, sync: bool) -> Result<Written, JournalError> {
         let payload_bytes: u64 = payload.iter().map(|part| part.len() as u64).sum();
         let file_is_full = self.make_room(payload_bytes)?;
         let Some(current) = &mut self.current else {
             return Err(JournalError::Broken(self.files.directory.clone(), io::ErrorKind::NotFound.into()));
         };
-        let payload_crc = payload.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part));
         let sequence = self.sequence + 1;
         let (durable_sequence, salt) = (self.durable_sequence, current.header.salt);
         let header = GroupHeader { sequence, durable_sequence, salt, payload_bytes, payload_crc }.encode();
@@ -399,7 +398,7 @@ mod tests {
                 scope.spawn(|| files.prepare());
                 let mut number = 0;
                 for _ in 0..6 {
-                    assert!(journal.write(&[&[1; 3000]], true).is_ok());
+                    assert!(journal.write(&[&[1; 3000]], 0, true).is_ok());
                     let now = journal.current.as_ref().unwrap().header.number;
                     assert!(now >= number, "round {round}: file {now} follows file {number}");
                     number = now;
@@ -415,7 +414,7 @@ mod tests {
         let mut journal = Journal::new(&files, 0);
         let mut salts = std::collections::HashSet::new();
         for sequence in 1..=40u64 {
-            let Ok(written) = journal.write(&[&[1; 3000]], true) else { panic!("a group was not written") };
+            let Ok(written) = journal.write(&[&[1; 3000]], 0, true) else { panic!("a group was not written") };
             assert_eq!(written.sequence, sequence);
             salts.insert(journal.current.as_ref().unwrap().header.salt);
             files.free(sequence).unwrap();

@@ -11,6 +11,7 @@
 //! closed segments anew.
 
 mod aborted_index;
+mod arrivals;
 mod batch;
 mod checkpoint;
 mod codec;
@@ -19,6 +20,7 @@ mod compressed;
 mod core;
 mod disk;
 mod error;
+mod file_range;
 mod housekeeper;
 mod journal;
 mod journal_scan;
@@ -45,14 +47,16 @@ mod writer;
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub use arrivals::{Arrivals, Listening};
 pub(crate) use batch::is_compressed;
 pub use error::{AppendError, OpenError, ReadError};
+pub use file_range::FileRange;
 pub use marker::{EndTransaction, Marker};
 pub use open::Log;
 pub use open_transactions::AbortedTransaction;
 pub use partition::{Appended, Partition};
 pub use producer_state::ActiveProducer;
-pub use read::{Isolation, Read};
+pub use read::{Batches, Found, Isolation, Read};
 pub use settings::{Compaction, Durability, LogSettings, PartitionConfig, PartitionId, RecoveryReport};
 
 // A panic while a lock is held poisons the log through the writer's guard; the data behind these locks stays usable

@@ -70,6 +70,21 @@ impl OffsetIndex {
         after.checked_sub(1).and_then(|at| self.entries.get(at)).map_or(0, |entry| u64::from(entry.position))
     }
 
+    /// The last batch with an entry that begins neither behind `position` nor behind `relative_offset`: all batches
+    /// before it end there at the latest.
+    pub fn last_within(&self, position: u64, relative_offset: u64) -> u64 {
+        let after = self.entries.partition_point(|entry| {
+            u64::from(entry.position) <= position && u64::from(entry.relative_offset) <= relative_offset
+        });
+        after.checked_sub(1).and_then(|at| self.entries.get(at)).map_or(0, |entry| u64::from(entry.position))
+    }
+
+    /// The first batch with an entry that begins at or behind `position`: where it begins, in offsets.
+    pub fn offset_from(&self, position: u64) -> Option<u32> {
+        let before = self.entries.partition_point(|entry| u64::from(entry.position) < position);
+        self.entries.get(before).map(|entry| entry.relative_offset)
+    }
+
     /// A position at or before the first batch whose largest timestamp is at least `timestamp_ms`.
     pub fn position_of_time(&self, timestamp_ms: i64) -> u64 {
         let after = self.entries.partition_point(|entry| entry.max_timestamp_before < timestamp_ms);

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
+use super::arrivals::Listeners;
 use super::batch::{self, CheckedBatch, DoorRules, OFFSET_MAX, Transactional};
 use super::disk::Disk;
 use super::producer_state::ProducerStates;
@@ -21,6 +22,9 @@ use super::{AppendError, PartitionConfig, PartitionId, ReadError, lock};
 
 /// Refusals that are remembered; only who waits right now asks for them.
 const REFUSALS_MAX: usize = 1024;
+
+/// What the end of a transaction counts as for those who wait for bytes: more than any of them asks for.
+const RELEASED_BYTES: u64 = 1 << 30;
 
 /// An accepted append. The answer may be given once [`Partition::durable`] says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,9 +55,9 @@ pub(super) struct Front {
 }
 
 /// Where waiting tasks are woken; gone when the partition is deleted or poisoned.
-struct Watches {
-    high_watermark: watch::Sender<i64>,
-    last_stable_offset: watch::Sender<i64>,
+pub(super) struct Watches {
+    /// Who waits for bytes to read.
+    pub listeners: Listeners,
     settled: watch::Sender<Settled>,
 }
 
@@ -73,7 +77,7 @@ pub(super) struct Inner {
     pub store: Mutex<Store>,
     /// Held while files are removed by name, so that the directory is not given away meanwhile.
     pub names: Mutex<()>,
-    watches: Mutex<Option<Watches>>,
+    pub watches: Mutex<Option<Watches>>,
     high_watermark: AtomicI64,
     last_stable_offset: AtomicI64,
     log_start: AtomicI64,
@@ -106,11 +110,8 @@ impl Partition {
             refusals: 0,
             refused_from: VecDeque::new(),
         };
-        let watches = Watches {
-            high_watermark: watch::Sender::new(end),
-            last_stable_offset: watch::Sender::new(stable),
-            settled: watch::Sender::new(Settled { high_watermark: end, refusals: 0 }),
-        };
+        let settled = Settled { high_watermark: end, refusals: 0 };
+        let watches = Watches { listeners: Listeners::default(), settled: watch::Sender::new(settled) };
         Partition(Arc::new(Inner {
             record,
             path,
@@ -202,8 +203,12 @@ impl Partition {
                 (base_offset, front.next_offset - 1, false)
             }
         };
-        let log_start_offset = self.log_start_offset();
         let refusals = front.refusals;
+        drop(front);
+        if !duplicate {
+            self.0.queue.wake_writer();
+        }
+        let log_start_offset = self.log_start_offset();
         Ok(Appended { base_offset, last_offset, log_append_time_ms, log_start_offset, duplicate, refusals })
     }
 
@@ -221,22 +226,6 @@ impl Partition {
     /// The first offset that may be read.
     pub fn log_start_offset(&self) -> i64 {
         self.0.log_start.load(Ordering::Acquire)
-    }
-
-    /// Moves whenever the high watermark moves; closed (sender dropped) when the partition is deleted or poisoned.
-    pub fn watch_high_watermark(&self) -> watch::Receiver<i64> {
-        match &*lock(&self.0.watches) {
-            Some(watches) => watches.high_watermark.subscribe(),
-            None => watch::channel(self.high_watermark()).1,
-        }
-    }
-
-    /// Moves whenever the last stable offset moves; closed like the other one.
-    pub fn watch_last_stable_offset(&self) -> watch::Receiver<i64> {
-        match &*lock(&self.0.watches) {
-            Some(watches) => watches.last_stable_offset.subscribe(),
-            None => watch::channel(self.last_stable_offset()).1,
-        }
     }
 
     /// Resolves Ok when what was appended is durable, and can be read.
@@ -328,28 +317,34 @@ impl Partition {
         self.0.deleted.load(Ordering::Acquire)
     }
 
-    /// Lets everyone see what the store holds now. By the writer.
-    pub(super) fn publish(&self) {
+    /// Lets everyone see what the store holds now, `bytes` more than before. By the writer.
+    pub(super) fn publish(&self, bytes: u64) {
         let (end, stable) = {
             let store = lock(&self.0.store);
             self.0.log_start.store(store.log_start, Ordering::Release);
             (store.end_offset, store.last_stable_offset())
         };
         // In this order: who reads the last stable offset first never finds it beyond the high watermark.
-        let end_moved = self.0.high_watermark.swap(end, Ordering::AcqRel) != end;
-        let stable_moved = self.0.last_stable_offset.swap(stable, Ordering::AcqRel) != stable;
+        let end_before = self.0.high_watermark.swap(end, Ordering::AcqRel);
+        let stable_before = self.0.last_stable_offset.swap(stable, Ordering::AcqRel);
+        let (end_moved, stable_moved) = (end != end_before, stable != stable_before);
         if !end_moved && !stable_moved {
             return;
         }
-        if let Some(watches) = &*lock(&self.0.watches) {
-            if end_moved {
-                watches.settled.send_modify(|settled| settled.high_watermark = end);
-                watches.high_watermark.send_replace(end);
+        // The end of a transaction makes readable what came long before.
+        let was_held_back = stable_moved && stable - stable_before > end - end_before;
+        let bytes = if was_held_back { bytes.saturating_add(RELEASED_BYTES) } else { bytes };
+        let enough = match &*lock(&self.0.watches) {
+            Some(watches) => {
+                if end_moved {
+                    watches.settled.send_modify(|settled| settled.high_watermark = end);
+                }
+                watches.listeners.count(bytes)
             }
-            if stable_moved {
-                watches.last_stable_offset.send_replace(stable);
-            }
-        }
+            None => Vec::new(),
+        };
+        // Not under the lock, which they take next.
+        enough.iter().for_each(|arrivals| arrivals.wake());
     }
 
     /// After recovery has stored batches without `append`: appends go on behind them.

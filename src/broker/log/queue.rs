@@ -149,7 +149,8 @@ impl Queue {
         lock(&self.waiting).entries.is_empty()
     }
 
-    /// Queues the batches of one append, all or none.
+    /// Queues the batches of one append, all or none. Call [`Queue::wake_writer`] next, once no lock is held that the
+    /// writer takes: woken before, it would only wait for that.
     pub fn push_batches(&self, batches: Vec<PendingBatch>) -> Result<(), AppendError> {
         let bytes: usize = batches.iter().map(|pending| ENTRY_BYTES + pending.batch.total_bytes()).sum();
         let mut waiting = lock(&self.waiting);
@@ -159,8 +160,11 @@ impl Queue {
         waiting.check_room(bytes)?;
         waiting.bytes += bytes;
         waiting.entries.extend(batches.into_iter().map(Entry::Batch));
-        self.wake.notify_one();
         Ok(())
+    }
+
+    pub fn wake_writer(&self) {
+        self.wake.notify_one();
     }
 
     /// Whether so many bytes would be taken now, about: said before the work that goes with it.
@@ -183,7 +187,8 @@ impl Queue {
         }
         waiting.bytes += bytes;
         waiting.entries.push_back(Entry::Change(change, completion));
-        self.wake.notify_one();
+        drop(waiting);
+        self.wake_writer();
     }
 
     /// Waits for something to do, without any timer.

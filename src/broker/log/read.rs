@@ -7,13 +7,18 @@ use bytes::Bytes;
 
 use super::batch::{BatchHeader, CheckedBatch};
 use super::compressed::{CompressedRecords, UNFOLDED_BYTES_MAX};
+use super::file_range::FileRange;
 use super::partition::Partition;
 use super::record::Records;
 use super::segment::{HeaderWalk, Segment};
 use super::{ReadError, lock};
 
-/// Read more than was asked for, because the index points at most about this far before the batch.
-const INDEX_SLACK_BYTES: usize = 8 * 1024;
+/// Read at once where a batch is looked for: one interval of the index and the batch that ends it, as a rule. What lies
+/// in there needs no second read.
+const LOOK_BYTES: usize = 8 * 1024;
+/// Larger than this, batches are sent from their file; smaller ones are copied beside the fields of the answer
+/// (docs/decisions/0013-file-to-socket.md has the figures).
+const COPIED_BYTES_MAX: u64 = 16 * 1024;
 
 /// Whole raw batches, the first of which contains the offset asked for; empty when the offset is the high watermark.
 #[derive(Clone, Debug)]
@@ -36,6 +41,61 @@ pub enum Isolation {
     /// Those below the last stable offset; the reader skips aborted ones itself, see
     /// [`Partition::aborted_transactions`].
     Committed,
+}
+
+/// As [`Read`], with the batches where they lie.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Where the batches are.
+    pub batches: Batches,
+    /// No record in the batches has this offset or a later one.
+    pub end_offset: i64,
+    /// The end of what may be read, when this was looked for.
+    pub high_watermark: i64,
+    /// The end of what a reader of committed records may read.
+    pub last_stable_offset: i64,
+    /// The first offset that may be read.
+    pub log_start_offset: i64,
+}
+
+/// Whole raw batches.
+#[derive(Clone, Debug)]
+pub enum Batches {
+    /// Few, or none.
+    Copied(Bytes),
+    /// Where they lie, for as long as this is held.
+    InFile(FileRange),
+}
+
+impl Batches {
+    /// Bytes of the batches, wherever they are.
+    pub fn len(&self) -> usize {
+        match self {
+            Batches::Copied(bytes) => bytes.len(),
+            Batches::InFile(range) => range.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// No batch.
+    pub fn none() -> Batches {
+        Batches::Copied(Bytes::new())
+    }
+}
+
+/// What a read may return.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Batches from here on are not read.
+    end_offset: i64,
+    bytes_max: usize,
+    /// One batch is returned even if it is larger.
+    at_least_one: bool,
+    copied_bytes_max: u64,
 }
 
 fn storage(error: &io::Error, segment: &Segment) -> ReadError {
@@ -76,43 +136,91 @@ impl Partition {
         at_least_one: bool,
         isolation: Isolation,
     ) -> Result<Read, ReadError> {
-        self.check_deleted()?;
-        let (first, last_stable_offset, high_watermark, log_start) = {
-            let store = lock(&self.0.store);
-            // The writer counts first and publishes then: what was published is never more than this.
-            (store.segment_at(offset), self.last_stable_offset(), self.high_watermark(), store.log_start)
+        let found = self.find(offset, max_bytes, at_least_one, 0, isolation)?;
+        let batches = match found.batches {
+            Batches::Copied(bytes) => bytes,
+            Batches::InFile(range) => range.read().map_err(|error| ReadError::Storage(error.to_string()))?,
         };
-        let limit = match isolation {
+        let Found { high_watermark, last_stable_offset, log_start_offset, .. } = found;
+        Ok(Read { batches, high_watermark, last_stable_offset, log_start_offset })
+    }
+
+    /// As `read`, but says only where the batches lie; no more than `copied_bytes_max`, if they are few, are copied.
+    /// Reads a few headers, so that it may wait for the disk where [`Partition::may_wait_for_disk`].
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn find(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        at_least_one: bool,
+        copied_bytes_max: usize,
+        isolation: Isolation,
+    ) -> Result<Found, ReadError> {
+        self.check_deleted()?;
+        // In this order: the one never lies beyond the other.
+        let last_stable_offset = self.last_stable_offset();
+        let high_watermark = self.high_watermark();
+        let end_offset = match isolation {
             Isolation::Uncommitted => high_watermark,
             Isolation::Committed => last_stable_offset,
         };
-        if offset < log_start || offset > high_watermark {
-            return Err(ReadError::OffsetOutOfRange { offset, log_start, high_watermark });
+        let (mut next, log_start_offset) = if offset < end_offset {
+            let store = lock(&self.0.store);
+            // The writer counts first and publishes then: what was published is never more than this.
+            (store.segment_at(offset), store.log_start)
+        } else {
+            (None, self.log_start_offset())
+        };
+        if offset < log_start_offset || offset > high_watermark {
+            return Err(ReadError::OffsetOutOfRange { offset, log_start: log_start_offset, high_watermark });
         }
-        let mut batches = Bytes::new();
-        let mut next = first.filter(|_| offset < limit);
-        while let Some((segment, end)) = next.take() {
-            let found = read_segment(&segment, offset, limit, max_bytes, at_least_one)
-                .map_err(|error| storage(&error, &segment))?;
-            match found {
-                Some(found) => batches = found,
+        let copied_bytes_max = COPIED_BYTES_MAX.min(copied_bytes_max as u64);
+        let limits = Limits { end_offset, bytes_max: max_bytes, at_least_one, copied_bytes_max };
+        let mut found = Found {
+            batches: Batches::none(),
+            end_offset: offset,
+            high_watermark,
+            last_stable_offset,
+            log_start_offset,
+        };
+        let mut looked_for_more = false;
+        while let Some((segment, segment_end)) = next.take() {
+            match find_in(&segment, offset, limits).map_err(|error| storage(&error, &segment))? {
+                Some((batches, end)) => {
+                    found.batches = batches;
+                    found.end_offset = end.unwrap_or(segment_end).min(end_offset);
+                }
                 // Offsets may be missing at a segment's end, or all of them: then a later one begins with what follows.
-                None if end < limit => next = lock(&self.0.store).segment_at(end),
-                None => {}
+                None if segment_end < end_offset => next = lock(&self.0.store).segment_at(segment_end),
+                None => looked_for_more = true,
             }
         }
         // Compaction keeps the last batch, so there is one; an open transaction may have nothing left before it.
-        if batches.is_empty() && at_least_one && offset < limit && isolation == Isolation::Uncommitted {
+        if looked_for_more && at_least_one && isolation == Isolation::Uncommitted {
             // Said, as the reader would wait for it for ever.
             let missing = format!("no batch holds offset {offset}, though the log goes on to {high_watermark}");
             return Err(ReadError::Storage(missing));
         }
-        Ok(Read { batches, high_watermark, last_stable_offset, log_start_offset: log_start })
+        Ok(found)
     }
 
-    /// Whether a read at `offset` looks into segments before the last one, which may not be in the page cache.
-    pub fn is_behind_tail(&self, offset: i64) -> bool {
-        lock(&self.0.store).segments.back().is_some_and(|last| offset < last.base_offset)
+    /// Whether a look for `offset` may wait for the disk: what was written just now is in the page cache, older batches
+    /// may not be.
+    pub fn may_wait_for_disk(&self, offset: i64) -> bool {
+        if offset >= self.high_watermark() {
+            return false;
+        }
+        let Some(last) = lock(&self.0.store).segments.back().cloned() else { return false };
+        if offset < last.base_offset {
+            return true;
+        }
+        let look = last.indexed_position_of(offset);
+        look.is_none_or(|from| {
+            let bytes = last.length().saturating_sub(from).min(LOOK_BYTES as u64);
+            !last.file.is_cached(from, bytes)
+        })
     }
 
     /// (offset, timestamp) of the first record whose timestamp is at least `timestamp_ms`.
@@ -222,76 +330,65 @@ impl Partition {
     }
 }
 
-/// None when the segment holds nothing at or behind `offset`.
-fn read_segment(
-    segment: &Segment,
-    offset: i64,
-    high_watermark: i64,
-    max_bytes: usize,
-    at_least_one: bool,
-) -> io::Result<Option<Bytes>> {
+/// With an offset that no record in the batches reaches, if the segment knows one. None when it holds nothing at or
+/// behind `offset`.
+fn find_in(segment: &Arc<Segment>, offset: i64, limits: Limits) -> io::Result<Option<(Batches, Option<i64>)>> {
     let end = segment.length();
-    let from = segment.position_of(offset)?;
-    let wanted = max_bytes.saturating_add(INDEX_SLACK_BYTES).min((end - from) as usize);
-    let window = read_exact(segment, from, wanted)?;
-    let mut start: Option<usize> = None;
-    let (mut position, mut offset_min) = (0, 0);
-    while from + (position as u64) < end {
-        let rest = window.get(position..).unwrap_or_default();
-        let Some(header) = BatchHeader::read(rest) else { break };
-        let invalid =
-            || io::Error::new(io::ErrorKind::InvalidData, format!("no batch at byte {}", from + position as u64));
-        let total = header.fits(offset_min, end - from - position as u64).ok_or_else(invalid)?;
-        offset_min = header.last_offset() + 1;
-        if header.base_offset >= high_watermark {
-            break;
+    let mut walk = HeaderWalk::reading(&*segment.file, segment.position_of(offset)?, end, LOOK_BYTES);
+    let from = loop {
+        match walk.next()? {
+            Some((_, header)) if header.base_offset >= limits.end_offset => return Ok(None),
+            // Whole batches become readable: none reaches beyond.
+            Some((position, header)) if header.last_offset() >= limits.end_offset => return Err(no_batch(position)),
+            Some((position, header)) if header.last_offset() >= offset => break position,
+            Some(_) => {}
+            None => return Ok(None),
         }
-        // Whole batches become readable: none reaches beyond.
-        if header.last_offset() >= high_watermark {
-            return Err(invalid());
-        }
-        if start.is_none() && header.last_offset() >= offset {
-            start = Some(position);
-            if total > max_bytes || total > rest.len() {
-                // It does not fit: alone, or not at all.
-                let alone = || read_exact(segment, from + position as u64, total);
-                return if at_least_one || total <= max_bytes { alone().map(Some) } else { Ok(Some(Bytes::new())) };
+    };
+    let mut to = walk.position();
+    if to - from > limits.bytes_max as u64 {
+        // It does not fit: alone, or not at all.
+        return match limits.at_least_one {
+            true => take(segment, &walk, from, to, limits).map(Some),
+            false => Ok(Some((Batches::none(), Some(offset)))),
+        };
+    }
+    let last = from.saturating_add(limits.bytes_max as u64).min(end);
+    // The index knows how far whole batches go, but for the last few.
+    walk.skip_to(segment.last_within(last, limits.end_offset)?);
+    to = to.max(walk.position());
+    while walk.position() < last {
+        match walk.next()? {
+            Some((_, header)) if header.base_offset < limits.end_offset && walk.position() <= last => {
+                to = walk.position();
             }
-        }
-        match start {
-            Some(start) if position + total - start > max_bytes || total > rest.len() => break,
-            _ => position += total,
+            _ => break,
         }
     }
-    match start {
-        Some(start) => Ok(Some(window.slice(start..position))),
-        None if from + position as u64 >= end => Ok(None),
-        // The batch begins behind the window: only when a large batch precedes it in one interval of the index.
-        None => far_batch(segment, from + position as u64, offset, high_watermark, max_bytes, at_least_one),
-    }
+    take(segment, &walk, from, to, limits).map(Some)
 }
 
-/// Walks to the batch that contains `offset` by headers only, and reads that one.
-fn far_batch(
-    segment: &Segment,
+/// Copies few bytes, and leaves many where they are.
+fn take(
+    segment: &Arc<Segment>,
+    walk: &HeaderWalk<'_>,
     from: u64,
-    offset: i64,
-    high_watermark: i64,
-    max_bytes: usize,
-    at_least_one: bool,
-) -> io::Result<Option<Bytes>> {
-    let mut walk = HeaderWalk::new(&*segment.file, from, segment.length());
-    while let Some((position, header)) = walk.next()? {
-        if header.base_offset >= high_watermark {
-            break;
-        }
-        if header.last_offset() >= offset {
-            let total = header.total_bytes().unwrap_or_default();
-            let fits = at_least_one || total <= max_bytes;
-            return if fits { read_exact(segment, position, total).map(Some) } else { Ok(Some(Bytes::new())) };
-        }
+    to: u64,
+    limits: Limits,
+) -> io::Result<(Batches, Option<i64>)> {
+    let end_offset = segment.offset_from(to)?;
+    if to - from > limits.copied_bytes_max {
+        return Ok((Batches::InFile(FileRange::new(segment.clone(), from, to - from)), end_offset));
     }
-    Ok(None)
+    let copied = match walk.seen(from, to) {
+        Some(seen) => Bytes::copy_from_slice(seen),
+        None => read_exact(segment, from, (to - from) as usize)?,
+    };
+    Ok((Batches::Copied(copied), end_offset))
+}
+
+fn no_batch(position: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("no batch at byte {position}"))
 }
 
 fn read_exact(segment: &Segment, position: u64, length: usize) -> io::Result<Bytes> {

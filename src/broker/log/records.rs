@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::batch::OFFSET_MAX;
+use super::batch::{CRC_FROM, HEADER_BYTES, OFFSET_MAX};
 use super::codec::{Decoder, Encoder, Format};
 use super::partition::Partition;
 use super::queue::PendingBatch;
@@ -22,6 +22,8 @@ const LOG_START: u8 = 5;
 const HEAD_BYTES: usize = 13;
 /// Smaller records are copied beside the heads: one part less for the kernel to walk.
 const COPIED_BYTES_MAX: usize = 1024;
+/// From here on, combining checksums is cheaper than reading the records again.
+const COMBINED_BYTES_MIN: usize = 64 * 1024;
 
 /// Names in the log's directory that no partition may have.
 const RESERVED_NAMES: [&str; 6] = ["journal", "deleted", "checkpoint", "checkpoint.tmp", ".", ".."];
@@ -166,8 +168,16 @@ pub(super) fn decode_state(decoder: &mut Decoder<'_>) -> Option<StateChanges> {
 #[derive(Default)]
 pub(super) struct GroupBuffer {
     copied: Vec<u8>,
-    /// Where in `copied` a body goes, and the body.
-    bodies: Vec<(usize, Bytes)>,
+    bodies: Vec<Body>,
+}
+
+/// Records that stay where they are.
+struct Body {
+    /// Where in `copied` they go.
+    at: usize,
+    records: Bytes,
+    /// The checksum of their batch, which was checked when it came.
+    batch_crc: u32,
 }
 
 impl GroupBuffer {
@@ -189,7 +199,8 @@ impl GroupBuffer {
         if batch.records.len() <= COPIED_BYTES_MAX {
             self.copied.put(&batch.records);
         } else {
-            self.bodies.push((self.copied.len(), batch.records.clone()));
+            let (records, batch_crc) = (batch.records.clone(), batch.header.crc);
+            self.bodies.push(Body { at: self.copied.len(), records, batch_crc });
         }
     }
 
@@ -219,13 +230,33 @@ impl GroupBuffer {
     pub fn parts(&self) -> Vec<&[u8]> {
         let mut parts = Vec::with_capacity(2 * self.bodies.len() + 1);
         let mut from = 0;
-        for (at, body) in &self.bodies {
-            parts.push(&self.copied[from..*at]);
-            parts.push(body);
-            from = *at;
+        for body in &self.bodies {
+            parts.push(&self.copied[from..body.at]);
+            parts.push(&body.records);
+            from = body.at;
         }
         parts.push(&self.copied[from..]);
         parts
+    }
+
+    /// The payload's CRC-32C. Records whose batch has one are not read again for it.
+    pub fn crc(&self) -> u32 {
+        let mut crc = 0;
+        let mut from = 0;
+        for body in &self.bodies {
+            if body.records.len() < COMBINED_BYTES_MIN {
+                crc = crc32c::crc32c_append(crc, &self.copied[from..body.at]);
+                crc = crc32c::crc32c_append(crc, &body.records);
+            } else {
+                // A batch's own checksum begins within its header, which was copied last.
+                let begins = body.at - (HEADER_BYTES - CRC_FROM);
+                crc = crc32c::crc32c_append(crc, &self.copied[from..begins]);
+                let counted = body.at - begins + body.records.len();
+                crc = crc32c::crc32c_combine(crc, body.batch_crc, counted);
+            }
+            from = body.at;
+        }
+        crc32c::crc32c_append(crc, &self.copied[from..])
     }
 }
 

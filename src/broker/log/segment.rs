@@ -271,6 +271,27 @@ impl Segment {
         self.with_index(|index| index.position_of(relative))
     }
 
+    /// As `position_of`, if the index is in memory.
+    pub fn indexed_position_of(&self, offset: i64) -> Option<u64> {
+        let relative = offset.saturating_sub(self.base_offset).max(0) as u64;
+        let tail = lock(&self.tail);
+        tail.index.as_ref().map(|index| index.position_of(relative).min(tail.now.length))
+    }
+
+    /// The last indexed batch that begins neither behind `position` nor behind `offset`.
+    pub fn last_within(&self, position: u64, offset: i64) -> io::Result<u64> {
+        let relative = offset.saturating_sub(self.base_offset).max(0) as u64;
+        self.with_index(|index| index.last_within(position, relative))
+    }
+
+    /// An offset that no record before `position` reaches; none when only the segment's end is known to be one.
+    pub fn offset_from(&self, position: u64) -> io::Result<Option<i64>> {
+        let mut tail = lock(&self.tail);
+        self.load_index(&mut tail)?;
+        let relative = tail.index.as_ref().and_then(|index| index.offset_from(position));
+        Ok(relative.map(|relative| self.base_offset.saturating_add(i64::from(relative))))
+    }
+
     /// Where to begin to look for the first batch with a timestamp of at least `timestamp_ms`.
     pub fn position_of_time(&self, timestamp_ms: i64) -> io::Result<u64> {
         self.with_index(|index| index.position_of_time(timestamp_ms))
@@ -403,11 +424,33 @@ pub(super) struct HeaderWalk<'a> {
     offset_min: i64,
     window: Vec<u8>,
     window_from: u64,
+    window_bytes: usize,
 }
 
 impl<'a> HeaderWalk<'a> {
     pub fn new(file: &'a dyn DiskFile, from: u64, end: u64) -> Self {
-        HeaderWalk { file, position: from, end, offset_min: 0, window: Vec::new(), window_from: from }
+        Self::reading(file, from, end, WALK_BYTES)
+    }
+
+    /// Reads so many bytes at once.
+    pub fn reading(file: &'a dyn DiskFile, from: u64, end: u64, window_bytes: usize) -> Self {
+        HeaderWalk { file, position: from, end, offset_min: 0, window: Vec::new(), window_from: from, window_bytes }
+    }
+
+    /// Where the next batch begins.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Goes on at a batch further on; one that lies behind stays passed.
+    pub fn skip_to(&mut self, position: u64) {
+        self.position = self.position.max(position);
+    }
+
+    /// What was read for the headers, if it is all of `[from, to)`.
+    pub fn seen(&self, from: u64, to: u64) -> Option<&[u8]> {
+        let start = from.checked_sub(self.window_from)? as usize;
+        self.window.get(start..start + (to - from) as usize)
     }
 
     /// The next header and its position.
@@ -429,7 +472,7 @@ impl<'a> HeaderWalk<'a> {
     fn header(&mut self) -> io::Result<Option<BatchHeader>> {
         let within = |walk: &Self| (walk.position - walk.window_from) as usize;
         if within(self) + HEADER_BYTES > self.window.len() {
-            let wanted = WALK_BYTES.min((self.end - self.position) as usize);
+            let wanted = self.window_bytes.min((self.end - self.position) as usize);
             self.window.resize(wanted, 0);
             self.window_from = self.position;
             self.file.read_exact_at(&mut self.window, self.position)?;

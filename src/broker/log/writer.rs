@@ -167,7 +167,7 @@ fn write_group(core: &Core, journal: &mut Journal<'_>, entries: &[Entry]) -> Res
     if group.is_empty() {
         return Ok(());
     }
-    let written = journal.write(&group.parts(), sync)?;
+    let written = journal.write(&group.parts(), group.crc(), sync)?;
     core.written_sequence.store(written.sequence, Ordering::Release);
     if let Some(seconds) = written.sync_seconds {
         metrics::histogram!(BROKER_SYNC_SECONDS).record(seconds);
@@ -243,7 +243,7 @@ fn store_runs(core: &Core, runs: &mut Vec<(Partition, Vec<PendingBatch>)>) {
         }
         let bytes: usize = run.iter().map(|pending| pending.batch.total_bytes()).sum();
         metrics::counter!(BROKER_APPENDED_BYTES_TOTAL).increment(bytes as u64);
-        partition.publish();
+        partition.publish(bytes as u64);
         limit_unsynced(core, bytes as u64);
     }
 }
