@@ -9,9 +9,9 @@ use std::path::Path;
 
 use super::batch::CheckedBatch;
 use super::disk::{Disk, DiskFile, OpenMode};
+use super::header_walk::HeaderWalk;
 use super::offset_index::IndexMark;
 use super::open_transactions::{AbortedTransaction, OpenTransaction, OpenTransactions};
-use super::segment::HeaderWalk;
 
 const ENTRY_BYTES: usize = 32;
 

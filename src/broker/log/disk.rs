@@ -17,6 +17,9 @@ const SLICES_PER_WRITE_MAX: usize = 1024;
 #[cfg(target_os = "linux")]
 const CACHE_LOOK_BYTES: u64 = 64 * 1024;
 
+/// A file as the kernel knows it.
+pub type KernelFile = File;
+
 /// What happens to a file, or to its absence, when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OpenMode {
@@ -56,7 +59,7 @@ pub(super) trait DiskFile: Send + Sync + Debug {
     fn modified_ms(&self) -> io::Result<i64>;
 
     /// The kernel's file, if this is one: what it holds can go to a socket without passing through this process.
-    fn kernel_file(&self) -> Option<&File> {
+    fn kernel_file(&self) -> Option<&KernelFile> {
         None
     }
 
@@ -262,7 +265,7 @@ impl DiskFile for File {
         Ok(since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    fn kernel_file(&self) -> Option<&File> {
+    fn kernel_file(&self) -> Option<&KernelFile> {
         Some(self)
     }
 

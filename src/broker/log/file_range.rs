@@ -2,12 +2,12 @@
 //!
 //! The file stays open for as long as this is held, also if retention removes its name meanwhile. Must not know sockets.
 
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::disk::KernelFile;
 use super::segment::Segment;
 
 /// Bytes read at once to have them in the page cache.
@@ -61,7 +61,7 @@ impl FileRange {
     }
 
     /// The kernel's file, if it is one.
-    pub fn kernel_file(&self) -> Option<&File> {
+    pub fn kernel_file(&self) -> Option<&KernelFile> {
         self.segment.file.kernel_file()
     }
 

@@ -21,6 +21,7 @@ mod core;
 mod disk;
 mod error;
 mod file_range;
+mod header_walk;
 mod housekeeper;
 mod journal;
 mod journal_scan;

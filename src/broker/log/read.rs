@@ -8,9 +8,10 @@ use bytes::Bytes;
 use super::batch::{BatchHeader, CheckedBatch};
 use super::compressed::{CompressedRecords, UNFOLDED_BYTES_MAX};
 use super::file_range::FileRange;
+use super::header_walk::HeaderWalk;
 use super::partition::Partition;
 use super::record::Records;
-use super::segment::{HeaderWalk, Segment};
+use super::segment::Segment;
 use super::{ReadError, lock};
 
 /// Read at once where a batch is looked for: one interval of the index and the batch that ends it, as a rule. What lies

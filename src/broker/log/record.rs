@@ -102,7 +102,7 @@ fn varint_bytes(value: i64) -> usize {
     bits.div_ceil(7)
 }
 
-fn put_varint(out: &mut Vec<u8>, value: i64) {
+pub(super) fn put_varint(out: &mut Vec<u8>, value: i64) {
     let mut value = zigzag(value);
     while value >= 0x80 {
         out.push(value as u8 | 0x80);

@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::super::batch::{BatchHeader, CheckedBatch, HEADER_BYTES};
+use super::super::record::{RecordView, Records, put_varint};
 
 /// Who writes a batch, if it is idempotent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,24 +12,34 @@ pub(super) struct Writer {
     pub base_sequence: i32,
 }
 
-/// An uncompressed batch with one value a record.
-pub(super) fn batch(writer: Option<Writer>, timestamp_ms: i64, values: &[Vec<u8>]) -> Bytes {
+/// What a record is made of: a key, and a value unless it is a tombstone.
+pub(super) type Content = (Vec<u8>, Option<Vec<u8>>);
+
+/// An uncompressed batch.
+pub(super) fn batch(writer: Option<Writer>, attributes: i16, timestamp_ms: i64, contents: &[Content]) -> Bytes {
     let mut records = Vec::new();
-    for (index, value) in values.iter().enumerate() {
-        // Attributes, timestamp delta, offset delta, no key, value, no headers.
-        let mut body = vec![0, 0];
-        put_varint(&mut body, index as i64);
-        put_varint(&mut body, -1);
-        put_varint(&mut body, value.len() as i64);
-        body.extend_from_slice(value);
-        put_varint(&mut body, 0);
-        put_varint(&mut records, body.len() as i64);
-        records.extend_from_slice(&body);
+    for (index, (key, value)) in contents.iter().enumerate() {
+        let mut body = Vec::new();
+        put_varint(&mut body, key.len() as i64);
+        body.extend_from_slice(key);
+        put_varint(&mut body, value.as_ref().map_or(-1, |value| value.len() as i64));
+        body.extend_from_slice(value.as_deref().unwrap_or_default());
+        // No headers.
+        body.push(0);
+        let view = RecordView {
+            attributes: 0,
+            timestamp_delta: 0,
+            offset_delta: index as i64,
+            key: None,
+            has_value: true,
+            body: &body,
+        };
+        view.write(0, &mut records);
     }
     let (producer_id, epoch, sequence) = writer.map_or((-1, -1, -1), |w| (w.producer_id, 0i16, w.base_sequence));
-    let count = values.len() as i32;
+    let count = contents.len() as i32;
     let mut counted = Vec::with_capacity(HEADER_BYTES + records.len());
-    counted.extend_from_slice(&0i16.to_be_bytes());
+    counted.extend_from_slice(&attributes.to_be_bytes());
     counted.extend_from_slice(&(count - 1).to_be_bytes());
     counted.extend_from_slice(&timestamp_ms.to_be_bytes());
     counted.extend_from_slice(&timestamp_ms.to_be_bytes());
@@ -69,11 +80,25 @@ pub(super) fn is_whole(header: &BatchHeader, bytes: &Bytes) -> bool {
     CheckedBatch::split(bytes, *header).is_some_and(|batch| batch.computed_crc() == header.crc)
 }
 
-fn put_varint(out: &mut Vec<u8>, value: i64) {
-    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
+/// A record that was read.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    pub offset: i64,
+    pub key: Bytes,
+    pub is_tombstone: bool,
+    /// Key, value and headers as they lie.
+    pub body: Bytes,
+}
+
+/// The records of one uncompressed batch.
+pub(super) fn records(batch: &Bytes) -> Vec<Record> {
+    let Some(header) = BatchHeader::read(batch) else { return Vec::new() };
+    let views = Records::of(&batch[HEADER_BYTES..]).flatten();
+    let record = |view: RecordView<'_>| Record {
+        offset: header.base_offset + view.offset_delta,
+        key: Bytes::copy_from_slice(view.key.unwrap_or_default()),
+        is_tombstone: !view.has_value,
+        body: Bytes::copy_from_slice(view.body),
+    };
+    views.map(record).collect()
 }

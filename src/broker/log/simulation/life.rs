@@ -10,6 +10,7 @@ use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 use uuid::Uuid;
 
+use super::super::batch::TRANSACTIONAL_BIT;
 use super::super::core::Core;
 use super::super::housekeeper::{self, Job};
 use super::super::journal::Journal;
@@ -17,16 +18,22 @@ use super::super::partition::{Appended, Partition};
 use super::super::queue::Completion;
 use super::super::records::{Change, PartitionRecord};
 use super::super::{
-    AppendError, Durability, LogSettings, PartitionConfig, PartitionId, checkpoint, read_lock, recovery, retention,
-    writer,
+    AppendError, Compaction, Durability, EndTransaction, LogSettings, Marker, PartitionConfig, PartitionId, checkpoint,
+    compaction, read_lock, recovery, retention, writer,
 };
-use super::batches::{Writer, batch, stored};
-use super::model::{Model, PartitionModel, Said, Violation};
+use super::batches::{Content, Writer, batch, stored};
+use super::model::{Model, Said, Violation};
+use super::partition_model::PartitionModel;
 use super::sim_disk::SimDisk;
 
 pub(super) const DIRECTORY: &str = "/data/broker";
 const SLOTS: usize = 3;
+/// Some batches are part of transactions there.
+const TRANSACTIONAL: usize = 1;
+const COMPACTED: usize = 2;
 const PRODUCERS: i64 = 2;
+const KEYS: u8 = 6;
+const CLOCK_JUMP_MS: i64 = 1_000_000;
 const LEADER_EPOCH: i32 = 3;
 /// Small enough that files roll and are used again within a short life.
 const JOURNAL_BYTES: u64 = 8 * 1024;
@@ -63,8 +70,12 @@ impl Clients {
         }
     }
 
+    fn producer_id(&self, producer: i64) -> i64 {
+        self.generation * PRODUCERS + producer
+    }
+
     fn writer(&mut self, id: PartitionId, producer: i64, records: usize) -> Writer {
-        let producer_id = self.generation * PRODUCERS + producer;
+        let producer_id = self.producer_id(producer);
         let next = self.next_sequences.entry((id, producer_id)).or_default();
         let base_sequence = *next;
         *next += records as i32;
@@ -97,7 +108,9 @@ pub(super) fn open(disk: &SimDisk, durability: Durability) -> Result<Opened, Vio
     Ok(Opened { core, jobs })
 }
 
-fn config() -> PartitionConfig {
+/// Slot 0 takes plain batches, slot 1 transactions as well, slot 2 is compacted.
+fn config(slot: usize) -> PartitionConfig {
+    let compaction = Compaction { delete_retention_ms: CLOCK_JUMP_MS / 2, dirty_ppm_min: 0, ..Compaction::default() };
     PartitionConfig {
         segment_bytes_max: SEGMENT_BYTES,
         segment_age_ms_max: i64::MAX,
@@ -105,7 +118,7 @@ fn config() -> PartitionConfig {
         retention_ms: None,
         batch_bytes_max: 1 << 20,
         log_append_time: false,
-        compaction: None,
+        compaction: (slot == COMPACTED).then_some(compaction),
         timestamp_before_ms_max: i64::MAX,
         timestamp_after_ms_max: i64::MAX,
     }
@@ -167,7 +180,10 @@ impl<'a> Life<'a> {
                 62..65 => self.raise_log_start(),
                 65..67 => self.roll(),
                 67..69 => retention::enforce(self.core, self.now_ms),
-                69..90 => self.write()?,
+                69..72 => self.end_transaction()?,
+                72..75 => drop(compaction::clean_one(self.core, self.now_ms)),
+                75..76 => self.now_ms += CLOCK_JUMP_MS,
+                76..91 => self.write()?,
                 _ => self.keep_house(),
             }
             if self.core.queue.poisoned().is_some() {
@@ -207,18 +223,15 @@ impl<'a> Life<'a> {
         let Some(id) = self.model.live(slot).map(|partition| partition.id) else { return Ok(()) };
         let Some(partition) = self.partition(id) else { return Ok(()) };
         let producer = self.rng.random_range(-1..PRODUCERS);
-        let values: Vec<Vec<u8>> = (0..self.rng.random_range(1..4))
-            .map(|_| {
-                let bytes = self.rng.random_range(0..VALUE_BYTES_MAX);
-                (0..bytes).map(|_| self.rng.random()).collect()
-            })
-            .collect();
-        let writer = (producer >= 0).then(|| self.clients.writer(id, producer, values.len()));
-        let bytes = batch(writer, self.now_ms, &values);
+        let contents: Vec<Content> = (0..self.rng.random_range(1..4)).map(|_| self.content()).collect();
+        let is_transactional = slot == TRANSACTIONAL && producer == PRODUCERS - 1;
+        let attributes = if is_transactional { TRANSACTIONAL_BIT } else { 0 };
+        let writer = (producer >= 0).then(|| self.clients.writer(id, producer, contents.len()));
+        let bytes = batch(writer, attributes, self.now_ms, &contents);
         let offset = self.send(&partition, bytes.clone(), writer.is_some())?;
         // Its answer was lost, as far as the client knows.
         if writer.is_some() && self.rng.random_bool(0.2) {
-            let again = partition.append(bytes, LEADER_EPOCH, self.now_ms);
+            let again = partition.append_transactional(bytes, LEADER_EPOCH, self.now_ms);
             let again = again.map_err(|error| format!("t-{slot}: a retry was refused: {error}"))?;
             if !again.duplicate || again.base_offset != offset {
                 return Err(format!("t-{slot}: what was stored at {offset} was stored again at {}", again.base_offset));
@@ -228,16 +241,48 @@ impl<'a> Life<'a> {
     }
 
     fn send(&mut self, partition: &Partition, bytes: Bytes, is_idempotent: bool) -> Result<i64, Violation> {
-        let appended = partition.append(bytes.clone(), LEADER_EPOCH, self.now_ms);
+        let appended = partition.append_transactional(bytes.clone(), LEADER_EPOCH, self.now_ms);
         let appended = appended.map_err(|error| format!("{}: refused: {error}", partition.directory()))?;
-        let (id, base_offset) = (partition.id(), appended.base_offset);
+        let base_offset = appended.base_offset;
+        self.note_sent(partition.id(), appended, bytes, is_idempotent)?;
+        Ok(base_offset)
+    }
+
+    fn note_sent(
+        &mut self,
+        id: PartitionId,
+        appended: Appended,
+        bytes: Bytes,
+        is_idempotent: bool,
+    ) -> Result<(), Violation> {
         if !appended.duplicate {
             let model = self.model.partitions.iter_mut().find(|model| model.id == id);
             let model = model.ok_or("an append to a partition that is not in the model")?;
-            model.submit(base_offset, stored(&bytes, base_offset, LEADER_EPOCH));
+            model.submit(appended.base_offset, stored(&bytes, appended.base_offset, LEADER_EPOCH));
         }
         self.clients.unanswered.push(Sent { id, appended, bytes, is_idempotent });
-        Ok(base_offset)
+        Ok(())
+    }
+
+    fn content(&mut self) -> Content {
+        let key = vec![b'k', self.rng.random_range(0..KEYS)];
+        let bytes = self.rng.random_range(0..VALUE_BYTES_MAX);
+        let value = self.rng.random_bool(0.8).then(|| (0..bytes).map(|_| self.rng.random()).collect());
+        (key, value)
+    }
+
+    /// As the coordinator does, whether or not there is one.
+    fn end_transaction(&mut self) -> Result<(), Violation> {
+        let Some(id) = self.model.live(TRANSACTIONAL).map(|partition| partition.id) else { return Ok(()) };
+        let Some(partition) = self.partition(id) else { return Ok(()) };
+        let producer_id = self.clients.producer_id(PRODUCERS - 1);
+        let marker = if self.rng.random_bool(0.5) { Marker::Commit } else { Marker::Abort };
+        let end = EndTransaction { producer_id, producer_epoch: 0, marker, coordinator_epoch: 0 };
+        let batch = end.batch(self.now_ms);
+        let written = partition.write_marker(end, LEADER_EPOCH, self.now_ms);
+        let written = written.map_err(|error| format!("a marker was refused: {error}"))?;
+        let bytes = Bytes::from([&batch.head[..], &batch.records].concat());
+        self.note_sent(id, written, bytes, false)
     }
 
     fn ask(&mut self, asked: Asked, change: Change) {
@@ -262,7 +307,7 @@ impl<'a> Life<'a> {
         let id = PartitionId { topic_id: Uuid::from_u128(self.rng.random()), partition: slot as i32 };
         let number = self.core.next_partition_number.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
         self.model.partitions.push(PartitionModel::new(id, slot));
-        let record = PartitionRecord { number, id, directory: format!("t-{slot}"), config: config() };
+        let record = PartitionRecord { number, id, directory: format!("t-{slot}"), config: config(slot) };
         self.ask(Asked::Create(id), Change::Create(record));
     }
 

@@ -8,6 +8,7 @@ mod batches;
 mod image;
 mod life;
 mod model;
+mod partition_model;
 mod sim_disk;
 
 use std::cell::Cell;

@@ -1,15 +1,13 @@
 //! What the log was asked and what it promised, each with the disk's step at which that was said; and whether a log
 //! that was opened after a crash keeps it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::super::PartitionId;
 use super::super::core::Core;
-use super::super::partition::Partition;
 use super::super::read_lock;
-use super::batches::{is_whole, split};
+use super::partition_model::PartitionModel;
 
 /// How a life ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,121 +29,14 @@ pub(super) struct Said {
 }
 
 impl Said {
-    fn holds(self, at_step: usize, crash: Crash) -> bool {
+    /// As it stands in the next life.
+    pub fn of_old(self) -> Said {
+        Said { step: 0, ..self }
+    }
+
+    pub fn holds(self, at_step: usize, crash: Crash) -> bool {
         self.step <= at_step && (self.strong || crash == Crash::Kill)
     }
-}
-
-/// One life of one partition.
-#[derive(Clone, Debug)]
-pub(super) struct PartitionModel {
-    pub id: PartitionId,
-    pub slot: usize,
-    pub created: Option<Said>,
-    pub delete_asked: Option<usize>,
-    pub deleted: Option<Said>,
-    log_start_asked: i64,
-    log_starts: Vec<(i64, Said)>,
-    /// Everything that was ever to be stored, in its stored form: base offset and bytes.
-    submitted: BTreeSet<(i64, Bytes)>,
-    /// What a consumer has read: base offset, end offset, bytes.
-    seen: BTreeMap<i64, (i64, Bytes, Said)>,
-}
-
-impl PartitionModel {
-    pub fn new(id: PartitionId, slot: usize) -> PartitionModel {
-        PartitionModel {
-            id,
-            slot,
-            created: None,
-            delete_asked: None,
-            deleted: None,
-            log_start_asked: 0,
-            log_starts: vec![(0, Said { step: 0, strong: true })],
-            submitted: BTreeSet::new(),
-            seen: BTreeMap::new(),
-        }
-    }
-
-    pub fn submit(&mut self, base_offset: i64, bytes: Bytes) {
-        self.submitted.insert((base_offset, bytes));
-    }
-
-    pub fn ask_log_start(&mut self, offset: i64) {
-        self.log_start_asked = self.log_start_asked.max(offset);
-    }
-
-    pub fn promise_log_start(&mut self, offset: i64, said: Said) {
-        self.log_starts.push((offset, said));
-    }
-
-    /// Reads what was not read before.
-    pub fn consume(&mut self, partition: &Partition, said: Said) -> Result<(), Violation> {
-        let from = self.seen.last_key_value().map_or(0, |(_, (end, ..))| *end);
-        for (base_offset, end, bytes) in read_all(partition, from)? {
-            self.seen.insert(base_offset, (end, bytes, said));
-        }
-        Ok(())
-    }
-
-    fn check(&self, partition: &Partition, at_step: usize, crash: Crash) -> Result<(), Violation> {
-        let name = partition.directory();
-        let log_start = partition.log_start_offset();
-        let kept = self.log_starts.iter().filter(|(_, said)| said.holds(at_step, crash));
-        let promised = kept.map(|(offset, _)| *offset).max().unwrap_or(0);
-        if log_start < promised || log_start > self.log_start_asked.max(promised) {
-            let asked = self.log_start_asked;
-            return Err(format!("{name}: log start {log_start}; {promised} was promised, {asked} asked for"));
-        }
-        let found = read_all(partition, 0)?;
-        let mut sequences: BTreeMap<i64, i32> = BTreeMap::new();
-        for (base_offset, _, bytes) in &found {
-            if !self.submitted.contains(&(*base_offset, bytes.clone())) {
-                return Err(format!("{name}: what lies at offset {base_offset} was never sent there"));
-            }
-            let Some((header, _)) = split(bytes.clone()).pop().filter(|(header, _)| header.producer_id >= 0) else {
-                continue;
-            };
-            let next = sequences.insert(header.producer_id, header.last_sequence() + 1);
-            if next.is_some_and(|next| next != header.base_sequence) {
-                let (id, got) = (header.producer_id, header.base_sequence);
-                return Err(format!("{name}: sequence {got} of producer {id} at {base_offset} follows {next:?}"));
-            }
-        }
-        for (base_offset, (end, bytes, said)) in &self.seen {
-            if !said.holds(at_step, crash) || *end <= log_start {
-                continue;
-            }
-            if !found.iter().any(|(base, _, found)| base == base_offset && found == bytes) {
-                return Err(format!("{name}: offset {base_offset}, which was read, is not there any more"));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Everything that can be read from `from` on: base offset, end offset, bytes.
-pub(super) fn read_all(partition: &Partition, from: i64) -> Result<Vec<(i64, i64, Bytes)>, Violation> {
-    let name = partition.directory();
-    let mut offset = from.max(partition.log_start_offset());
-    let mut found: Vec<(i64, i64, Bytes)> = Vec::new();
-    while offset < partition.high_watermark() {
-        let read = partition.read(offset, 4096, true).map_err(|error| format!("{name}: {error}"))?;
-        let batches = split(read.batches);
-        if batches.is_empty() {
-            return Err(format!("{name}: nothing at offset {offset}, below the high watermark"));
-        }
-        for (header, bytes) in batches {
-            let expected = found.last().map(|(_, end, _)| *end);
-            let fits = expected.map_or(header.base_offset <= offset, |expected| header.base_offset == expected);
-            if !fits || !is_whole(&header, &bytes) {
-                return Err(format!("{name}: no whole batch at offset {offset}, but one of {}", header.base_offset));
-            }
-            offset = header.last_offset() + 1;
-            found.push((header.base_offset, offset, bytes));
-        }
-    }
-    Ok(found)
 }
 
 /// One change of the state: all of its keys get its number.
@@ -229,19 +120,10 @@ impl Model {
 
     /// A new life begins after this crash: what holds is old by then, and what was lost is forgotten.
     pub fn begin_life(&mut self, crash: Crash) {
-        let age = |said: Said| Said { step: 0, ..said };
-        let holds = |said: &Said| said.holds(usize::MAX, crash);
-        for partition in &mut self.partitions {
-            partition.created = partition.created.filter(holds).map(age);
-            partition.deleted = partition.deleted.filter(holds).map(age);
-            partition.delete_asked = partition.delete_asked.map(|_| 0);
-            partition.log_starts.retain(|(_, said)| holds(said));
-            partition.log_starts.iter_mut().for_each(|(_, said)| *said = age(*said));
-            partition.seen.retain(|_, (_, _, said)| holds(said));
-            partition.seen.values_mut().for_each(|(_, _, said)| *said = age(*said));
-        }
+        self.partitions.iter_mut().for_each(|partition| partition.begin_life(crash));
         for change in &mut self.state {
-            change.promised = change.promised.filter(holds).map(age);
+            let kept = change.promised.filter(|said| said.holds(usize::MAX, crash));
+            change.promised = kept.map(Said::of_old);
         }
     }
 
@@ -253,14 +135,7 @@ impl Model {
         self.partitions.retain(|model| partitions.contains_key(&model.id) || model.deleted.is_some());
         for model in &mut self.partitions {
             let Some(partition) = partitions.get(&model.id) else { continue };
-            (model.created, model.delete_asked) = (Some(said), None);
-            model.promise_log_start(partition.log_start_offset(), said);
-            model.log_start_asked = partition.log_start_offset();
-            model.seen.clear();
-            model.consume(partition, said)?;
-            // What was cut will never come back, and its offsets are given out again.
-            let seen: BTreeSet<_> = model.seen.iter().map(|(base, (_, bytes, _))| (*base, bytes.clone())).collect();
-            model.submitted = seen;
+            model.adopt(partition, said)?;
         }
         drop(partitions);
         let last =

@@ -1,0 +1,223 @@
+//! What one partition was asked and promised, and whether it keeps that after a crash.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::super::PartitionId;
+use super::super::batch::CheckedBatch;
+use super::super::open_transactions::OpenTransactions;
+use super::super::partition::Partition;
+use super::batches::{Record, is_whole, records, split};
+use super::model::{Crash, Said, Violation};
+
+/// One life of one partition.
+#[derive(Clone, Debug)]
+pub(super) struct PartitionModel {
+    pub id: PartitionId,
+    pub slot: usize,
+    pub created: Option<Said>,
+    pub delete_asked: Option<usize>,
+    pub deleted: Option<Said>,
+    log_start_asked: i64,
+    log_starts: Vec<(i64, Said)>,
+    /// Everything that was ever to be stored, in its stored form: base offset and bytes.
+    submitted: BTreeSet<(i64, Bytes)>,
+    /// The same, record by record, by offset: what compaction leaves of a batch.
+    submitted_records: BTreeSet<(i64, Bytes)>,
+    /// What a consumer has read: base offset, end offset, bytes.
+    seen: BTreeMap<i64, (i64, Bytes, Said)>,
+}
+
+impl PartitionModel {
+    pub fn new(id: PartitionId, slot: usize) -> PartitionModel {
+        PartitionModel {
+            id,
+            slot,
+            created: None,
+            delete_asked: None,
+            deleted: None,
+            log_start_asked: 0,
+            log_starts: vec![(0, Said { step: 0, strong: true })],
+            submitted: BTreeSet::new(),
+            submitted_records: BTreeSet::new(),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    pub fn submit(&mut self, base_offset: i64, bytes: Bytes) {
+        self.submitted_records.extend(records(&bytes).into_iter().map(|record| (record.offset, record.body)));
+        self.submitted.insert((base_offset, bytes));
+    }
+
+    pub fn ask_log_start(&mut self, offset: i64) {
+        self.log_start_asked = self.log_start_asked.max(offset);
+    }
+
+    pub fn promise_log_start(&mut self, offset: i64, said: Said) {
+        self.log_starts.push((offset, said));
+    }
+
+    /// Reads what was not read before.
+    pub fn consume(&mut self, partition: &Partition, said: Said) -> Result<(), Violation> {
+        let from = self.seen.last_key_value().map_or(0, |(_, (end, ..))| *end);
+        for (base_offset, end, bytes) in read_all(partition, from)? {
+            self.seen.insert(base_offset, (end, bytes, said));
+        }
+        Ok(())
+    }
+
+    /// The log was opened after a crash at this step.
+    pub fn check(&self, partition: &Partition, at_step: usize, crash: Crash) -> Result<(), Violation> {
+        let name = partition.directory();
+        let log_start = partition.log_start_offset();
+        let kept = self.log_starts.iter().filter(|(_, said)| said.holds(at_step, crash));
+        let promised = kept.map(|(offset, _)| *offset).max().unwrap_or(0);
+        if log_start < promised || log_start > self.log_start_asked.max(promised) {
+            let asked = self.log_start_asked;
+            return Err(format!("{name}: log start {log_start}; {promised} was promised, {asked} asked for"));
+        }
+        let found = read_all(partition, 0)?;
+        let seen = self.seen.iter().filter(|(_, (end, _, said))| said.holds(at_step, crash) && *end > log_start);
+        let seen: Vec<(i64, &Bytes)> = seen.map(|(base_offset, (_, bytes, _))| (*base_offset, bytes)).collect();
+        let kept = match partition.config().compaction {
+            Some(_) => self.check_compacted(&found, &seen, log_start),
+            None => self.check_whole(&found, &seen).and_then(|()| check_transactions(partition, &found)),
+        };
+        kept.map_err(|broken| format!("{name}: {broken}"))
+    }
+
+    /// Every batch is where it was, and none is there twice.
+    fn check_whole(&self, found: &[(i64, i64, Bytes)], seen: &[(i64, &Bytes)]) -> Result<(), Violation> {
+        let mut sequences: BTreeMap<i64, i32> = BTreeMap::new();
+        let mut end_before = None;
+        for (base_offset, end, bytes) in found {
+            if !self.submitted.contains(&(*base_offset, bytes.clone())) {
+                return Err(format!("what lies at offset {base_offset} was never sent there"));
+            }
+            if end_before.replace(*end).is_some_and(|before| before != *base_offset) {
+                return Err(format!("there is a hole before offset {base_offset}"));
+            }
+            let Some((header, _)) = split(bytes.clone()).pop() else { continue };
+            if header.producer_id < 0 || header.is_control() {
+                continue;
+            }
+            let next = sequences.insert(header.producer_id, header.last_sequence() + 1);
+            if next.is_some_and(|next| next != header.base_sequence) {
+                let (id, got) = (header.producer_id, header.base_sequence);
+                return Err(format!("sequence {got} of producer {id} at {base_offset} follows {next:?}"));
+            }
+        }
+        for (base_offset, bytes) in seen {
+            if !found.iter().any(|(base, _, found)| base == base_offset && found == *bytes) {
+                return Err(format!("offset {base_offset}, which was read, is not there any more"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Of each key the last record is there or a later one, unless it was a tombstone; and nothing came back to life.
+    fn check_compacted(
+        &self,
+        found: &[(i64, i64, Bytes)],
+        seen: &[(i64, &Bytes)],
+        log_start: i64,
+    ) -> Result<(), Violation> {
+        let mut last_found: BTreeMap<Bytes, i64> = BTreeMap::new();
+        for record in found.iter().flat_map(|(_, _, bytes)| records(bytes)) {
+            let Record { offset, key, body, .. } = record;
+            if !self.submitted_records.contains(&(offset, body)) {
+                return Err(format!("the record at offset {offset} was never sent there"));
+            }
+            last_found.insert(key, offset);
+        }
+        let mut last_seen: BTreeMap<Bytes, Record> = BTreeMap::new();
+        for record in seen.iter().flat_map(|(_, bytes)| records(bytes)).filter(|record| record.offset >= log_start) {
+            last_seen.insert(record.key.clone(), record);
+        }
+        for (key, Record { offset, is_tombstone, .. }) in last_seen {
+            match last_found.get(&key) {
+                Some(found) if *found < offset => {
+                    return Err(format!(
+                        "{key:?} at offset {found} came back to life; its last record was at {offset}"
+                    ));
+                }
+                None if !is_tombstone => return Err(format!("{key:?}, last written at offset {offset}, is gone")),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A new life begins after this crash: what holds is old by then, and what was lost is forgotten.
+    pub fn begin_life(&mut self, crash: Crash) {
+        let holds = |said: &Said| said.holds(usize::MAX, crash);
+        self.created = self.created.filter(holds).map(Said::of_old);
+        self.deleted = self.deleted.filter(holds).map(Said::of_old);
+        self.delete_asked = self.delete_asked.map(|_| 0);
+        self.log_starts.retain(|(_, said)| holds(said));
+        self.log_starts.iter_mut().for_each(|(_, said)| *said = said.of_old());
+        self.seen.retain(|_, (_, _, said)| holds(said));
+        self.seen.values_mut().for_each(|(_, _, said)| *said = said.of_old());
+    }
+
+    /// The log is open: what it holds now is synced and shown.
+    pub fn adopt(&mut self, partition: &Partition, said: Said) -> Result<(), Violation> {
+        (self.created, self.delete_asked) = (Some(said), None);
+        self.promise_log_start(partition.log_start_offset(), said);
+        self.log_start_asked = partition.log_start_offset();
+        // What was cut will never come back, and its offsets are given out again.
+        self.seen.clear();
+        self.submitted.clear();
+        self.submitted_records.clear();
+        self.consume(partition, said)?;
+        let seen: Vec<_> = self.seen.iter().map(|(base, (_, bytes, _))| (*base, bytes.clone())).collect();
+        seen.into_iter().for_each(|(base_offset, bytes)| self.submit(base_offset, bytes));
+        Ok(())
+    }
+}
+
+/// The last stable offset and the aborted transactions follow from the batches.
+fn check_transactions(partition: &Partition, found: &[(i64, i64, Bytes)]) -> Result<(), Violation> {
+    if partition.log_start_offset() > 0 {
+        // Transactions may have begun in what is gone.
+        return Ok(());
+    }
+    let mut open = OpenTransactions::default();
+    let mut aborted = Vec::new();
+    for (_, _, bytes) in found {
+        let Some((header, _)) = split(bytes.clone()).pop() else { continue };
+        let marker = CheckedBatch::split(bytes, header).and_then(|batch| batch.marker());
+        aborted.extend(open.apply(&header, marker.map(|stored| stored.marker)));
+    }
+    let stable = open.oldest().unwrap_or(partition.high_watermark());
+    if partition.last_stable_offset() != stable {
+        return Err(format!("the last stable offset is {}, not {stable}", partition.last_stable_offset()));
+    }
+    let told = partition.aborted_transactions(0, partition.high_watermark()).map_err(|error| error.to_string())?;
+    if told == aborted { Ok(()) } else { Err(format!("{told:?} are told to be aborted, not {aborted:?}")) }
+}
+
+/// Everything that can be read from `from` on: base offset, end offset, bytes.
+pub(super) fn read_all(partition: &Partition, from: i64) -> Result<Vec<(i64, i64, Bytes)>, Violation> {
+    let name = partition.directory();
+    let mut offset = from.max(partition.log_start_offset());
+    let mut found: Vec<(i64, i64, Bytes)> = Vec::new();
+    while offset < partition.high_watermark() {
+        let read = partition.read(offset, 4096, true).map_err(|error| format!("{name}: {error}"))?;
+        let batches = split(read.batches);
+        if batches.is_empty() {
+            return Err(format!("{name}: nothing at offset {offset}, below the high watermark"));
+        }
+        for (header, bytes) in batches {
+            // Compaction leaves holes; who must not have any looks for them.
+            let goes_on = found.last().is_none_or(|(_, end, _)| header.base_offset >= *end);
+            if !goes_on || header.last_offset() < offset || !is_whole(&header, &bytes) {
+                return Err(format!("{name}: no whole batch at offset {offset}, but one of {}", header.base_offset));
+            }
+            offset = header.last_offset() + 1;
+            found.push((header.base_offset, offset, bytes));
+        }
+    }
+    Ok(found)
+}
