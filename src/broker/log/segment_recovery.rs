@@ -174,6 +174,9 @@ fn read_on(segment: &Segment, store: &mut Store) -> Result<u64, OpenError> {
             break;
         }
         let total_bytes = batch.total_bytes();
+        // Written again: pages that a failed sync has lost count as clean, and only look as if they were on disk.
+        let written = segment.file.write_all_at(&[&batch.head, &batch.records], position);
+        written.map_err(OpenError::io("write", &path))?;
         let noted = std::iter::once_with(|| {
             let aborted = store.apply(&batch, appended_ms);
             Noted { header, total_bytes, now_ms: appended_ms, aborted }

@@ -25,7 +25,7 @@ use self::sim_disk::{Faults, SimDisk};
 use super::Durability;
 
 const LIVES: usize = 3;
-const ACTIONS_MAX: usize = 45;
+const ACTIONS_MAX: usize = 60;
 /// Of the stops, those in which the machine is stopped a second time while the log opens.
 const SECOND_STOPS: f64 = 0.25;
 const SEEDS: u64 = 1000;
