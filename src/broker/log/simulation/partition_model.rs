@@ -27,6 +27,8 @@ pub(super) struct PartitionModel {
     submitted_records: BTreeSet<(i64, Bytes)>,
     /// What a consumer has read: base offset, end offset, bytes.
     seen: BTreeMap<i64, (i64, Bytes, Said)>,
+    /// The tombstones among it, by key and offset, with the step: also those that were lost since.
+    tombstones: BTreeMap<(Bytes, i64), usize>,
 }
 
 impl PartitionModel {
@@ -42,6 +44,7 @@ impl PartitionModel {
             submitted: BTreeSet::new(),
             submitted_records: BTreeSet::new(),
             seen: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
         }
     }
 
@@ -62,6 +65,8 @@ impl PartitionModel {
     pub fn consume(&mut self, partition: &Partition, said: Said) -> Result<(), Violation> {
         let from = self.seen.last_key_value().map_or(0, |(_, (end, ..))| *end);
         for (base_offset, end, bytes) in read_all(partition, from)? {
+            let tombstones = records(&bytes).into_iter().filter(|record| record.is_tombstone);
+            self.tombstones.extend(tombstones.map(|record| ((record.key, record.offset), said.step)));
             self.seen.insert(base_offset, (end, bytes, said));
         }
         Ok(())
@@ -81,7 +86,7 @@ impl PartitionModel {
         let seen = self.seen.iter().filter(|(_, (end, _, said))| said.holds(at_step, crash) && *end > log_start);
         let seen: Vec<(i64, &Bytes)> = seen.map(|(base_offset, (_, bytes, _))| (*base_offset, bytes)).collect();
         let kept = match partition.config().compaction {
-            Some(_) => self.check_compacted(&found, &seen, log_start),
+            Some(_) => self.check_compacted(&found, &seen, log_start, at_step),
             None => self.check_whole(&found, &seen).and_then(|()| check_transactions(partition, &found)),
         };
         kept.map_err(|broken| format!("{name}: {broken}"))
@@ -122,6 +127,7 @@ impl PartitionModel {
         found: &[(i64, i64, Bytes)],
         seen: &[(i64, &Bytes)],
         log_start: i64,
+        at_step: usize,
     ) -> Result<(), Violation> {
         let mut last_found: BTreeMap<Bytes, i64> = BTreeMap::new();
         for record in found.iter().flat_map(|(_, _, bytes)| records(bytes)) {
@@ -142,11 +148,19 @@ impl PartitionModel {
                         "{key:?} at offset {found} came back to life; its last record was at {offset}"
                     ));
                 }
-                None if !is_tombstone => return Err(format!("{key:?}, last written at offset {offset}, is gone")),
+                None if !is_tombstone && !self.was_deleted(&key, offset, at_step) => {
+                    return Err(format!("{key:?}, last written at offset {offset}, is gone"));
+                }
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// Whether a tombstone of the key was read behind `offset`, synced or not: by the time at which compaction drops both,
+    /// a checkpoint has synced it.
+    fn was_deleted(&self, key: &Bytes, offset: i64, at_step: usize) -> bool {
+        self.tombstones.iter().any(|((of, at), step)| of == key && *at > offset && *step <= at_step)
     }
 
     /// A new life begins after this crash: what holds is old by then, and what was lost is forgotten.
@@ -157,6 +171,7 @@ impl PartitionModel {
         self.delete_asked = self.delete_asked.map(|_| 0);
         self.log_starts.retain(|(_, said)| holds(said));
         self.log_starts.iter_mut().for_each(|(_, said)| *said = said.of_old());
+        self.tombstones.values_mut().for_each(|step| *step = 0);
         self.seen.retain(|_, (_, _, said)| holds(said));
         self.seen.values_mut().for_each(|(_, _, said)| *said = said.of_old());
     }
@@ -168,6 +183,7 @@ impl PartitionModel {
         self.log_start_asked = partition.log_start_offset();
         // What was cut will never come back, and its offsets are given out again.
         self.seen.clear();
+        self.tombstones.clear();
         self.submitted.clear();
         self.submitted_records.clear();
         self.consume(partition, said)?;
