@@ -1,8 +1,8 @@
 //! The embedded Kafka-API broker: one node, durable, reached over TCP only.
 //!
 //! `server` accepts, `connection` keeps one client's requests in order, `frame` takes bytes off the socket, `schema`
-//! proves a request's counts, `dispatch` decodes and calls one of `handlers`, `sender` sends what they answer; `catalog` holds topics, `group` holds
-//! consumer groups, `log` holds the bytes. Nobody outside reaches further than `Broker`.
+//! proves a request's counts, `dispatch` decodes and calls one of `handlers`, `sender` sends what they answer; `catalog`
+//! holds topics, `group` holds consumer groups, `log` holds the bytes. Nobody outside reaches further than `Broker`.
 
 mod answer;
 mod aside;

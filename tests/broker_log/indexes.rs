@@ -68,3 +68,19 @@ async fn a_lost_cut_flipped_or_lengthened_index_is_the_same_after_the_next_check
         assert_eq!(contents(&directory), originals);
     }
 }
+
+#[tokio::test]
+async fn indexes_of_segments_that_are_gone_are_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    put(&create(&log, 0), BatchOf::records(1).bytes()).await;
+    log.close().await.unwrap();
+    drop(log);
+    let names = ["00000000000000000777.index", "00000000000000000777.txnindex", "00000000000000000000-4.txnindex"];
+    let strays = names.map(|name| dir.path().join("topic-0").join(name));
+    strays.iter().for_each(|stray| std::fs::write(stray, [0; 32]).unwrap());
+    open(dir.path());
+    for stray in strays {
+        assert!(!stray.exists(), "{}", stray.display());
+    }
+}

@@ -142,7 +142,7 @@ fn decode_partition(decoder: &mut Decoder<'_>, format: Format) -> Option<Partiti
     for _ in 0..count {
         segments.push(SegmentSnapshot::decode(decoder, format)?);
     }
-    // The last one may begin behind the end: it was made ready, and offsets before it were refused.
+    // The last one may begin at the end: it was made ready, and what was to go there was refused.
     let ascending = segments.is_sorted_by(|one, next| one.base_offset < next.base_offset);
     let mut offsets = segments.iter().map(|segment| segment.base_offset).chain([log_start, end_offset, first_dirty]);
     if !ascending || !offsets.all(|offset| (0..=OFFSET_MAX).contains(&offset)) {
@@ -161,11 +161,13 @@ fn sync_all(all_unsynced: &[(PathBuf, Unsynced)]) -> Result<(), OpenError> {
 
 /// A checkpoint must not name a partition whose directory a power cut could still take away.
 fn sync_names(core: &Core) -> Result<(), OpenError> {
-    let names = core.disk.open_directory(&core.directory).map_err(OpenError::io("open", &core.directory))?;
-    if core.names_changed.swap(false, Ordering::AcqRel) {
-        names.sync_all().map_err(OpenError::io(SYNC, &core.directory))?;
+    if !core.names_changed.load(Ordering::Acquire) {
+        return Ok(());
     }
-    Ok(())
+    // Before the mark is taken off: from there on nothing may fail but the sync itself.
+    let names = core.disk.open_directory(&core.directory).map_err(OpenError::io("open", &core.directory))?;
+    core.names_changed.store(false, Ordering::Release);
+    names.sync_all().map_err(OpenError::io(SYNC, &core.directory))
 }
 
 /// Syncs what segments hold, writes a checkpoint, and frees the journal files that it replaces.
@@ -173,9 +175,8 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
     // Read first: what is applied while the pictures are taken is in the journal behind it, and replayed on top.
     let sequence = core.sequence();
     let mut partitions = Vec::new();
-    let mut held = Vec::new();
+    let mut pictured_partitions = Vec::new();
     let mut all_unsynced: Vec<(PathBuf, Unsynced)> = Vec::new();
-    let mut all_replaced = Vec::new();
     for partition in core.all_partitions() {
         // One that was deleted meanwhile is also deleted in the journal.
         if partition.is_deleted() {
@@ -191,10 +192,9 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
                 return Err(OpenError::io("checkpoint", &partition.0.path)(error));
             }
         };
-        held.push((partition.clone(), snapshot.end_offset));
-        partitions.push(snapshot);
-        all_replaced.push((partition.clone(), unsynced.replaced.clone()));
         all_unsynced.push((partition.0.path.clone(), unsynced));
+        pictured_partitions.push((partition, snapshot.end_offset));
+        partitions.push(snapshot);
     }
     let state = read_lock(&core.state).clone();
     sync_all(&all_unsynced)?;
@@ -209,11 +209,9 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
         state,
     };
     checkpoint.write(&*core.disk, &core.directory).map_err(OpenError::io("write", &path(&core.directory)))?;
-    // No checkpoint tells of them any more, so no start will look for them.
-    for (partition, replaced) in all_replaced {
-        partition.remove_replaced(&*core.disk, &replaced);
-    }
-    for (partition, end_offset) in held {
+    for ((partition, end_offset), (_, unsynced)) in pictured_partitions.into_iter().zip(all_unsynced) {
+        // No checkpoint tells of them any more, so no start will look for them.
+        partition.remove_replaced(&*core.disk, &unsynced.replaced);
         let removable = {
             let mut store = lock(&partition.0.store);
             store.checkpointed_end = end_offset;

@@ -122,7 +122,10 @@ pub(super) struct SegmentName {
 }
 
 impl SegmentName {
-    fn file(self, kind: &str) -> String {
+    /// What lies beside a segment's log, and can be made again from it.
+    pub const INDEX_KINDS: [&str; 2] = ["index", "txnindex"];
+
+    pub fn file(self, kind: &str) -> String {
         match self.generation {
             0 => format!("{:020}.{kind}", self.base_offset),
             generation => format!("{:020}-{generation}.{kind}", self.base_offset),
@@ -201,6 +204,12 @@ impl Segment {
 
     pub fn aborted_path(&self) -> PathBuf {
         self.directory.join(self.name().aborted())
+    }
+
+    /// All files of it, with their kinds.
+    pub fn files(&self) -> impl Iterator<Item = (PathBuf, &'static str)> {
+        let kinds = std::iter::once("log").chain(SegmentName::INDEX_KINDS);
+        kinds.map(|kind| (self.directory.join(self.name().file(kind)), kind))
     }
 
     pub fn length(&self) -> u64 {

@@ -89,9 +89,9 @@ fn remove(disk: &dyn Disk, path: &Path, name: SegmentName) -> Result<u64, OpenEr
 /// Of segments that are gone, by retention or compaction.
 fn remove_strange_indexes(disk: &dyn Disk, path: &Path, store: &Store) -> Result<(), OpenError> {
     let known: HashSet<SegmentName> = store.segments.iter().map(|segment| segment.name()).collect();
-    for name in list(disk, path, "index")? {
-        let file = path.join(name.index());
-        if !known.contains(&name) {
+    for kind in SegmentName::INDEX_KINDS {
+        for name in list(disk, path, kind)?.into_iter().filter(|name| !known.contains(name)) {
+            let file = path.join(name.file(kind));
             disk.remove_file(&file).map_err(OpenError::io("remove", &file))?;
         }
     }

@@ -75,8 +75,7 @@ impl Store {
 
     /// The segment that holds `offset`, and where it ends; where there is none, the next one.
     pub fn segment_at(&self, offset: i64) -> Option<(Arc<Segment>, i64)> {
-        let after = self.segments.partition_point(|segment| segment.base_offset <= offset);
-        let index = after.saturating_sub(1);
+        let index = self.index_at(offset);
         self.segments.get(index).map(|segment| (segment.clone(), self.end_of(index)))
     }
 
@@ -103,8 +102,11 @@ impl Store {
 
     /// The segment that holds `offset`, and all behind it.
     pub fn all_from(&self, offset: i64) -> Vec<Arc<Segment>> {
-        let after = self.segments.partition_point(|segment| segment.base_offset <= offset);
-        self.segments.iter().skip(after.saturating_sub(1)).cloned().collect()
+        self.segments.iter().skip(self.index_at(offset)).cloned().collect()
+    }
+
+    fn index_at(&self, offset: i64) -> usize {
+        self.segments.partition_point(|segment| segment.base_offset <= offset).saturating_sub(1)
     }
 
     /// Where a segment ends: the next one's base, or the end of the log.
@@ -114,8 +116,7 @@ impl Store {
 
     /// The first segment lies wholly below the log start, and will get no more batches.
     pub fn has_removable(&self) -> bool {
-        let has_closed = self.segments.len() > 1 || (self.last_is_closed && !self.segments.is_empty());
-        has_closed && self.end_of(0) <= self.log_start
+        self.closed_segments() > 0 && self.end_of(0) <= self.log_start
     }
 
     /// Raises the log start and takes out the segments that lie wholly below it, as far as they end by `held_to`.
@@ -231,7 +232,7 @@ impl Partition {
             return;
         }
         for segment in replaced {
-            for path in [segment.log_path(), segment.index_path()] {
+            for (path, _) in segment.files() {
                 match disk.remove_file(&path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
                         tracing::warn!("cannot remove {}: {error}; the next start tries again", path.display());
@@ -273,8 +274,7 @@ pub(super) fn move_away(
 ) -> io::Result<Vec<std::path::PathBuf>> {
     let mut moved = Vec::with_capacity(3);
     let name = segment.name();
-    let files = [(segment.log_path(), "log"), (segment.index_path(), "index"), (segment.aborted_path(), "txnindex")];
-    for (from, kind) in files {
+    for (from, kind) in segment.files() {
         let to = graveyard.join(format!("{number}-{:020}-{}.{kind}", name.base_offset, name.generation));
         match disk.rename(&from, &to) {
             Ok(()) => moved.push(to),
