@@ -13,6 +13,7 @@ mod kill;
 mod partitions;
 mod read;
 mod recovery;
+mod shortcut;
 mod support;
 mod transactions;
 mod transactions_model;

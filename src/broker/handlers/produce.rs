@@ -98,10 +98,10 @@ async fn append(node: &Node, partition: &Partition, records: Bytes, deadline: In
     loop {
         let now_ms = node.now_ms();
         let appended = if is_folded {
-            let (partition, records) = (partition.clone(), records.clone());
-            unfolding(move || partition.append(records, LEADER_EPOCH, now_ms)).await
+            let (log, partition, records) = (node.log.clone(), partition.clone(), records.clone());
+            unfolding(move || log.append(&partition, records, LEADER_EPOCH, now_ms)).await
         } else {
-            partition.append(records.clone(), LEADER_EPOCH, now_ms)
+            node.log.append(partition, records.clone(), LEADER_EPOCH, now_ms)
         };
         match appended {
             Ok(appended) => return Ok((partition.clone(), appended)),

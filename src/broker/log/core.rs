@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::compaction::Cleaner;
 use super::disk::{self, Disk, OpenMode};
 use super::housekeeper::Job;
-use super::journal::JournalFiles;
+use super::journal_files::JournalFiles;
 use super::partition::Partition;
 use super::queue::Queue;
 use super::records::{PartitionRecord, StateChanges, identity_path};
@@ -97,6 +97,10 @@ impl Core {
 
     pub fn request_checkpoint(&self) {
         self.job(Job::Checkpoint);
+    }
+
+    pub fn request_journal_file(&self) {
+        self.job(Job::Prepare);
     }
 
     pub fn apply_state(&self, changes: StateChanges) {

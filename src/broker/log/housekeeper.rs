@@ -10,6 +10,7 @@ use super::{OpenError, checkpoint, disk};
 /// What it is asked to do.
 pub(super) enum Job {
     Checkpoint,
+    /// The next file of the journal.
     Prepare,
     RemoveFiles(Vec<PathBuf>),
     RemoveDirectory(PathBuf),
@@ -42,7 +43,6 @@ pub(super) fn serve(core: &Arc<Core>, jobs: impl Iterator<Item = Job>) -> bool {
     }
     if checkpoint_due && core.queue.poisoned().is_none() {
         take_checkpoint(core);
-        prepare_due = true;
     }
     if prepare_due && core.queue.poisoned().is_none() {
         core.journal_files.prepare();

@@ -3,15 +3,14 @@
 //! A file begins with its number and a random salt; each group carries the salt, so that what an earlier use of the
 //! file left behind never counts. Groups begin at multiples of [`ALIGNMENT`]. Their sequence rises by one.
 
-use std::collections::VecDeque;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::path::PathBuf;
 
+use super::Durability;
 use super::codec::{Decoder, Encoder};
-use super::disk::{self, Disk, DiskFile, OpenMode};
+use super::disk;
+use super::journal_files::{JournalFile, JournalFiles};
 use super::records::NUMBER_MAX;
-use super::{Durability, lock, wait};
 
 /// Groups begin at multiples of this.
 pub(super) const ALIGNMENT: u64 = 512;
@@ -21,11 +20,6 @@ pub(super) const GROUP_HEADER_BYTES: usize = 44;
 const FILE_MAGIC: [u8; 8] = *b"FSJRNL01";
 const GROUP_MAGIC: [u8; 4] = *b"FSGR";
 const FILE_HEADER_BYTES: usize = 28;
-/// The writer waits for the checkpoint when this many full files wait for it.
-const CLOSED_FILES_MAX: usize = 8;
-/// Emptied files kept for the next use: overwriting what is allocated makes a sync cheap.
-const SPARE_FILES_MAX: usize = 2;
-
 /// Rounds up to the next possible beginning of a group.
 pub(super) fn aligned(bytes: u64) -> u64 {
     bytes.next_multiple_of(ALIGNMENT)
@@ -102,174 +96,6 @@ impl GroupHeader {
     }
 }
 
-struct JournalFile {
-    file: Arc<dyn DiskFile>,
-    header: FileHeader,
-    path: PathBuf,
-    length: u64,
-    position: u64,
-}
-
-/// A full file; free once a checkpoint holds all of it.
-struct ClosedFile {
-    path: PathBuf,
-    last_sequence: u64,
-}
-
-#[derive(Default)]
-struct Files {
-    closed: VecDeque<ClosedFile>,
-    spares: Vec<PathBuf>,
-    prepared: Option<JournalFile>,
-    /// One is being made, by whom ever: files must be used in the order of their numbers, so never two at once.
-    making: bool,
-    next_number: u64,
-    gave_up: bool,
-    /// The last checkpoint found no room: waiting for it would be waiting for ever.
-    stuck: bool,
-}
-
-impl Files {
-    fn waits_for_checkpoint(&self) -> bool {
-        self.closed.len() >= CLOSED_FILES_MAX && !self.gave_up
-    }
-}
-
-/// The journal's files apart from the one that is written: full ones, spare ones, and one prepared ahead.
-pub(super) struct JournalFiles {
-    disk: Arc<dyn Disk>,
-    directory: PathBuf,
-    bytes_each: u64,
-    files: Mutex<Files>,
-    changed: Condvar,
-}
-
-impl JournalFiles {
-    pub fn new(disk: Arc<dyn Disk>, directory: &Path, bytes_each: u64, next_number: u64) -> JournalFiles {
-        let files = Mutex::new(Files { next_number, ..Files::default() });
-        JournalFiles { disk, directory: directory.to_owned(), bytes_each, files, changed: Condvar::new() }
-    }
-
-    /// Makes the next file ready, so that the writer need not wait for it.
-    pub fn prepare(&self) {
-        let mut files = lock(&self.files);
-        while files.making {
-            files = wait(&self.changed, files);
-        }
-        if files.prepared.is_some() {
-            return;
-        }
-        let (mut files, made) = self.make(files, self.bytes_each);
-        match made {
-            Ok(file) => files.prepared = Some(file),
-            // The writer will try again when it needs one, and tell the producers.
-            Err(error) => tracing::warn!("cannot prepare a journal file in {}: {error}", self.directory.display()),
-        }
-    }
-
-    /// Makes a file with the next number. The lock is free meanwhile; nobody else takes a number until it is made.
-    fn make<'a>(
-        &'a self,
-        mut files: MutexGuard<'a, Files>,
-        bytes: u64,
-    ) -> (MutexGuard<'a, Files>, io::Result<JournalFile>) {
-        let (number, spare) = (files.next_number, files.spares.pop());
-        files.next_number += 1;
-        files.making = true;
-        drop(files);
-        let made = self.make_numbered(number, spare, bytes);
-        let mut files = lock(&self.files);
-        files.making = false;
-        self.changed.notify_all();
-        (files, made)
-    }
-
-    fn make_numbered(&self, number: u64, spare: Option<PathBuf>, bytes: u64) -> io::Result<JournalFile> {
-        let path = self.directory.join(file_name(number));
-        let header = FileHeader { number, salt: self.disk.random() };
-        if let Some(spare) = spare {
-            self.disk.rename(&spare, &path)?;
-        }
-        let made = self.fill(&path, header, bytes);
-        if made.is_err() {
-            // Nothing was promised in it; a leftover without groups would do no harm either.
-            let _ = self.disk.remove_file(&path);
-        }
-        made
-    }
-
-    fn fill(&self, path: &Path, header: FileHeader, bytes: u64) -> io::Result<JournalFile> {
-        let file = self.disk.open(path, OpenMode::Create)?;
-        let length = file.length()?.max(bytes);
-        if file.length()? < bytes {
-            file.preallocate(bytes)?;
-        }
-        file.write_all_at(&[&header.encode()], 0)?;
-        file.sync_all()?;
-        self.disk.sync_directory(&self.directory)?;
-        Ok(JournalFile { file, header, path: path.to_owned(), length, position: FIRST_GROUP_AT })
-    }
-
-    fn next(&self, group_bytes: u64) -> io::Result<JournalFile> {
-        let mut files = lock(&self.files);
-        while files.making || (files.waits_for_checkpoint() && !files.stuck) {
-            files = wait(&self.changed, files);
-        }
-        if files.waits_for_checkpoint() {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        match files.prepared.take() {
-            Some(file) if FIRST_GROUP_AT + group_bytes <= file.length => return Ok(file),
-            // Too small for this group; used later, its number would be out of order.
-            Some(small) => self.disk.remove_file(&small.path)?,
-            None => {}
-        }
-        self.make(files, self.bytes_each.max(FIRST_GROUP_AT + group_bytes)).1
-    }
-
-    fn close(&self, path: PathBuf, last_sequence: u64) {
-        lock(&self.files).closed.push_back(ClosedFile { path, last_sequence });
-    }
-
-    /// Gives back the files whose groups are all in a checkpoint.
-    pub fn free(&self, sequence: u64) -> io::Result<()> {
-        let mut files = lock(&self.files);
-        files.stuck = false;
-        while files.closed.front().is_some_and(|file| file.last_sequence <= sequence) {
-            let Some(done) = files.closed.pop_front() else { break };
-            let ordinary = self.disk.open(&done.path, OpenMode::Read)?.length()? == self.bytes_each;
-            if ordinary && files.spares.len() < SPARE_FILES_MAX {
-                // Renamed, so that recovery does not look into it.
-                let spare = done.path.with_extension("spare");
-                self.disk.rename(&done.path, &spare)?;
-                files.spares.push(spare);
-            } else {
-                self.disk.remove_file(&done.path)?;
-            }
-        }
-        self.changed.notify_all();
-        drop(files);
-        self.disk.sync_directory(&self.directory)
-    }
-
-    /// A checkpoint found no room.
-    pub fn stuck(&self) {
-        lock(&self.files).stuck = true;
-        self.changed.notify_all();
-    }
-
-    /// No checkpoint will free anything any more: the writer shall not wait for it.
-    pub fn give_up(&self) {
-        lock(&self.files).gave_up = true;
-        self.changed.notify_all();
-    }
-
-    /// The number after all that were used.
-    pub fn next_number(&self) -> u64 {
-        lock(&self.files).next_number
-    }
-}
-
 /// Why a group was not written.
 pub(super) enum JournalError {
     /// No room, no file handle or no memory for another file; nothing of the group was written.
@@ -291,6 +117,8 @@ pub(super) struct Written {
     pub sequence: u64,
     /// A file is full: a checkpoint is due.
     pub file_is_full: bool,
+    /// The file is half full: the next one will be needed.
+    pub next_is_due: bool,
     pub sync_seconds: Option<f64>,
 }
 
@@ -346,8 +174,11 @@ impl<'a> Journal<'a> {
             sync_seconds = Some(began.elapsed().as_secs_f64());
             self.durable_sequence = sequence;
         }
+        let half = current.length / 2;
+        let was_below_half = current.position < half;
         current.position += aligned(GROUP_HEADER_BYTES as u64 + payload_bytes);
-        Ok(Written { sequence, file_is_full, sync_seconds })
+        let next_is_due = was_below_half && current.position >= half;
+        Ok(Written { sequence, file_is_full, next_is_due, sync_seconds })
     }
 }
 
@@ -359,6 +190,8 @@ pub(super) fn journals_batches(durability: Durability) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]

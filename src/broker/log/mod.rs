@@ -24,6 +24,7 @@ mod file_range;
 mod header_walk;
 mod housekeeper;
 mod journal;
+mod journal_files;
 mod journal_scan;
 mod marker;
 mod offset_index;
@@ -40,6 +41,7 @@ mod retention;
 mod segment;
 mod segment_recovery;
 mod settings;
+mod shortcut;
 #[cfg(test)]
 mod simulation;
 mod store;

@@ -49,6 +49,8 @@ impl Threads {
             core.journal_files.give_up();
         }
         let writer_ended = self.writer.join().is_ok();
+        // Nobody waits for a journal file any more.
+        core.journal_files.give_up();
         // It gives up a pass once the queue is stopped. Its error means that it has ended already.
         let _ = self.looks.send(Look::Stop);
         let cleaner_ended = self.cleaner.join().is_ok();
@@ -140,6 +142,10 @@ impl Log {
             return refuse("another partition uses it");
         }
         Ok(())
+    }
+
+    pub(super) fn core(&self) -> &Core {
+        &self.0.core
     }
 
     /// An open partition.

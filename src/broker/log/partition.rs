@@ -154,7 +154,20 @@ impl Partition {
     /// # Errors
     /// Offsets and producer state are untouched then. `Busy` and a full disk's `Storage` are worth a retry.
     pub fn append(&self, batches: Bytes, leader_epoch: i32, now_ms: i64) -> Result<Appended, AppendError> {
+        let appended = self.enqueue(batches, leader_epoch, now_ms)?;
+        self.wake_writer_for(&appended);
+        Ok(appended)
+    }
+
+    /// As `append`, but nobody is told that something waits.
+    pub(super) fn enqueue(&self, batches: Bytes, leader_epoch: i32, now_ms: i64) -> Result<Appended, AppendError> {
         self.check_and_append(batches, Transactional::Refused, leader_epoch, now_ms)
+    }
+
+    pub(super) fn wake_writer_for(&self, appended: &Appended) {
+        if !appended.duplicate {
+            self.0.queue.wake_writer();
+        }
     }
 
     pub(super) fn check_and_append(
@@ -172,7 +185,7 @@ impl Partition {
         self.append_checked(checked, leader_epoch, now_ms)
     }
 
-    /// Gives batches that may be stored their offsets, and queues them for the writer.
+    /// Gives batches that may be stored their offsets, and queues them for the writer, who is to be woken next.
     pub(super) fn append_checked(
         &self,
         mut checked: Vec<CheckedBatch>,
@@ -205,9 +218,6 @@ impl Partition {
         };
         let refusals = front.refusals;
         drop(front);
-        if !duplicate {
-            self.0.queue.wake_writer();
-        }
         let log_start_offset = self.log_start_offset();
         Ok(Appended { base_offset, last_offset, log_append_time_ms, log_start_offset, duplicate, refusals })
     }

@@ -87,6 +87,10 @@ struct Waiting {
     bytes: usize,
     stop: Option<Stop>,
     full: Option<Full>,
+    /// Somebody writes what was taken; the next to be written comes behind it.
+    has_turn: bool,
+    /// Until then only the writer takes what waits.
+    for_writer_until: Option<Instant>,
 }
 
 impl Waiting {
@@ -191,14 +195,19 @@ impl Queue {
         self.wake_writer();
     }
 
-    /// Waits for something to do, without any timer.
+    /// Waits for something to do, without any timer. Whoever takes entries has the turn until [`Queue::end_turn`].
     pub fn take(&self) -> Taken {
         let mut waiting = lock(&self.waiting);
         loop {
+            if waiting.has_turn {
+                waiting = wait(&self.wake, waiting);
+                continue;
+            }
             if waiting.stop == Some(Stop::Abandon) {
                 return Taken::Stop;
             }
             if !waiting.entries.is_empty() {
+                waiting.has_turn = true;
                 return Taken::Entries(take_group(&mut waiting));
             }
             if waiting.stop.is_some() {
@@ -211,6 +220,46 @@ impl Queue {
             }
             waiting = wait(&self.wake, waiting);
         }
+    }
+
+    /// All that waits, with the turn to write it: if these are batches of no more than so many bytes, nobody has the
+    /// turn, and there is no reason to leave it to the writer.
+    pub fn take_batches(&self, bytes_max: usize) -> Option<Vec<Entry>> {
+        let mut waiting = lock(&self.waiting);
+        if waiting.has_turn || waiting.bytes > bytes_max || waiting.stop.is_some() || waiting.full.is_some() {
+            return None;
+        }
+        if waiting.for_writer_until.is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
+        if waiting.entries.is_empty() || waiting.entries.iter().any(|entry| matches!(entry, Entry::Change(..))) {
+            return None;
+        }
+        waiting.has_turn = true;
+        waiting.for_writer_until = None;
+        waiting.bytes = 0;
+        Some(waiting.entries.drain(..).collect())
+    }
+
+    /// Puts what was taken back before all that came since.
+    pub fn give_back(&self, entries: Vec<Entry>) {
+        let mut waiting = lock(&self.waiting);
+        waiting.bytes += entries.iter().map(Entry::bytes).sum::<usize>();
+        entries.into_iter().rev().for_each(|entry| waiting.entries.push_front(entry));
+    }
+
+    /// What was taken is written, refused or given back.
+    pub fn end_turn(&self) {
+        let mut waiting = lock(&self.waiting);
+        waiting.has_turn = false;
+        if !waiting.entries.is_empty() || waiting.stop.is_some() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Nobody else takes what waits before then.
+    pub fn leave_to_writer_until(&self, until: Instant) {
+        lock(&self.waiting).for_writer_until = Some(until);
     }
 
     /// From now on batches are refused because the disk is full; returns what waited.
@@ -291,11 +340,13 @@ mod tests {
             assert!(entries.len() <= GROUP_BYTES_MAX >> 20);
             taken += entries.len();
             fail_quietly(entries);
+            queue.end_turn();
         }
         assert_eq!(push(&queue, &value), None);
         queue.stop(Stop::Drain);
         assert!(matches!(push(&queue, &value), Some(Err(AppendError::Storage(_)))));
         assert!(matches!(queue.take(), Taken::Entries(_)));
+        queue.end_turn();
         assert!(matches!(queue.take(), Taken::Stop));
     }
 

@@ -16,7 +16,7 @@ use super::checkpoint::{self, Checkpoint};
 use super::core::{Core, StateMap, graveyard, identity, journal_directory};
 use super::disk::{Disk, DiskFile};
 use super::housekeeper::Job;
-use super::journal::JournalFiles;
+use super::journal_files::JournalFiles;
 use super::journal_scan::JournalScan;
 use super::partition::Partition;
 use super::queue::{PendingBatch, Queue};

@@ -220,6 +220,12 @@ impl Segment {
         lock(&self.tail).now.clone()
     }
 
+    /// Whether the indexes are in memory.
+    pub fn has_indexes_at_hand(&self) -> bool {
+        let tail = lock(&self.tail);
+        tail.index.is_some() && tail.aborted.is_some()
+    }
+
     /// Writes the batches behind the last one. They count, and are seen, after [`Segment::note`].
     pub fn write(&self, batches: &[PendingBatch]) -> io::Result<()> {
         let length = {

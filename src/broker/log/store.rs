@@ -178,6 +178,27 @@ impl Partition {
         Ok(())
     }
 
+    /// Whether these batches go into the segment that is written now, and nothing must be opened or read for it.
+    pub(super) fn takes_at_once<'a>(&self, batches: impl Iterator<Item = &'a PendingBatch>) -> bool {
+        let config = self.config();
+        let last = {
+            let store = lock(&self.0.store);
+            if store.last_is_closed { None } else { store.segments.back().cloned() }
+        };
+        let Some(last) = last.filter(|last| last.has_indexes_at_hand()) else { return false };
+        let now = last.snapshot();
+        let bytes_max = config.segment_bytes_max.min(SEGMENT_BYTES_LIMIT);
+        let mut used = now.length;
+        for pending in batches {
+            let is_old = pending.now_ms.saturating_sub(now.opened_ms) > config.segment_age_ms_max;
+            if is_old || !fits(pending, &last, used, bytes_max) {
+                return false;
+            }
+            used += pending.batch.total_bytes() as u64;
+        }
+        true
+    }
+
     /// The segment that takes `first`: the last one, or a new one.
     fn segment_for(&self, first: &PendingBatch, bytes_max: u64, age_ms_max: i64) -> io::Result<(Arc<Segment>, u64)> {
         let last = {

@@ -22,7 +22,9 @@ impl Partition {
         leader_epoch: i32,
         now_ms: i64,
     ) -> Result<Appended, AppendError> {
-        self.check_and_append(batches, Transactional::Allowed, leader_epoch, now_ms)
+        let appended = self.check_and_append(batches, Transactional::Allowed, leader_epoch, now_ms)?;
+        self.wake_writer_for(&appended);
+        Ok(appended)
     }
 
     /// Ends a producer's transaction by a control batch, which takes one offset. It holds once it is durable. To end
@@ -36,7 +38,9 @@ impl Partition {
             let EndTransaction { producer_id, producer_epoch, .. } = end;
             return Err(AppendError::Corrupt(format!("producer {producer_id} with epoch {producer_epoch} cannot be")));
         }
-        self.append_checked(vec![end.batch(now_ms)], leader_epoch, now_ms)
+        let appended = self.append_checked(vec![end.batch(now_ms)], leader_epoch, now_ms)?;
+        self.wake_writer_for(&appended);
+        Ok(appended)
     }
 
     /// Where this producer's transaction begins in this partition, if it is in one; as appended, not as durable.

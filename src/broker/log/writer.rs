@@ -39,7 +39,10 @@ pub(super) fn run(core: &Arc<Core>, sequence: u64) {
 /// One round. False when it was the last.
 pub(super) fn serve(core: &Arc<Core>, journal: &mut Journal<'_>, taken: Taken) -> bool {
     match taken {
-        Taken::Entries(entries) => round(core, journal, entries),
+        Taken::Entries(entries) => {
+            round(core, journal, entries);
+            core.queue.end_turn();
+        }
         Taken::LookForRoom => look_for_room(core, journal),
         Taken::Stop => return false,
     }
@@ -53,10 +56,15 @@ fn broken(core: &Core, path: &Path, error: &io::Error) {
     ));
 }
 
-/// A full disk is noticed before a group is promised that no segment can take. A look costs a microsecond.
+/// Whether a group and what goes with it find room. A look costs a microsecond.
+pub(super) fn has_room(core: &Core) -> bool {
+    core.disk.free_bytes(&core.directory).is_none_or(|free| free >= FREE_BYTES_MIN)
+}
+
+/// A full disk is noticed before a group is promised that no segment can take.
 fn check_room(core: &Core, entries: &[Entry]) -> Result<(), JournalError> {
     let has_batches = entries.iter().any(|entry| matches!(entry, Entry::Batch(_)));
-    if has_batches && core.disk.free_bytes(&core.directory).is_some_and(|free| free < FREE_BYTES_MIN) {
+    if has_batches && !has_room(core) {
         return Err(JournalError::Refused(std::io::ErrorKind::StorageFull.into()));
     }
     Ok(())
@@ -175,6 +183,9 @@ fn write_group(core: &Core, journal: &mut Journal<'_>, entries: &[Entry]) -> Res
     if written.file_is_full {
         core.request_checkpoint();
     }
+    if written.next_is_due {
+        core.request_journal_file();
+    }
     Ok(())
 }
 
@@ -200,7 +211,8 @@ pub(super) fn fail_all(entries: Vec<Entry>, error: &AppendError) {
     }
 }
 
-fn apply(core: &Core, entries: Vec<Entry>) {
+/// Writes batches to their segments and carries out changes, and tells those who wait. By whoever has the turn.
+pub(super) fn apply(core: &Core, entries: Vec<Entry>) {
     let mut runs: Vec<(Partition, Vec<PendingBatch>)> = Vec::new();
     let mut completions: Vec<(Completion, Result<(), AppendError>)> = Vec::new();
     for entry in entries {
@@ -231,7 +243,9 @@ fn apply(core: &Core, entries: Vec<Entry>) {
     }
 }
 
+/// Writes all before anyone hears of it: those who are woken find all partitions of the group.
 fn store_runs(core: &Core, runs: &mut Vec<(Partition, Vec<PendingBatch>)>) {
+    let mut stored = Vec::with_capacity(runs.len());
     for (partition, run) in runs.drain(..) {
         if partition.is_deleted() || core.queue.poisoned().is_some() {
             continue;
@@ -242,10 +256,12 @@ fn store_runs(core: &Core, runs: &mut Vec<(Partition, Vec<PendingBatch>)>) {
             continue;
         }
         let bytes: usize = run.iter().map(|pending| pending.batch.total_bytes()).sum();
-        metrics::counter!(BROKER_APPENDED_BYTES_TOTAL).increment(bytes as u64);
-        partition.publish(bytes as u64);
-        limit_unsynced(core, bytes as u64);
+        stored.push((partition, bytes as u64));
     }
+    let bytes = stored.iter().map(|(_, bytes)| bytes).sum();
+    stored.iter().for_each(|(partition, bytes)| partition.publish(*bytes));
+    metrics::counter!(BROKER_APPENDED_BYTES_TOTAL).increment(bytes);
+    limit_unsynced(core, bytes);
 }
 
 /// Without batches the journal's files rarely fill up, so the bytes themselves ask for a checkpoint.

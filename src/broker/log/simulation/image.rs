@@ -80,6 +80,11 @@ impl FileNode {
         self.unsynced.clear();
     }
 
+    /// A power cut would change nothing.
+    fn is_synced(&self) -> bool {
+        self.unsynced.is_empty() && Arc::ptr_eq(&self.current, &self.durable)
+    }
+
     fn after_power_cut(&self, rng: &mut impl Rng, kept: f64) -> FileNode {
         let mut content = self.durable.to_vec();
         for change in &self.unsynced {
@@ -143,7 +148,8 @@ impl NameChange {
 /// The whole disk at one moment.
 #[derive(Clone, Debug)]
 pub(super) struct Image {
-    nodes: BTreeMap<u64, Node>,
+    /// Shared with the images of other moments as long as they are the same.
+    nodes: BTreeMap<u64, Arc<Node>>,
     unsynced: Vec<NameChange>,
     next_node: u64,
 }
@@ -151,22 +157,23 @@ pub(super) struct Image {
 impl Image {
     pub fn empty() -> Image {
         let root = Node::Directory(DirectoryNode::default());
-        Image { nodes: BTreeMap::from([(ROOT, root)]), unsynced: Vec::new(), next_node: ROOT + 1 }
+        Image { nodes: BTreeMap::from([(ROOT, Arc::new(root))]), unsynced: Vec::new(), next_node: ROOT + 1 }
     }
 
     pub fn node(&self, id: u64) -> Option<&Node> {
-        self.nodes.get(&id)
+        self.nodes.get(&id).map(Arc::as_ref)
     }
 
     pub fn file(&mut self, id: u64) -> Option<&mut FileNode> {
-        match self.nodes.get_mut(&id) {
-            Some(Node::File(file)) => Some(file),
-            _ => None,
+        let node = self.nodes.get_mut(&id).filter(|node| matches!(node.as_ref(), Node::File(_)))?;
+        match Arc::make_mut(node) {
+            Node::File(file) => Some(file),
+            Node::Directory(_) => None,
         }
     }
 
     pub fn directory(&self, id: u64) -> Option<&DirectoryNode> {
-        match self.nodes.get(&id) {
+        match self.node(id) {
             Some(Node::Directory(directory)) => Some(directory),
             _ => None,
         }
@@ -190,7 +197,7 @@ impl Image {
     pub fn link(&mut self, node: Node, to: Place) -> u64 {
         let id = self.next_node;
         self.next_node += 1;
-        self.nodes.insert(id, node);
+        self.nodes.insert(id, Arc::new(node));
         self.change(NameChange { node: id, from: None, to: Some(to) });
         id
     }
@@ -210,13 +217,13 @@ impl Image {
 
     fn apply(&mut self, change: &NameChange, names: fn(&mut DirectoryNode) -> &mut BTreeMap<String, u64>) {
         if let Some((directory, name)) = &change.from
-            && let Some(Node::Directory(directory)) = self.nodes.get_mut(directory)
+            && let Some(Node::Directory(directory)) = self.nodes.get_mut(directory).map(Arc::make_mut)
             && names(directory).get(name) == Some(&change.node)
         {
             names(directory).remove(name);
         }
         if let Some((directory, name)) = &change.to
-            && let Some(Node::Directory(directory)) = self.nodes.get_mut(directory)
+            && let Some(Node::Directory(directory)) = self.nodes.get_mut(directory).map(Arc::make_mut)
         {
             names(directory).insert(name.clone(), change.node);
         }
@@ -257,9 +264,14 @@ impl Image {
         image.settle(chosen);
         image.unsynced.clear();
         for node in image.nodes.values_mut() {
-            match node {
-                Node::File(file) => *file = file.after_power_cut(rng, kept),
-                Node::Directory(directory) => directory.current = directory.durable.clone(),
+            match node.as_ref() {
+                Node::File(file) if file.is_synced() => {}
+                Node::File(file) => *node = Arc::new(Node::File(file.after_power_cut(rng, kept))),
+                Node::Directory(DirectoryNode { current, durable }) if current == durable => {}
+                Node::Directory(DirectoryNode { durable, .. }) => {
+                    let found = DirectoryNode { current: durable.clone(), durable: durable.clone() };
+                    *node = Arc::new(Node::Directory(found));
+                }
             }
         }
         image.forget_unreachable();
@@ -284,7 +296,7 @@ impl Image {
         let mut found = BTreeMap::new();
         let mut to_visit = vec![(PathBuf::from("/"), ROOT)];
         while let Some((path, id)) = to_visit.pop() {
-            match &self.nodes[&id] {
+            match self.nodes[&id].as_ref() {
                 Node::File(file) => drop(found.insert(path, file.content())),
                 Node::Directory(directory) => {
                     to_visit.extend(directory.current.iter().map(|(name, id)| (path.join(name), *id)));

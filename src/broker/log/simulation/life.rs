@@ -19,7 +19,7 @@ use super::super::queue::Completion;
 use super::super::records::{Change, PartitionRecord};
 use super::super::{
     AppendError, Compaction, Durability, EndTransaction, LogSettings, Marker, PartitionConfig, PartitionId, checkpoint,
-    compaction, read_lock, recovery, retention, writer,
+    compaction, read_lock, recovery, retention, shortcut, writer,
 };
 use super::batches::{Content, Writer, batch, stored};
 use super::model::{Model, Said, Violation};
@@ -358,7 +358,9 @@ impl<'a> Life<'a> {
                 model.ask_log_start(partition.high_watermark());
             }
         }
-        writer::serve(self.core, &mut self.journal, self.core.queue.take());
+        if !(self.rng.random_bool(0.5) && shortcut::write_waiting(self.core)) {
+            writer::serve(self.core, &mut self.journal, self.core.queue.take());
+        }
         let said = self.said();
         let mut waiting = Vec::new();
         for (asked, answer) in std::mem::take(&mut self.asked) {

@@ -212,7 +212,10 @@ impl SimFile {
     }
 
     fn look<T>(&self, look: impl FnOnce(&FileNode) -> T) -> io::Result<T> {
-        lock(&self.disk.0).image.file(self.node).map(|file| look(file)).ok_or_else(|| ErrorKind::IsADirectory.into())
+        match lock(&self.disk.0).image.node(self.node) {
+            Some(Node::File(file)) => Ok(look(file)),
+            _ => Err(ErrorKind::IsADirectory.into()),
+        }
     }
 }
 
