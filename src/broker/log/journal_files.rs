@@ -20,8 +20,8 @@ const SPARE_FILES_MAX: usize = 2;
 /// A log's first file is no larger than this: it is needed at once.
 const FIRST_FILE_BYTES: u64 = 4 << 20;
 /// Zeros are written, and synced, in pieces of this, with a pause: the writer's syncs come in between.
-const ZEROS_BYTES: usize = 256 << 10;
-const ZEROS_PAUSE: Duration = Duration::from_millis(3);
+const ZEROS_BYTES: usize = 64 << 10;
+const ZEROS_PAUSE: Duration = Duration::from_millis(5);
 
 /// What is done about a file's blocks before groups are written to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The writer thread: takes all that waits, makes it durable as one group, then lets readers see it.
 //!
 //! Order of one round: journal, sync, segments (page cache), state, high watermarks, completions. With
-//! `Durability::Os` batches skip the journal.
+//! `Durability::Os` batches skip the journal, and most of them this thread (`shortcut`).
 
 use std::io;
 use std::path::Path;
