@@ -233,7 +233,7 @@ mod tests {
     use super::super::disk::OsDisk;
     use super::super::offset_index::IndexMark;
     use super::super::open_transactions::OpenTransaction;
-    use super::super::segment::SegmentName;
+    use super::super::segment_name::SegmentName;
     use super::super::{PartitionConfig, PartitionId};
     use super::*;
 

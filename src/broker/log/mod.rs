@@ -39,6 +39,7 @@ mod records;
 mod recovery;
 mod retention;
 mod segment;
+mod segment_name;
 mod segment_recovery;
 mod settings;
 mod shortcut;

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use super::disk::{Disk, OpenMode};
 use super::recovery::whole_batch;
-use super::segment::{Noted, Segment, SegmentName, SegmentSnapshot};
+use super::segment::{Noted, Segment, SegmentSnapshot};
+use super::segment_name::SegmentName;
 use super::store::{PartitionSnapshot, Store};
 use super::{Durability, OpenError, RecoveryReport};
 

@@ -15,7 +15,8 @@ use super::partition::Partition;
 use super::producer_state::ProducerStates;
 use super::queue::PendingBatch;
 use super::records::PartitionRecord;
-use super::segment::{Noted, Segment, SegmentName, SegmentSnapshot};
+use super::segment::{Noted, Segment, SegmentSnapshot};
+use super::segment_name::SegmentName;
 
 /// A segment's positions and relative offsets are 32 bits wide.
 const SEGMENT_BYTES_LIMIT: u64 = i32::MAX as u64;

@@ -4,7 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::super::batch::{BatchHeader, CheckedBatch};
-use super::super::segment::{Noted, Segment, SegmentName, SegmentSnapshot};
+use super::super::segment::{Noted, Segment, SegmentSnapshot};
+use super::super::segment_name::SegmentName;
 use super::filter::{Filter, Left};
 use super::{Pass, PassError, failed};
 
