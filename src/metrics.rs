@@ -33,6 +33,8 @@ pub const BROKER_CONNECTIONS: &str = "finstream_broker_connections";
 pub const BROKER_APPENDED_BYTES_TOTAL: &str = "finstream_broker_appended_bytes_total";
 /// Time of one group commit's sync.
 pub const BROKER_SYNC_SECONDS: &str = "finstream_broker_sync_seconds";
+/// 1 while the embedded broker refuses appends, or lets them wait, because a disk is full or no file can be opened.
+pub const BROKER_REFUSES_APPENDS: &str = "finstream_broker_refuses_appends";
 /// Build information; always 1, label `version`.
 pub const BUILD_INFO: &str = "finstream_build_info";
 
@@ -65,5 +67,10 @@ pub fn describe() {
     describe_gauge!(BROKER_CONNECTIONS, Unit::Count, "Open connections of the embedded broker.");
     describe_counter!(BROKER_APPENDED_BYTES_TOTAL, Unit::Bytes, "Bytes of record batches appended to the log.");
     describe_histogram!(BROKER_SYNC_SECONDS, Unit::Seconds, "Time of one group commit's sync.");
+    describe_gauge!(
+        BROKER_REFUSES_APPENDS,
+        Unit::Count,
+        "1 while appends are refused or wait, because the disk is full or no file can be opened."
+    );
     describe_gauge!(BUILD_INFO, Unit::Count, "Always 1; the labels name the build.");
 }

@@ -155,7 +155,7 @@ impl Catalog {
     pub(crate) async fn delete(&self, name: String) -> Result<Uuid, CatalogError> {
         self.change(move |inner| async move {
             let topic = inner.known(&name)?;
-            inner.log.put_state(vec![(key(&name), None)]).await?;
+            inner.log.put_state_synced(vec![(key(&name), None)]).await?;
             inner.write(|topics| topics.remove(&topic));
             inner.clear_orphans().await;
             Ok(topic.id)
@@ -332,7 +332,7 @@ impl Inner {
             Stored { id: topic.id, partitions: topic.partitions.len() as i32, configs: topic.overrides.clone() };
         let value = serde_json::to_vec(&stored)
             .map_err(|error| CatalogError::Unreadable(topic.name.clone(), error.to_string()))?;
-        self.log.put_state(vec![(key(&topic.name), Some(Bytes::from(value)))]).await?;
+        self.log.put_state_synced(vec![(key(&topic.name), Some(Bytes::from(value)))]).await?;
         let config = self.defaults.partition_config(&topic.overrides);
         for partition in &topic.partitions {
             partition.set_config(config.clone());

@@ -1,7 +1,8 @@
 //! Producer ids: each given out once in the life of the data directory.
 //!
 //! Ids are taken in blocks that are made durable before the first id of the block is given out; a crash wastes the
-//! rest of a block, never repeats one.
+//! rest of a block, never repeats one. They are synced whatever the durability is: an id that came back after a power cut
+//! would have its first batch taken for a retry of the batch that it once wrote.
 
 use bytes::Bytes;
 use tokio::sync::Mutex;
@@ -38,7 +39,7 @@ impl ProducerIds {
         if block.next == block.end {
             let end = block.end + BLOCK_IDS;
             let value = Bytes::copy_from_slice(&end.to_be_bytes());
-            self.log.put_state(vec![(Bytes::from_static(KEY), Some(value))]).await?;
+            self.log.put_state_synced(vec![(Bytes::from_static(KEY), Some(value))]).await?;
             block.end = end;
         }
         block.next += 1;

@@ -157,6 +157,11 @@ impl Broker {
         self.node.log.failure()
     }
 
+    /// Why appends are refused, or wait, for the time being; it is over by itself once the cause is.
+    pub fn obstacle(&self) -> Option<String> {
+        self.node.log.obstacle()
+    }
+
     /// Takes no further requests, answers those that are carried out, and closes the log with a clean mark.
     ///
     /// # Errors
@@ -194,7 +199,7 @@ async fn cluster_id(log: &Log) -> Result<String, AppendError> {
         return Ok(String::from_utf8_lossy(&id).into_owned());
     }
     let id = new_cluster_id();
-    log.put_state(vec![(Bytes::from_static(CLUSTER_ID_KEY), Some(Bytes::from(id.clone())))]).await?;
+    log.put_state_synced(vec![(Bytes::from_static(CLUSTER_ID_KEY), Some(Bytes::from(id.clone())))]).await?;
     Ok(id)
 }
 

@@ -17,6 +17,8 @@ use super::pipeline::Pipeline;
 use crate::config::KafkaSettings;
 use crate::consumer::{self, Acknowledged, ConsumerError, ConsumerReport};
 use crate::data_dir::InstanceSlot;
+use crate::http::Readiness;
+use crate::metrics::BROKER_REFUSES_APPENDS;
 use crate::producer::{self, ProducerError, ProducerReport};
 use crate::shutdown::{self, Stage, Trigger};
 
@@ -163,7 +165,7 @@ impl Pipeline {
                 ended.take_consumer(report);
                 consumer_done = true;
             }
-            why = broker_failed(broker) => {
+            why = broker_failed(broker, &self.readiness) => {
                 self.readiness.waiting("broker", why.clone());
                 ended.fail(anyhow!("{why}; start finstream again: it recovers what was acknowledged"));
             }
@@ -270,12 +272,22 @@ async fn finished<T>(task: Option<&mut JoinHandle<T>>) -> Result<T, JoinError> {
     }
 }
 
-/// Resolves when the broker of this process acknowledges nothing any more.
-async fn broker_failed(broker: Option<&EmbeddedBroker>) -> String {
+/// Resolves when the broker of this process acknowledges nothing any more. Reports meanwhile what only holds it up.
+async fn broker_failed(broker: Option<&EmbeddedBroker>, readiness: &Readiness) -> String {
     let Some(broker) = broker else { return std::future::pending().await };
+    let mut known = None;
     loop {
         if let Some(why) = broker.broker.failure() {
             return why.to_owned();
+        }
+        let obstacle = broker.broker.obstacle();
+        if obstacle != known {
+            metrics::gauge!(BROKER_REFUSES_APPENDS).set(if obstacle.is_some() { 1.0 } else { 0.0 });
+            match &obstacle {
+                Some(why) => readiness.waiting("broker", why.clone()),
+                None => readiness.ready("broker"),
+            }
+            known = obstacle;
         }
         tokio::time::sleep(BROKER_LOOK_EVERY).await;
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use finstream::broker::log::{AppendError, Durability, Log, LogSettings, Partition};
+use finstream::broker::log::{AppendError, Durability, Log, LogSettings, Partition, PartitionConfig};
 
 use crate::compaction::{compacted, roll};
 use crate::support::*;
@@ -45,6 +45,7 @@ async fn a_full_disk_refuses_appends_until_there_is_room_and_loses_nothing() {
         let partition = create(&log, 0);
         let (refused, mut stored) = fill(&partition, 0).await;
         assert!(stored.len() > 20);
+        assert!(log.obstacle().unwrap().contains("MiB must be"));
         assert_eq!(batches_from(&partition, 0).len(), stored.len());
         // Changes that free room are let in; then the same batch goes through.
         let cut = stored[stored.len() - 10];
@@ -57,6 +58,7 @@ async fn a_full_disk_refuses_appends_until_there_is_room_and_loses_nothing() {
             }
             assert!(Instant::now() < deadline, "appends are still refused");
         };
+        assert_eq!(log.obstacle(), None);
         assert!(accepted > stored[stored.len() - 1]);
         stored.push(accepted);
         drop(partition);
@@ -69,6 +71,41 @@ async fn a_full_disk_refuses_appends_until_there_is_room_and_loses_nothing() {
         log.delete_partition(id(0)).await.unwrap();
         log.close().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_journal_file_that_takes_the_last_room_is_no_end_of_the_log() {
+    let Some(disk) = SmallDisk::mount(600) else { return };
+    // The usual size; with 330 MiB free the next file is not a small one.
+    let settings = LogSettings { durability: Durability::Fsync, journal_bytes_max: 64 << 20 };
+    let log = Log::open(&disk.0.path().join("log"), settings).unwrap().0;
+    let config = PartitionConfig { batch_bytes_max: 64 << 20, segment_bytes_max: 1 << 30, ..config() };
+    let partition = log.create_partition(id(0), "topic-0", config).unwrap();
+    let (hog, fill) = (disk.0.path().join("hog"), disk.0.path().join("fill"));
+    std::fs::write(&hog, vec![1; (600 - 330) << 20]).unwrap();
+    let big = BatchOf { value_bytes: 6_000_000, ..BatchOf::records(1) };
+    let mut sequence = 0;
+    // Every amount of room that is left, from more than enough to nothing.
+    let refused = loop {
+        std::fs::write(&fill, vec![1; (sequence as usize * 5) << 20]).unwrap_or_default();
+        match partition.append(big.of(1, 0, sequence).bytes(), 0, NOW_MS) {
+            Ok(appended) if partition.durable(&appended).await.is_ok() => sequence += 1,
+            _ => break sequence,
+        }
+    };
+    assert_eq!(log.failure(), None);
+    std::fs::remove_file(hog).unwrap();
+    std::fs::remove_file(fill).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let appended = partition.append(big.of(1, 0, refused).bytes(), 0, NOW_MS);
+        match appended {
+            Ok(appended) if partition.durable(&appended).await.is_ok() => break,
+            _ => tokio::task::yield_now().await,
+        }
+        assert!(Instant::now() < deadline, "appends are still refused");
+    }
+    assert_eq!(batches_from(&partition, 0).len() as i32, refused + 1);
 }
 
 #[tokio::test]

@@ -115,8 +115,6 @@ pub(super) struct Journal<'a> {
 /// What writing a group did.
 pub(super) struct Written {
     pub sequence: u64,
-    /// A file is full: a checkpoint is due.
-    pub file_is_full: bool,
     /// The file is half full: the next one will be needed.
     pub next_is_due: bool,
     pub sync_seconds: Option<f64>,
@@ -151,10 +149,10 @@ impl<'a> Journal<'a> {
         Ok(true)
     }
 
-    /// Writes one group, whose CRC-32C is known, and, if asked to, syncs it.
+    /// Writes one group, whose CRC-32C is known, and, if asked to, syncs it. Makes room for it if that was not done.
     pub fn write(&mut self, payload: &[&[u8]], payload_crc: u32, sync: bool) -> Result<Written, JournalError> {
         let payload_bytes: u64 = payload.iter().map(|part| part.len() as u64).sum();
-        let file_is_full = self.make_room(payload_bytes)?;
+        self.make_room(payload_bytes)?;
         let Some(current) = &mut self.current else {
             return Err(JournalError::Broken(self.files.directory.clone(), io::ErrorKind::NotFound.into()));
         };
@@ -178,7 +176,7 @@ impl<'a> Journal<'a> {
         let was_below_half = current.position < half;
         current.position += aligned(GROUP_HEADER_BYTES as u64 + payload_bytes);
         let next_is_due = was_below_half && current.position >= half;
-        Ok(Written { sequence, file_is_full, next_is_due, sync_seconds })
+        Ok(Written { sequence, next_is_due, sync_seconds })
     }
 }
 

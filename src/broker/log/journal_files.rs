@@ -17,8 +17,10 @@ const CLOSED_FILES_MAX: usize = 8;
 /// Emptied files kept for the next use: overwriting what is allocated makes a sync cheap.
 const SPARE_FILES_MAX: usize = 2;
 
-/// A log's first file is no larger than this: it is needed at once.
-const FIRST_FILE_BYTES: u64 = 4 << 20;
+/// A log's first file is no larger than this: it is needed at once. Nor is any while the disk is nearly full.
+const SMALL_FILE_BYTES: u64 = 4 << 20;
+/// A file of the usual size leaves this free.
+const FREE_BYTES_MIN: u64 = 256 << 20;
 /// Zeros are written, and synced, in pieces of this, with a pause: the writer's syncs come in between.
 const ZEROS_BYTES: usize = 64 << 10;
 const ZEROS_PAUSE: Duration = Duration::from_millis(5);
@@ -95,7 +97,11 @@ impl JournalFiles {
         if files.prepared.is_some() {
             return;
         }
-        let bytes = if files.is_first { self.bytes_each.min(FIRST_FILE_BYTES) } else { self.bytes_each };
+        if self.is_tight() {
+            // The writer will make one of the size that it needs.
+            return;
+        }
+        let bytes = if files.is_first { self.bytes_each.min(SMALL_FILE_BYTES) } else { self.bytes_each };
         files.is_first = false;
         let (mut files, made) = self.make(files, bytes, Blocks::Written);
         match made {
@@ -199,7 +205,24 @@ impl JournalFiles {
             Some(small) => self.disk.remove_file(&small.path)?,
             None => {}
         }
-        self.make(files, self.bytes_each.max(FIRST_GROUP_AT + group_bytes), Blocks::Reserved).1
+        let bytes = if self.is_tight() { self.bytes_each.min(SMALL_FILE_BYTES) } else { self.bytes_each };
+        self.make(files, bytes.max(FIRST_GROUP_AT + group_bytes), Blocks::Reserved).1
+    }
+
+    /// Whether a file of the usual size would take room that the segments need.
+    fn is_tight(&self) -> bool {
+        self.disk.free_bytes(&self.directory).is_some_and(|free| free < self.bytes_each + FREE_BYTES_MIN)
+    }
+
+    /// Removes what is kept for later. False when there is nothing, or it cannot be removed.
+    pub fn give_reserve(&self) -> bool {
+        let mut files = lock(&self.files);
+        let prepared = files.prepared.take().map(|file| file.path);
+        let mut given = false;
+        for path in files.spares.drain(..).chain(prepared) {
+            given |= self.disk.remove_file(&path).is_ok();
+        }
+        given
     }
 
     /// A file is full.

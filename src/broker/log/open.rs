@@ -177,13 +177,22 @@ impl Log {
     /// # Errors
     /// `Storage` when that cannot be; `Busy` when the disk is far behind.
     pub async fn put_state(&self, changes: Vec<(Bytes, Option<Bytes>)>) -> Result<(), AppendError> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        self.change(Change::State(changes)).await
+        self.change(Change::State { changes, synced: false }).await
+    }
+
+    /// As `put_state`, and durable when it resolves whatever the durability is: for what must never be told again
+    /// otherwise, e.g. ids that were given out.
+    ///
+    /// # Errors
+    /// Those of `put_state`.
+    pub async fn put_state_synced(&self, changes: Vec<(Bytes, Option<Bytes>)>) -> Result<(), AppendError> {
+        self.change(Change::State { changes, synced: true }).await
     }
 
     async fn change(&self, change: Change) -> Result<(), AppendError> {
+        if matches!(&change, Change::State { changes, .. } if changes.is_empty()) {
+            return Ok(());
+        }
         let (sender, receiver) = oneshot::channel();
         self.0.core.queue.push_change(change, Completion::Task(sender));
         receiver.await.unwrap_or_else(|_| Err(closed()))
@@ -203,6 +212,12 @@ impl Log {
     /// Why nothing is acknowledged any more; none while all is well. Only a restart cures it.
     pub fn failure(&self) -> Option<&str> {
         self.0.core.queue.poisoned()
+    }
+
+    /// Why appends are refused, or wait, for the time being: a full disk, too many open files. It is over by itself once
+    /// the cause is.
+    pub fn obstacle(&self) -> Option<String> {
+        self.0.core.queue.obstacle()
     }
 
     /// Rolls by age and cuts by retention; called every few seconds by the broker with the wall clock in ms.

@@ -87,6 +87,8 @@ struct Waiting {
     bytes: usize,
     stop: Option<Stop>,
     full: Option<Full>,
+    /// What the writer waits for in the middle of a group.
+    stalled: Option<String>,
     /// Somebody writes what was taken; the next to be written comes behind it.
     has_turn: bool,
     /// Until then only the writer takes what waits.
@@ -275,6 +277,17 @@ impl Queue {
         lock(&self.waiting).full = None;
     }
 
+    /// What the writer waits for; none when it goes on.
+    pub fn stalled(&self, why: Option<String>) {
+        lock(&self.waiting).stalled = why;
+    }
+
+    /// Why appends are refused, or wait, until something outside changes.
+    pub fn obstacle(&self) -> Option<String> {
+        let waiting = lock(&self.waiting);
+        waiting.stalled.clone().or_else(|| waiting.full.as_ref().map(|full| full.why.clone()))
+    }
+
     /// From now on everything is refused until a restart; returns what waited.
     pub fn poison(&self, why: &str) -> Vec<Entry> {
         let mut waiting = lock(&self.waiting);
@@ -322,7 +335,8 @@ mod tests {
     /// What the queue answers at once, if it does.
     fn push(queue: &Queue, value: &Bytes) -> Option<Result<(), AppendError>> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        let change = Change::State(vec![(Bytes::from_static(b"key"), Some(value.clone()))]);
+        let changes = vec![(Bytes::from_static(b"key"), Some(value.clone()))];
+        let change = Change::State { changes, synced: false };
         queue.push_change(change, Completion::Thread(sender));
         receiver.try_recv().ok()
     }

@@ -106,7 +106,11 @@ impl PartitionRecord {
 
 /// A change that waits for the writer.
 pub(super) enum Change {
-    State(StateChanges),
+    /// If `synced`, durable before it is done, also with `Durability::Os`.
+    State {
+        changes: StateChanges,
+        synced: bool,
+    },
     Create(PartitionRecord),
     Delete(Partition),
     LogStart(Partition, i64),
@@ -119,15 +123,20 @@ impl Change {
     pub fn bytes(&self) -> usize {
         let changed = |(key, value): &(Bytes, Option<Bytes>)| 9 + key.len() + value.as_ref().map_or(0, Bytes::len);
         match self {
-            Change::State(changes) => HEAD_BYTES + changes.iter().map(changed).sum::<usize>(),
+            Change::State { changes, .. } => HEAD_BYTES + changes.iter().map(changed).sum::<usize>(),
             Change::Create(record) => HEAD_BYTES + 130 + record.directory.len(),
             Change::Delete(_) | Change::LogStart(..) | Change::Roll(_) => HEAD_BYTES + 8,
         }
     }
 
-    /// Files are created or removed by it, so it must be durable before it is done, also with `Durability::Os`.
+    /// It must be durable before it is done, also with `Durability::Os`: files are created or removed by it, or it was
+    /// asked for.
     pub fn always_synced(&self) -> bool {
-        matches!(self, Change::Create(_) | Change::Delete(_) | Change::LogStart(..))
+        match self {
+            Change::State { synced, .. } => *synced,
+            Change::Create(_) | Change::Delete(_) | Change::LogStart(..) => true,
+            Change::Roll(_) => false,
+        }
     }
 }
 
@@ -207,7 +216,7 @@ impl GroupBuffer {
     pub fn change(&mut self, change: &Change) {
         let mut data = Vec::new();
         let (kind, number) = match change {
-            Change::State(changes) => {
+            Change::State { changes, .. } => {
                 encode_state(&mut data, changes.iter().map(|(key, value)| (key, value.as_ref())));
                 (STATE, 0)
             }

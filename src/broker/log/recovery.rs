@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, RwLock};
 
@@ -157,11 +157,14 @@ fn replay(
     let by_number = |number: u64| core.all_partitions().into_iter().find(|known| known.number() == number);
     let mut known: HashMap<u64, Partition> =
         core.all_partitions().into_iter().map(|partition| (partition.number(), partition)).collect();
+    // Lower numbers that are unknown are those of partitions that were deleted before the checkpoint.
+    let first_new = core.next_partition_number.load(Ordering::Acquire);
     for place in &scan.groups {
         let mut runs: BTreeMap<u64, Vec<PendingBatch>> = BTreeMap::new();
         for record in decode(scan, place)? {
             match record {
                 Record::Batch { number, .. } if foresight.deleted.contains(&number) => {}
+                Record::Batch { number, .. } if number < first_new && !known.contains_key(&number) => {}
                 Record::Batch { number, now_ms, bytes } => {
                     let damaged = |what: &str| OpenError::damaged(scan.path_of(place), place.position, what);
                     let partition = known.get(&number).ok_or_else(|| damaged("a batch of an unknown partition"))?;
@@ -176,7 +179,7 @@ fn replay(
                 Record::Create(record) => {
                     let number = record.number;
                     let next = &core.next_partition_number;
-                    next.fetch_max(number + 1, std::sync::atomic::Ordering::AcqRel);
+                    next.fetch_max(number + 1, Ordering::AcqRel);
                     if foresight.deleted.contains(&number) || by_number(number).is_some() {
                         continue;
                     }

@@ -65,9 +65,17 @@ pub(super) fn has_room(core: &Core) -> bool {
 fn check_room(core: &Core, entries: &[Entry]) -> Result<(), JournalError> {
     let has_batches = entries.iter().any(|entry| matches!(entry, Entry::Batch(_)));
     if has_batches && !has_room(core) {
-        return Err(JournalError::Refused(std::io::ErrorKind::StorageFull.into()));
+        return Err(JournalError::Refused(io::ErrorKind::StorageFull.into()));
     }
     Ok(())
+}
+
+/// What there is and what there must be, for people.
+fn room(core: &Core) -> String {
+    let mib = |bytes: u64| bytes >> 20;
+    let free =
+        core.disk.free_bytes(&core.directory).map_or("an unknown number of".to_owned(), |free| mib(free).to_string());
+    format!("{free} MiB are free, and at least {} MiB must be", mib(FREE_BYTES_MIN))
 }
 
 /// Opens what the group will need before it is promised anything: so that too many open files refuse it, and are no
@@ -106,36 +114,43 @@ fn open_files(core: &Core, entries: &[Entry]) -> Result<(), JournalError> {
 fn patiently(core: &Core, path: &Path, mut action: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     let mut tries_left_at_stop = STOP_TRIES_MAX;
     let mut told = false;
-    loop {
+    let done = loop {
         match action() {
-            Err(error) if disk::is_passing(&error) && tries_left_at_stop > 0 => {
+            // Room that somebody else took since the look: the journal's own reserve is more than a group.
+            Err(error) if disk::is_full(&error) && core.journal_files.give_reserve() => {}
+            Err(error) if (disk::is_full(&error) || disk::is_passing(&error)) && tries_left_at_stop > 0 => {
                 if core.queue.is_stopping() {
                     tries_left_at_stop -= 1;
                 }
                 if !told {
-                    tracing::error!("writing {} must wait: {error}; {}", path.display(), disk::cure(&error));
+                    let why = format!("writing {} must wait: {error}; {}", path.display(), disk::cure(&error));
+                    tracing::error!("{why}");
+                    core.queue.stalled(Some(why));
                     told = true;
                 }
                 std::thread::sleep(PASSING_PAUSE);
             }
-            done => return done,
+            done => break done,
         }
+    };
+    if told {
+        core.queue.stalled(None);
     }
+    done
 }
 
 fn look_for_room(core: &Core, journal: &mut Journal<'_>) {
-    if core.disk.free_bytes(&core.directory).is_some_and(|free| free < FREE_BYTES_MIN) {
+    if !has_room(core) {
         return;
     }
     // What failed last may have been any open.
     if core.disk.open_directory(&core.directory).is_err_and(|error| disk::is_passing(&error)) {
         return;
     }
-    match journal.make_room(core.settings.journal_bytes_max / 2) {
-        Ok(file_is_full) => {
-            if file_is_full {
-                core.request_checkpoint();
-            }
+    match make_room(core, journal, 0) {
+        // The file may have taken the room.
+        Ok(()) if !has_room(core) => {}
+        Ok(()) => {
             tracing::info!("the log takes appends again");
             core.queue.accept();
         }
@@ -146,16 +161,32 @@ fn look_for_room(core: &Core, journal: &mut Journal<'_>) {
 }
 
 fn round(core: &Core, journal: &mut Journal<'_>, entries: Vec<Entry>) {
+    if let Some(promised) = promise(core, journal, entries) {
+        apply(core, promised);
+    }
+}
+
+/// Makes what the entries are durable as one group, and gives them back to be applied; none when they were answered
+/// already, because that could not be.
+pub(super) fn promise(core: &Core, journal: &mut Journal<'_>, entries: Vec<Entry>) -> Option<Vec<Entry>> {
     let ready = check_room(core, &entries).and_then(|()| open_files(core, &entries));
     match ready.and_then(|()| write_group(core, journal, &entries)) {
-        Ok(()) => {}
-        Err(JournalError::Refused(error)) => return refuse(core, entries, &error),
+        Ok(()) => return Some(entries),
+        Err(JournalError::Refused(error)) => refuse(core, entries, &error),
         Err(JournalError::Broken(path, error)) => {
             broken(core, &path, &error);
-            return fail_all(entries, &core.storage_error());
+            fail_all(entries, &core.storage_error());
         }
     }
-    apply(core, entries);
+    None
+}
+
+fn make_room(core: &Core, journal: &mut Journal<'_>, payload_bytes: u64) -> Result<(), JournalError> {
+    if journal.make_room(payload_bytes)? {
+        // A full file was left behind.
+        core.request_checkpoint();
+    }
+    Ok(())
 }
 
 fn write_group(core: &Core, journal: &mut Journal<'_>, entries: &[Entry]) -> Result<(), JournalError> {
@@ -164,7 +195,10 @@ fn write_group(core: &Core, journal: &mut Journal<'_>, entries: &[Entry]) -> Res
     let mut sync = durability == Durability::Fsync;
     for entry in entries {
         match entry {
-            Entry::Batch(pending) if journals_batches(durability) => group.batch(pending),
+            // A checkpoint may know no longer of a partition that is deleted: a batch of it would be one of nobody's.
+            Entry::Batch(pending) if journals_batches(durability) && !pending.partition.is_deleted() => {
+                group.batch(pending);
+            }
             Entry::Batch(_) => {}
             Entry::Change(change, _) => {
                 sync |= change.always_synced();
@@ -175,13 +209,14 @@ fn write_group(core: &Core, journal: &mut Journal<'_>, entries: &[Entry]) -> Res
     if group.is_empty() {
         return Ok(());
     }
-    let written = journal.write(&group.parts(), group.crc(), sync)?;
+    let parts = group.parts();
+    make_room(core, journal, parts.iter().map(|part| part.len() as u64).sum())?;
+    // Again: the journal may have taken a file since.
+    check_room(core, entries)?;
+    let written = journal.write(&parts, group.crc(), sync)?;
     core.written_sequence.store(written.sequence, Ordering::Release);
     if let Some(seconds) = written.sync_seconds {
         metrics::histogram!(BROKER_SYNC_SECONDS).record(seconds);
-    }
-    if written.file_is_full {
-        core.request_checkpoint();
     }
     if written.next_is_due {
         core.request_journal_file();
@@ -191,8 +226,11 @@ fn write_group(core: &Core, journal: &mut Journal<'_>, entries: &[Entry]) -> Res
 
 /// Nothing of the group was written, so nothing needs to be poisoned: everyone hears why, and may try again.
 fn refuse(core: &Core, entries: Vec<Entry>, error: &io::Error) {
-    let what = if disk::is_passing(error) { "no file can be opened" } else { "no room" };
-    let why = format!("{what} for the log in {}: {error}; {}", core.directory.display(), disk::cure(error));
+    let (directory, cure) = (core.directory.display(), disk::cure(error));
+    let why = match disk::is_passing(error) {
+        true => format!("no file can be opened for the log in {directory}: {error}; {cure}"),
+        false => format!("no room for the log in {directory}: {error}: {}; {cure}", room(core)),
+    };
     tracing::error!("{why}; appends are refused until then");
     let waiting = core.queue.refuse(why.clone());
     for partition in core.all_partitions() {
@@ -225,7 +263,7 @@ pub(super) fn apply(core: &Core, entries: Vec<Entry>) {
                 }
             }
             Entry::Change(change, completion) => {
-                if !matches!(change, Change::State(_)) {
+                if !matches!(change, Change::State { .. }) {
                     store_runs(core, &mut runs);
                 }
                 completions.push((completion, apply_change(core, change)));
@@ -287,7 +325,7 @@ fn apply_change(core: &Core, change: Change) -> Result<(), AppendError> {
         return Err(core.storage_error());
     }
     let applied = match change {
-        Change::State(changes) => {
+        Change::State { changes, .. } => {
             core.apply_state(changes);
             Ok(())
         }

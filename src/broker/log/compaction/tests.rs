@@ -171,3 +171,24 @@ fn copy(from: &Path, to: &Path) {
         }
     }
 }
+
+#[test]
+fn a_batch_that_came_after_the_deletion_of_its_partition_does_not_keep_the_log_from_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    let stepped = Stepped::open(dir.path());
+    let partition = stepped.create(1 << 20);
+    stepped.append(&partition, "a");
+    let core = &stepped.core;
+    let mut journal = Journal::new(&core.journal_files, core.sequence());
+    core.queue.push_change(Change::Delete(partition.clone()), Completion::Nobody);
+    // The writer takes the deletion, while a producer goes on: nobody has marked the partition yet.
+    let deletion = core.queue.take();
+    partition.append(batch("b"), 0, NOW_MS).unwrap();
+    assert!(writer::serve(core, &mut journal, deletion));
+    // From this one on nothing tells of the partition any more.
+    super::super::checkpoint::take(core, false).unwrap();
+    assert!(writer::serve(core, &mut journal, core.queue.take()));
+    drop(journal);
+    drop(stepped);
+    assert!(Stepped::open(dir.path()).core.all_partitions().is_empty());
+}

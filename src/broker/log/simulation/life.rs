@@ -90,7 +90,7 @@ enum Asked {
     Create(PartitionId),
     Delete(PartitionId),
     LogStart(PartitionId, i64),
-    State(usize),
+    State(usize, bool),
 }
 
 /// A log that is open, without its threads.
@@ -296,7 +296,8 @@ impl<'a> Life<'a> {
     fn put_state(&mut self) {
         let keys: Vec<u8> = (0..self.rng.random_range(1..4)).map(|_| self.rng.random_range(b'a'..b'f')).collect();
         let changes = self.model.ask_state(&keys);
-        self.ask(Asked::State(self.model.asked_states()), Change::State(changes));
+        let synced = self.rng.random_bool(0.2);
+        self.ask(Asked::State(self.model.asked_states(), synced), Change::State { changes, synced });
     }
 
     fn create(&mut self, slot: usize) {
@@ -376,13 +377,14 @@ impl<'a> Life<'a> {
     }
 
     fn note(&mut self, asked: &Asked, said: Said) {
-        // Files are made and removed by these: they are synced whatever the mode is.
+        // Files are made and removed by these, or it was asked for: they are synced whatever the mode is.
         let synced = Said { strong: true, ..said };
         match asked {
             Asked::Create(id) => self.with_model(*id, |model| model.created = Some(synced)),
             Asked::Delete(id) => self.with_model(*id, |model| model.deleted = Some(synced)),
             Asked::LogStart(id, offset) => self.with_model(*id, |model| model.promise_log_start(*offset, synced)),
-            Asked::State(number) => self.model.promise_state(*number, said),
+            Asked::State(number, true) => self.model.promise_state(*number, synced),
+            Asked::State(number, false) => self.model.promise_state(*number, said),
         }
     }
 
