@@ -162,7 +162,7 @@ pub fn lose_what_the_checkpoint_does_not_hold(directory: &Path) {
 /// How much of each segment (partition, file name) the checkpoint holds.
 fn held_by_checkpoint(path: &Path) -> BTreeMap<(i32, String), usize> {
     let content = std::fs::read(path).unwrap();
-    let mut rest = &content[20 + 2 + 3 * 8..];
+    let mut rest = &content[20 + 2 + 4 * 8..];
     let mut take = |count: usize| {
         let (taken, left) = rest.split_at(count);
         rest = left;

@@ -88,6 +88,8 @@ async fn the_last_group_cut_at_every_byte_is_cut_and_the_others_stay() {
     let original = tempfile::tempdir().unwrap();
     let expected = crashed(original.path(), Durability::Fsync, 3).await;
     let &(position, _, bytes) = groups(&journal(original.path())).last().unwrap();
+    // Nobody was told of the last batch, so it had not come to the segment.
+    cut_segment(original.path(), &expected[..2]);
     for kept in 0..=bytes {
         let dir = tempfile::tempdir().unwrap();
         copy_directory(original.path(), dir.path());
@@ -129,11 +131,76 @@ async fn a_flipped_bit_in_a_group_that_was_promised_stops_the_start() {
                 );
                 assert!(error.to_string().contains("restore the directory"), "{error}");
             } else {
-                let log = opened.unwrap().0;
+                // The segment says that it was promised.
+                assert!(matches!(opened, Err(OpenError::Damaged { .. })));
+                // After a power cut nothing does: it looks like one that was cut off in the middle.
+                cut_segment(dir.path(), &expected[..3]);
+                let log = open(dir.path());
                 assert_eq!(batches_from(&log.partition(id(0)).unwrap(), 0), expected[..3]);
             }
         }
     }
+}
+
+/// What a power cut leaves of the page cache: only so much of the segment.
+fn cut_segment(dir: &Path, batches: &[(i64, Bytes)]) {
+    let bytes: usize = batches.iter().map(|(_, batch)| batch.len()).sum();
+    let segment = dir.join("topic-0").join("00000000000000000000.log");
+    std::fs::OpenOptions::new().write(true).open(segment).unwrap().set_len(bytes as u64).unwrap();
+}
+
+#[tokio::test]
+async fn a_journal_that_was_removed_emptied_cut_or_zeroed_stops_the_start_and_nothing_is_lost() {
+    let original = tempfile::tempdir().unwrap();
+    let expected = crashed(original.path(), Durability::Fsync, 4).await;
+    let whole = std::fs::read(journal(original.path())).unwrap();
+    let third = groups(&journal(original.path()))[2].0;
+    let harms: [(&str, &dyn Fn(&Path)); 5] = [
+        ("removed", &|path| std::fs::remove_file(path).unwrap()),
+        ("all of it removed", &|path| std::fs::remove_dir_all(path.parent().unwrap()).unwrap()),
+        ("emptied", &|path| std::fs::write(path, b"").unwrap()),
+        ("cut", &|path| std::fs::write(path, &whole[..third]).unwrap()),
+        ("zeroed", &|path| std::fs::write(path, vec![0; whole.len()]).unwrap()),
+    ];
+    for (what, harm) in harms {
+        let dir = tempfile::tempdir().unwrap();
+        copy_directory(original.path(), dir.path());
+        let path = journal(dir.path());
+        harm(&path);
+        // However often it is tried.
+        for _ in 0..2 {
+            let error = Log::open(dir.path(), settings(Durability::Fsync)).err().expect(what);
+            assert!(error.to_string().contains("restore the directory"), "{what}: {error}");
+        }
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &whole).unwrap();
+        assert_eq!(batches_from(&open(dir.path()).partition(id(0)).unwrap(), 0), expected, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_checkpoint_names_the_journal_file_that_it_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let partition = create(&log, 0);
+    // Several files, so that a checkpoint was taken while one was written.
+    for index in 0..100 {
+        let of = BatchOf { value_bytes: 30_000 + index, ..BatchOf::records(3) };
+        put(&partition, of.bytes()).await;
+    }
+    partition.delete_records_before(partition.high_watermark()).await.unwrap();
+    drop(partition);
+    drop(log);
+    // No segment tells of what the journal held: only changes of the state may be lost with it.
+    files(&dir.path().join("topic-0"), ".log").iter().for_each(|segment| std::fs::write(segment, b"").unwrap());
+    for file in files(&dir.path().join("journal"), ".journal") {
+        std::fs::remove_file(file).unwrap();
+    }
+    let error = Log::open(dir.path(), settings(Durability::Fsync)).err().unwrap();
+    assert!(
+        matches!(&error, OpenError::Missing { path, .. } if path.starts_with(dir.path().join("journal"))),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -264,5 +331,8 @@ async fn a_lost_checkpoint_is_not_taken_for_an_empty_log() {
         assert!(matches!(Log::open(dir.path(), settings(Durability::Fsync)), Err(OpenError::Damaged { .. })));
     }
     std::fs::remove_file(&path).unwrap();
-    assert!(matches!(Log::open(dir.path(), settings(Durability::Fsync)), Err(OpenError::Damaged { .. })));
+    let is_missing = |opened| matches!(opened, Err(OpenError::Missing { path: named, .. }) if named == path);
+    assert!(is_missing(Log::open(dir.path(), settings(Durability::Fsync))));
+    std::fs::remove_dir_all(dir.path().join("journal")).unwrap();
+    assert!(is_missing(Log::open(dir.path(), settings(Durability::Fsync))));
 }

@@ -14,12 +14,18 @@ async fn with_os_an_append_can_be_read_when_it_returns() {
     let partition = create(&log, 0);
     // The first one makes the segment, which is the writer's.
     put(&partition, BatchOf::records(1).bytes()).await;
-    for offset in 1..20 {
+    let mut at_once = 0;
+    for offset in 1..200 {
         let appended = log.append(&partition, BatchOf::records(1).bytes(), 5, NOW_MS).unwrap();
         assert_eq!(appended.base_offset, offset);
-        assert_eq!(partition.high_watermark(), offset + 1);
-        assert_eq!(partition.durable(&appended).now_or_never(), Some(Ok(())));
+        // Unless this machine was so busy that a write took long, which leaves the next ones to the writer.
+        if partition.durable(&appended).now_or_never() == Some(Ok(())) {
+            at_once += 1;
+            assert_eq!(partition.high_watermark(), offset + 1);
+        }
+        partition.durable(&appended).await.unwrap();
     }
+    assert!(at_once > 0);
     log.close().await.unwrap();
 }
 

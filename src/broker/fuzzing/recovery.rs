@@ -229,7 +229,10 @@ fn repair_checkpoint(bytes: &mut [u8], indexes: &[(u64, Vec<u8>)]) {
     }
     let body = bytes.get(20..).unwrap_or_default();
     let (length, crc) = (body.len() as u64, crc32c::crc32c(body));
-    put(bytes, 0, b"FSCHKP01");
+    put(bytes, 0, b"FSCHKP0");
+    if let Some(version) = bytes.get_mut(7) {
+        *version = if (b'1'..=b'3').contains(version) { *version } else { b'3' };
+    }
     put(bytes, 8, &length.to_le_bytes());
     put(bytes, 16, &crc.to_le_bytes());
 }

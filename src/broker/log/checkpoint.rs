@@ -21,9 +21,9 @@ use super::{Durability, OpenError, lock, read_lock};
 /// The action of an error after which nothing may be promised any more.
 pub(super) const SYNC: &str = "sync";
 
-const MAGIC: [u8; 8] = *b"FSCHKP02";
+const MAGIC: [u8; 8] = *b"FSCHKP03";
 /// Written by earlier versions, and still read.
-const MAGIC_BEFORE: [u8; 8] = *b"FSCHKP01";
+const MAGICS_BEFORE: [([u8; 8], Format); 2] = [(*b"FSCHKP02", Format::Two), (*b"FSCHKP01", Format::One)];
 const PREFIX_BYTES: usize = 20;
 /// The least that a partition takes: guards the count that is read from disk.
 const PARTITION_BYTES_MIN: usize = 60;
@@ -39,6 +39,8 @@ pub(super) struct Checkpoint {
     pub sequence: u64,
     pub next_partition_number: u64,
     pub next_journal_number: u64,
+    /// The oldest file of the journal that holds, or will hold, what comes behind this. None as long as there is none.
+    pub needed_journal_number: Option<u64>,
     pub partitions: Vec<PartitionSnapshot>,
     pub state: StateMap,
 }
@@ -55,6 +57,8 @@ impl Checkpoint {
         body.put(&self.sequence.to_le_bytes());
         body.put(&self.next_partition_number.to_le_bytes());
         body.put(&self.next_journal_number.to_le_bytes());
+        // One more than the number; 0: none.
+        body.put(&self.needed_journal_number.map_or(0, |number| number + 1).to_le_bytes());
         body.put(&(self.partitions.len() as u32).to_le_bytes());
         for partition in &self.partitions {
             partition.record.encode(&mut body);
@@ -75,6 +79,7 @@ impl Checkpoint {
         let clean = decoder.u8()? != 0;
         let (sequence, next_partition_number) = (decoder.u64()?, decoder.u64()?);
         let next_journal_number = decoder.u64()?;
+        let needed_journal_number = if format >= Format::Three { decoder.u64()?.checked_sub(1) } else { None };
         // What is counted on from the highest number still has its place here.
         if sequence.max(next_partition_number).max(next_journal_number) / 2 > NUMBER_MAX {
             return None;
@@ -89,8 +94,16 @@ impl Checkpoint {
             return None;
         }
         let state = decode_state(&mut decoder)?.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
-        let checkpoint =
-            Checkpoint { durability, clean, sequence, next_partition_number, next_journal_number, partitions, state };
+        let checkpoint = Checkpoint {
+            durability,
+            clean,
+            sequence,
+            next_partition_number,
+            next_journal_number,
+            needed_journal_number,
+            partitions,
+            state,
+        };
         decoder.is_empty().then_some(checkpoint)
     }
 
@@ -117,11 +130,8 @@ impl Checkpoint {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(OpenError::Io { action: "read", path, source }),
         };
-        let format = match bytes.first_chunk() {
-            Some(&MAGIC) => Some(Format::Two),
-            Some(&MAGIC_BEFORE) => Some(Format::One),
-            _ => None,
-        };
+        let formats = std::iter::once((MAGIC, Format::Three)).chain(MAGICS_BEFORE);
+        let format = formats.into_iter().find_map(|(magic, format)| bytes.starts_with(&magic).then_some(format));
         let body = bytes.get(PREFIX_BYTES..).filter(|body| {
             let mut decoder = Decoder(&bytes[MAGIC.len()..]);
             decoder.u64() == Some(body.len() as u64) && decoder.u32() == Some(crc32c::crc32c(body))
@@ -205,6 +215,7 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
         sequence,
         next_partition_number: core.next_partition_number.load(Ordering::Acquire),
         next_journal_number: core.journal_files.next_number(),
+        needed_journal_number: if clean { None } else { core.journal_files.needed(sequence) },
         partitions,
         state,
     };
@@ -269,6 +280,7 @@ mod tests {
             sequence: 1,
             next_partition_number: 2,
             next_journal_number: 3,
+            needed_journal_number: Some(2),
             partitions: vec![partition],
             state: StateMap::new(),
         }
@@ -282,9 +294,9 @@ mod tests {
         segment.open = [OpenTransaction { producer_id: 8, first_offset: 9 }].into();
         let expected = partition.segments.clone();
         let body = checkpoint(partition).encode();
-        assert_eq!(Checkpoint::decode(&body, Format::Two).unwrap().partitions[0].segments, expected);
+        assert_eq!(Checkpoint::decode(&body, Format::Three).unwrap().partitions[0].segments, expected);
         for length in 0..body.len() {
-            assert!(Checkpoint::decode(&body[..length], Format::Two).is_none(), "{length}");
+            assert!(Checkpoint::decode(&body[..length], Format::Three).is_none(), "{length}");
         }
     }
 

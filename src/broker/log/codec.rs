@@ -6,6 +6,8 @@ pub(super) enum Format {
     One,
     /// Knows transactions and compaction.
     Two,
+    /// Knows which file of the journal it needs.
+    Three,
 }
 
 /// What is left to read.

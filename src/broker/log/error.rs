@@ -29,6 +29,17 @@ pub enum OpenError {
         /// What was found there.
         what: String,
     },
+    /// A file that must be there is not.
+    #[error(
+        "{} is missing, though {what}. Nothing is begun anew in its place: put it back, restore the directory from a \
+         backup, or move it away to start with an empty log", path.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// How that is known.
+        what: String,
+    },
     /// The name cannot be used for a partition's directory.
     #[error("cannot use {0:?} as a partition's directory: {1}")]
     Name(String, &'static str),

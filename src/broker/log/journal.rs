@@ -145,7 +145,7 @@ impl<'a> Journal<'a> {
             full.file.sync_data().map_err(|error| JournalError::Broken(full.path.clone(), error))?;
             self.durable_sequence = self.sequence;
         }
-        self.files.close(full.path, self.sequence);
+        self.files.close(full, self.sequence);
         Ok(true)
     }
 

@@ -46,6 +46,7 @@ pub(super) struct JournalFile {
 
 /// A full file; free once a checkpoint holds all of it.
 struct ClosedFile {
+    number: u64,
     path: PathBuf,
     last_sequence: u64,
 }
@@ -55,6 +56,8 @@ struct Files {
     closed: VecDeque<ClosedFile>,
     spares: Vec<PathBuf>,
     prepared: Option<JournalFile>,
+    /// The number of the one that is written.
+    current: Option<u64>,
     /// One is being made, by whom ever: files must be used in the order of their numbers, so never two at once.
     making: bool,
     next_number: u64,
@@ -200,13 +203,27 @@ impl JournalFiles {
             return Err(io::ErrorKind::StorageFull.into());
         }
         match files.prepared.take() {
-            Some(file) if FIRST_GROUP_AT + group_bytes <= file.length => return Ok(file),
+            Some(file) if FIRST_GROUP_AT + group_bytes <= file.length => {
+                files.current = Some(file.header.number);
+                return Ok(file);
+            }
             // Too small for this group; used later, its number would be out of order.
             Some(small) => self.disk.remove_file(&small.path)?,
             None => {}
         }
         let bytes = if self.is_tight() { self.bytes_each.min(SMALL_FILE_BYTES) } else { self.bytes_each };
-        self.make(files, bytes.max(FIRST_GROUP_AT + group_bytes), Blocks::Reserved).1
+        let (mut files, made) = self.make(files, bytes.max(FIRST_GROUP_AT + group_bytes), Blocks::Reserved);
+        if let Ok(file) = &made {
+            files.current = Some(file.header.number);
+        }
+        made
+    }
+
+    /// The oldest file that holds groups behind `sequence`, or will hold the next ones.
+    pub fn needed(&self, sequence: u64) -> Option<u64> {
+        let files = lock(&self.files);
+        let closed = files.closed.iter().find(|file| file.last_sequence > sequence);
+        closed.map(|file| file.number).or(files.current)
     }
 
     /// Whether a file of the usual size would take room that the segments need.
@@ -226,8 +243,9 @@ impl JournalFiles {
     }
 
     /// A file is full.
-    pub fn close(&self, path: PathBuf, last_sequence: u64) {
-        lock(&self.files).closed.push_back(ClosedFile { path, last_sequence });
+    pub fn close(&self, full: JournalFile, last_sequence: u64) {
+        let closed = ClosedFile { number: full.header.number, path: full.path, last_sequence };
+        lock(&self.files).closed.push_back(closed);
     }
 
     /// Gives back the files whose groups are all in a checkpoint.

@@ -40,6 +40,8 @@ struct OpenFile {
     path: PathBuf,
     file: Arc<dyn DiskFile>,
     length: u64,
+    /// Its header is whole.
+    counts: bool,
 }
 
 /// The first place where something is wrong: a group with this sequence should begin there.
@@ -78,7 +80,7 @@ impl JournalScan {
         file.read_up_to(&mut start, 0).map_err(OpenError::io("read", path))?;
         let header = FileHeader::decode(&start).filter(|header| header.number == number);
         let index = self.files.len();
-        self.files.push(OpenFile { path: path.to_owned(), file, length });
+        self.files.push(OpenFile { path: path.to_owned(), file, length, counts: header.is_some() });
         let Some(header) = header else {
             // The header is synced with, or before, the first group: without it nothing here was promised, unless a
             // later file knows better.
@@ -136,7 +138,7 @@ impl JournalScan {
 
     /// The whole group at `position`, if there is one.
     fn group_at(&mut self, index: usize, position: u64, salt: u64) -> Result<Option<GroupHeader>, OpenError> {
-        let OpenFile { path, file, length } = &self.files[index];
+        let OpenFile { path, file, length, .. } = &self.files[index];
         let mut bytes = [0; GROUP_HEADER_BYTES];
         if position + GROUP_HEADER_BYTES as u64 > *length || file.read_exact_at(&mut bytes, position).is_err() {
             return Ok(None);
@@ -176,6 +178,22 @@ impl JournalScan {
         }
         self.cut_bytes = cut_bytes;
         Ok(None)
+    }
+
+    /// # Errors
+    /// `Damaged` or `Missing` when the file that the checkpoint needs, which holds the groups behind it, does not count.
+    pub fn check_needed(&self, directory: &Path, needed: Option<u64>) -> Result<(), OpenError> {
+        let Some(number) = needed else { return Ok(()) };
+        let path = directory.join(file_name(number));
+        match self.files.iter().find(|file| file.path == path) {
+            Some(file) if file.counts => Ok(()),
+            Some(_) => Err(OpenError::damaged(
+                &path,
+                0,
+                "it does not begin as a file of the journal, and the checkpoint needs it",
+            )),
+            None => Err(OpenError::Missing { path, what: "the checkpoint needs it".to_owned() }),
+        }
     }
 
     /// Makes durable what was found, before anything is done on its word: the last groups may be in the page cache only,

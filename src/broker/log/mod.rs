@@ -26,6 +26,7 @@ mod housekeeper;
 mod journal;
 mod journal_files;
 mod journal_scan;
+mod journal_witness;
 mod marker;
 mod offset_index;
 mod open;

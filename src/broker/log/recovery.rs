@@ -18,6 +18,7 @@ use super::disk::{Disk, DiskFile};
 use super::housekeeper::Job;
 use super::journal_files::JournalFiles;
 use super::journal_scan::JournalScan;
+use super::journal_witness;
 use super::partition::Partition;
 use super::queue::{PendingBatch, Queue};
 use super::records::{Record, decode_group};
@@ -27,14 +28,21 @@ use super::{Durability, LogSettings, OpenError, RecoveryReport, lock, read_lock}
 /// What later groups say about partitions, known before anything is opened.
 #[derive(Default)]
 pub(super) struct Foresight {
+    created: HashSet<u64>,
     deleted: HashSet<u64>,
     log_starts: HashMap<u64, i64>,
+    ends: HashMap<u64, i64>,
 }
 
 impl Foresight {
     /// Where the log will start in the end: what lies below may be gone already.
     pub fn log_start(&self, number: u64) -> i64 {
         self.log_starts.get(&number).copied().unwrap_or(0)
+    }
+
+    /// The offset behind the last batch, as far as the journal tells.
+    pub fn end(&self, number: u64) -> i64 {
+        self.ends.get(&number).copied().unwrap_or(0)
     }
 }
 
@@ -65,9 +73,9 @@ pub(super) fn recover(
     sync_names(&*disk, directory)?;
     let checkpoint = Checkpoint::read(&*disk, directory)?;
     let scan = JournalScan::scan(&*disk, &journal, checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.sequence))?;
-    if checkpoint.is_none() && !scan.paths.is_empty() {
-        let what = "it is missing, though there is a journal";
-        return Err(OpenError::damaged(&checkpoint::path(directory), 0, what));
+    match &checkpoint {
+        None => journal_witness::check_checkpoint_is_there(&*disk, directory, &scan.paths)?,
+        Some(checkpoint) => scan.check_needed(&journal, checkpoint.needed_journal_number)?,
     }
     scan.make_durable(&*disk, &journal)?;
     let mode = checkpoint.as_ref().map_or(settings.durability, |checkpoint| checkpoint.durability);
@@ -94,11 +102,22 @@ pub(super) fn recover(
         cleaner: Mutex::default(),
     });
     let foresight = look_ahead(&scan)?;
+    check_partitions(&core, checkpoint.as_ref(), &foresight)?;
     open_checkpointed(&core, checkpoint, &foresight, mode, &mut report)?;
     replay(&core, &scan, &foresight, mode, &mut report)?;
     finish(&core, &scan)?;
     report.partitions = read_lock(&core.partitions).len();
     Ok((core, report))
+}
+
+/// Those with lower numbers that are not known were deleted.
+fn check_partitions(core: &Core, checkpoint: Option<&Checkpoint>, foresight: &Foresight) -> Result<(), OpenError> {
+    let first_new = checkpoint.map_or(0, |checkpoint| checkpoint.next_partition_number);
+    let held = checkpoint.iter().flat_map(|checkpoint| &checkpoint.partitions).map(|snapshot| snapshot.record.number);
+    let told: HashSet<u64> = held.chain(foresight.created.iter().chain(&foresight.deleted).copied()).collect();
+    journal_witness::check_partitions(&*core.disk, &core.directory, |number| {
+        number < first_new || told.contains(&number)
+    })
 }
 
 fn look_ahead(scan: &JournalScan) -> Result<Foresight, OpenError> {
@@ -113,7 +132,16 @@ fn look_ahead(scan: &JournalScan) -> Result<Foresight, OpenError> {
                     let known = foresight.log_starts.entry(number).or_insert(offset);
                     *known = offset.max(*known);
                 }
-                Record::Batch { .. } | Record::State(_) | Record::Create(_) => {}
+                Record::Batch { number, bytes, .. } => {
+                    let header = BatchHeader::read(&bytes).filter(|it| it.fits(0, bytes.len() as u64).is_some());
+                    let end = header.map_or(0, |header| header.last_offset() + 1);
+                    let known = foresight.ends.entry(number).or_insert(end);
+                    *known = end.max(*known);
+                }
+                Record::Create(record) => {
+                    foresight.created.insert(record.number);
+                }
+                Record::State(_) => {}
             }
         }
     }
@@ -140,7 +168,7 @@ fn open_checkpointed(
         let path = core.directory.join(&snapshot.record.directory);
         snapshot.log_start = snapshot.log_start.max(foresight.log_start(snapshot.record.number));
         let record = snapshot.record.clone();
-        let store = open_store(&core.disk, &path, snapshot, mode, report)?;
+        let store = open_store(&core.disk, &path, snapshot, mode, foresight.end(record.number), report)?;
         let partition = Partition::new(record, path, core.disk.clone(), core.queue.clone(), store);
         super::write_lock(&core.partitions).insert(partition.id(), partition);
     }
@@ -220,7 +248,7 @@ fn recreate(
         producers: Default::default(),
         record: record.clone(),
     };
-    let store = open_store(&core.disk, &path, snapshot, mode, report)?;
+    let store = open_store(&core.disk, &path, snapshot, mode, foresight.end(record.number), report)?;
     let partition = Partition::new(record, path, core.disk.clone(), core.queue.clone(), store);
     super::write_lock(&core.partitions).insert(partition.id(), partition.clone());
     Ok(partition)

@@ -9,18 +9,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::disk::{Disk, OpenMode};
+use super::journal_witness::Beyond;
 use super::recovery::whole_batch;
 use super::segment::{Noted, Segment, SegmentSnapshot};
 use super::segment_name::SegmentName;
 use super::store::{PartitionSnapshot, Store};
 use super::{Durability, OpenError, RecoveryReport};
 
-/// Opens the segments in `path`. `snapshot.log_start` is where the log starts in the end.
+/// Opens the segments in `path`. `snapshot.log_start` is where the log starts in the end, `journal_end` the offset behind
+/// the last batch that the journal holds.
 pub(super) fn open_store(
     disk: &Arc<dyn Disk>,
     path: &Path,
     snapshot: PartitionSnapshot,
     mode: Durability,
+    journal_end: i64,
     report: &mut RecoveryReport,
 ) -> Result<Store, OpenError> {
     let mut store = Store {
@@ -49,7 +52,13 @@ pub(super) fn open_store(
     let mut strangers = list(&**disk, path, "log")?;
     strangers.retain(|name| !known.contains(name));
     match mode {
-        Durability::Fsync => cut_beyond(&**disk, path, &store, &strangers)?,
+        Durability::Fsync => {
+            let last = snapshot.segments.last().map(|last| (last.name(), last.length, snapshot.end_offset));
+            let known_end = journal_end.max(store.end_offset).max(store.log_start);
+            let beyond = Beyond { disk: &**disk, directory: path, last, strangers: &strangers };
+            beyond.check_end(known_end)?;
+            cut_beyond(&**disk, path, &store, &strangers)?;
+        }
         Durability::Os => read_beyond(disk, path, &mut store, &strangers, report)?,
     }
     remove_strange_indexes(&**disk, path, &store)?;
