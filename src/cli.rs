@@ -269,11 +269,19 @@ pub struct PipelineArgs {
     )]
     pub durability: DurabilityArg,
 
-    /// Age at which the log is cut
+    /// How long records are kept, in every topic that says nothing else
+    ///
+    /// Time counts from the append. Whole segments are removed (an eighth of this time, a minute at least), so records may
+    /// stay for that much longer. A compacted topic (PREFIXaggregates) keeps the last record of each key for ever.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration, env = "FINSTREAM_RETENTION", help_heading = "Broker", hide_short_help = true)]
     pub retention: Duration,
 
-    /// Size at which the log is cut
+    /// How much of the log of transactions is kept, all of its partitions together
+    ///
+    /// Each partition of any topic keeps this divided by --partitions, unless the topic sets retention.bytes itself: another
+    /// topic with as many partitions keeps as much again. Whole segments are removed (an eighth of a partition's share, 1
+    /// to 128 MiB), so each partition may hold one more. Compacted topics (PREFIXaggregates), the broker's journal and
+    /// PostgreSQL are not bounded by it.
     #[arg(
         long,
         value_name = "SIZE",

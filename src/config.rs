@@ -23,7 +23,7 @@ pub struct BrokerSettings {
     pub default_partitions: i32,
     /// Default `retention.ms` of a topic.
     pub retention: Duration,
-    /// Default `retention.bytes`, per partition.
+    /// Default `retention.bytes` of a topic, which bounds each of its partitions, as in Apache Kafka.
     pub retention_bytes_per_partition: u64,
 }
 

@@ -145,6 +145,7 @@ impl Plan {
             durability: self.durability,
             default_partitions: self.cli.shared.partitions,
             retention: flags.retention,
+            // The flag bounds the topic of transactions as a whole; the broker knows a bound for each partition only.
             retention_bytes_per_partition: (flags.retention_bytes.0 / self.cli.shared.partitions.unsigned_abs() as u64)
                 .max(1),
         }
