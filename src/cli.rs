@@ -26,6 +26,14 @@ Examples:
 
 Each flag has an environment variable: --batch-max is FINSTREAM_BATCH_MAX. All flags: --help.";
 
+const VERIFY_EXITS: &str = "\
+Exit codes:
+  0  the books balance
+  1  they do not; the differences are named
+  2  bad usage
+  3  it cannot be decided: something is missing, or there is nothing to verify
+  4  it could not be done";
+
 /// Finance transactions through a durable Kafka-API log into exact totals in PostgreSQL.
 ///
 /// Without a subcommand finstream runs its roles: an embedded broker, a producer of transactions and a consumer that
@@ -334,6 +342,7 @@ pub struct PipelineArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Do the books balance? Compares ledger, log and PostgreSQL to the cent
+    #[command(after_help = VERIFY_EXITS)]
     Verify(VerifyArgs),
     /// psql on the totals, or the answer to QUERY
     Sql(SqlArgs),

@@ -38,6 +38,25 @@ fn bad_usage_is_exit_code_two() {
 }
 
 #[test]
+fn verify_without_anything_to_verify_says_where_it_looked_and_is_no_success() {
+    let sandbox = Sandbox::new();
+    assert_eq!(sandbox.start(&["--role", "broker"]).stop().0, Some(0));
+    let text = sandbox.expect(3, &["verify", "--topic-prefix", "elsewhere."]);
+    for word in
+        ["nothing to verify", "elsewhere.transactions", "127.0.0.1:", "data/ledger", "--topic-prefix", "run finstream"]
+    {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+    assert!(!text.contains("balance"), "{text}");
+    let report: serde_json::Value = serde_json::from_str(&sandbox.expect(3, &["verify", "--json"])).unwrap();
+    assert_eq!(report["verdict"], "nothing");
+    sandbox.expect(0, &["--count", "10", "--rate", "max"]);
+    sandbox.expect(0, &["verify"]);
+    // What is there under another name proves nothing of this one.
+    sandbox.expect(3, &["verify", "--topic-prefix", "elsewhere."]);
+}
+
+#[test]
 fn a_second_broker_on_one_data_directory_is_refused() {
     let sandbox = Sandbox::new();
     let running = sandbox.start(&["--role", "broker"]);
