@@ -95,6 +95,23 @@ fn a_second_broker_on_one_data_directory_is_refused() {
 }
 
 #[test]
+fn a_folder_in_the_place_of_a_segment_is_named_with_what_to_do() {
+    let sandbox = Sandbox::new();
+    sandbox.expect(0, &["--count", "100", "--rate", "max"]);
+    let partition = sandbox.data().join("broker/finance.transactions-0");
+    let segment = std::fs::read_dir(&partition).unwrap().map(|entry| entry.unwrap().path());
+    let segment = segment.into_iter().find(|path| path.extension().is_some_and(|end| end == "log")).unwrap();
+    let (aside, name) = (sandbox.path().join("aside"), segment.to_str().unwrap());
+    std::fs::rename(&segment, &aside).unwrap();
+    std::fs::create_dir(&segment).unwrap();
+    fails_with(&sandbox, 4, &["--role", "broker"], &[name, "move this folder", "restore that file"]);
+    // The cure cures.
+    std::fs::remove_dir(&segment).unwrap();
+    std::fs::rename(&aside, &segment).unwrap();
+    sandbox.expect(0, &["verify"]);
+}
+
+#[test]
 fn a_taken_port_is_named_with_the_flag_that_moves_it() {
     let sandbox = Sandbox::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
