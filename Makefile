@@ -7,6 +7,8 @@ SHELL := /bin/sh
 
 # Further arguments: make run ARGS="--rate 20000 --duration 30s", make test ARGS="--test http"
 ARGS ?=
+# Whoever asks for help only is answered before anything is fetched.
+HELP = $(filter --help -h,$(ARGS))
 SEEDS ?= 100000
 
 # One profile for everything: the world is built once, and what is tested is what runs.
@@ -37,13 +39,13 @@ test: setup ## every test; a filter or other arguments of `cargo test` in ARGS
 	@$(CARGO) test $(PROFILE) $(ARGS)
 
 .PHONY: bars
-bars: setup ## measure the bars of docs/MEASUREMENTS.md on this machine; single ones in ARGS
+bars: setup ## measure the bars of docs/MEASUREMENTS.md on this machine; ARGS="--help"
 	@$(CARGO) bench --quiet --bench bars -- $(ARGS)
 
 .PHONY: bench-broker
-bench-broker: setup ## our broker beside Apache Kafka and the bare disk; --runs N and single rows in ARGS
-	@scripts/kafka/fetch.sh >/dev/null
-	@scripts/perf-client.sh >/dev/null
+bench-broker: setup ## our broker beside Apache Kafka (fetched first) and the bare disk; ARGS="--help"
+	@$(if $(HELP),:,scripts/kafka/fetch.sh >/dev/null)
+	@$(if $(HELP),:,scripts/perf-client.sh >/dev/null)
 	@$(CARGO) bench --quiet --bench broker -- $(ARGS)
 
 .PHONY: floor

@@ -28,7 +28,15 @@ const BARS: [Bar; 6] = [
 ];
 
 fn main() {
+    if std::env::args().any(|word| word == "--help" || word == "-h") {
+        let names: Vec<_> = BARS.iter().map(|(name, _)| *name).collect();
+        println!("Usage: make bars ARGS=\"[BAR]...\"\n\nBars [default: all]: {}", names.join(", "));
+        return;
+    }
     let chosen: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    for word in &chosen {
+        assert!(BARS.iter().any(|(name, _)| name == word), "no bar {word}: --help says which there are");
+    }
     let mut rows = Vec::new();
     for (name, measure) in BARS {
         if chosen.is_empty() || chosen.iter().any(|word| word == name) {

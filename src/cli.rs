@@ -26,6 +26,14 @@ Examples:
 
 Each flag has an environment variable: --batch-max is FINSTREAM_BATCH_MAX. All flags: --help.";
 
+const VERIFY_EXITS: &str = "\
+Exit codes:
+  0  the books balance
+  1  they do not; the differences are named
+  2  bad usage
+  3  it cannot be decided: something is missing, or there is nothing to verify
+  4  it could not be done";
+
 /// Finance transactions through a durable Kafka-API log into exact totals in PostgreSQL.
 ///
 /// Without a subcommand finstream runs its roles: an embedded broker, a producer of transactions and a consumer that
@@ -244,7 +252,7 @@ pub struct PipelineArgs {
     pub run_id: Option<Uuid>,
 
     /// Where the embedded broker listens; port 0 takes a free one
-    #[arg(long, value_name = "ADDR", env = "FINSTREAM_KAFKA_LISTEN", help_heading = "Broker", hide_short_help = true)]
+    #[arg(long, value_name = "ADDR", value_parser = address, env = "FINSTREAM_KAFKA_LISTEN", help_heading = "Broker", hide_short_help = true)]
     pub kafka_listen: Option<SocketAddr>,
 
     /// The address that the embedded broker tells clients [default: where it listens]
@@ -269,15 +277,25 @@ pub struct PipelineArgs {
     )]
     pub durability: DurabilityArg,
 
-    /// Age at which the log is cut
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration, env = "FINSTREAM_RETENTION", help_heading = "Broker", hide_short_help = true)]
+    /// How long records are kept, in every topic that says nothing else
+    ///
+    /// Time counts from the append. Whole segments are removed (an eighth of this time, a minute at least), so records may
+    /// stay for that much longer. A compacted topic (PREFIXaggregates) keeps the last record of each key for ever.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration, allow_hyphen_values = true, env = "FINSTREAM_RETENTION", help_heading = "Broker", hide_short_help = true)]
     pub retention: Duration,
 
-    /// Size at which the log is cut
+    /// How much of the log of transactions is kept, all of its partitions together
+    ///
+    /// Each partition of any topic keeps this divided by --partitions, unless the topic sets retention.bytes itself: another
+    /// topic with as many partitions keeps as much again. Whole segments are removed (an eighth of a partition's share, 1
+    /// to 128 MiB), so each partition may hold one more. Compacted topics (PREFIXaggregates), the broker's journal and
+    /// PostgreSQL are not bounded by it.
     #[arg(
         long,
         value_name = "SIZE",
         default_value = "10GiB",
+        value_parser = size,
+        allow_hyphen_values = true,
         env = "FINSTREAM_RETENTION_BYTES",
         help_heading = "Broker",
         hide_short_help = true
@@ -302,7 +320,7 @@ pub struct PipelineArgs {
     pub drain_timeout: Duration,
 
     /// Page and metrics [default: 127.0.0.1:8080, or the next free]
-    #[arg(long, value_name = "ADDR", env = "FINSTREAM_HTTP", help_heading = "Windows")]
+    #[arg(long, value_name = "ADDR", value_parser = address, env = "FINSTREAM_HTTP", help_heading = "Windows")]
     pub http: Option<SocketAddr>,
 
     /// Show processed transactions on stdout
@@ -326,6 +344,7 @@ pub struct PipelineArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Do the books balance? Compares ledger, log and PostgreSQL to the cent
+    #[command(after_help = VERIFY_EXITS)]
     Verify(VerifyArgs),
     /// psql on the totals, or the answer to QUERY
     Sql(SqlArgs),
@@ -377,6 +396,23 @@ pub struct ResetArgs {
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write a number with a unit, such as 5ms, 30s, 24h"))
+}
+
+/// Parses "10GiB", "500MB".
+fn size(text: &str) -> Result<ByteSize, String> {
+    text.parse().map_err(|_| match text.trim_start().starts_with('-') {
+        true => "there is no such size, and none that means \"no limit\"; write one that is larger than all that will come, \
+                 such as 100TiB"
+            .to_string(),
+        false => "write a number with a unit, such as 500MiB or 10GiB".to_string(),
+    })
+}
+
+/// Parses "127.0.0.1:9092", "[::1]:9092".
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "write a numeric address and a port, such as 127.0.0.1:9092 or [::1]:9092; port 0 takes a free one".to_string()
+    })
 }
 
 fn number_or_max(text: &str) -> Result<NumberOrMax, String> {

@@ -23,7 +23,7 @@ pub struct BrokerSettings {
     pub default_partitions: i32,
     /// Default `retention.ms` of a topic.
     pub retention: Duration,
-    /// Default `retention.bytes`, per partition.
+    /// Default `retention.bytes` of a topic, which bounds each of its partitions, as in Apache Kafka.
     pub retention_bytes_per_partition: u64,
 }
 
@@ -291,6 +291,38 @@ pub fn loopback_only(flag: &str, address: SocketAddr, insecure_listen: bool) -> 
         "{flag} {address} is open to the network, and nobody is asked for a password there: use 127.0.0.1, or add \
          --insecure-listen"
     )))
+}
+
+/// The shortest `--retention`: a segment stays open for a minute, and what is cut sooner may not have been read yet.
+const RETENTION_MIN: Duration = Duration::from_secs(60);
+/// The smallest `--retention-bytes`: a consumer that pauses for a moment at full speed must find what it left off at.
+const RETENTION_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// The smallest share of a partition: a segment is not smaller, and only whole ones are cut.
+const RETENTION_BYTES_PER_PARTITION_MIN: u64 = 1024 * 1024;
+
+/// How long and how much the embedded broker keeps; the latter as each partition's share.
+///
+/// # Errors
+/// Records would be cut before a consumer could have read them.
+pub fn retention(pipeline: &PipelineArgs, partitions: i32) -> Result<(Duration, u64), ConfigError> {
+    let (time, bytes) = (pipeline.retention, pipeline.retention_bytes);
+    if time < RETENTION_MIN {
+        return Err(ConfigError::new(format!(
+            "--retention {} would cut records before a consumer that is held up for a moment has read them: write 1m or \
+             more",
+            humantime::format_duration(time)
+        )));
+    }
+    let partitions = u64::from(partitions.unsigned_abs()).max(1);
+    let bytes_min = RETENTION_BYTES_MIN.max(partitions * RETENTION_BYTES_PER_PARTITION_MIN);
+    if bytes.0 < bytes_min {
+        return Err(ConfigError::new(format!(
+            "--retention-bytes {bytes} for {partitions} partitions would cut records before a consumer that is held up for \
+             a moment has read them: write {}MiB or more",
+            bytes_min.div_ceil(1024 * 1024)
+        )));
+    }
+    Ok((time, bytes.0 / partitions))
 }
 
 /// The command line for the record: secrets redacted.

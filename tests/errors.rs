@@ -38,11 +38,77 @@ fn bad_usage_is_exit_code_two() {
 }
 
 #[test]
+fn limits_that_would_cut_what_the_pipeline_needs_are_refused_with_what_is_possible() {
+    let sandbox = Sandbox::new();
+    fails_with(&sandbox, 2, &["--retention", "0s"], &["--retention 0s", "write 1m or more"]);
+    fails_with(&sandbox, 2, &["--retention-bytes", "5"], &["--retention-bytes 5", "6 partitions", "64MiB or more"]);
+    let many = ["--retention-bytes", "1GiB", "--partitions", "2000"];
+    fails_with(&sandbox, 2, &many, &["2000 partitions", "2000MiB or more"]);
+    assert!(!sandbox.data().exists(), "it was refused before anything was touched");
+}
+
+#[test]
+fn a_size_or_an_address_that_is_none_is_refused_with_an_example() {
+    let sandbox = Sandbox::new();
+    for (arguments, words) in [
+        (["--retention-bytes", "-1"], ["--retention-bytes", "no limit", "100TiB"]),
+        (["--retention-bytes", "lots"], ["--retention-bytes", "lots", "10GiB"]),
+        (["--retention", "-1"], ["--retention", "-1", "24h"]),
+        (["--kafka-listen", "foo"], ["--kafka-listen", "foo", "127.0.0.1:9092"]),
+        (["--http", "localhost:80"], ["--http", "localhost:80", "127.0.0.1:9092"]),
+    ] {
+        let output = sandbox.run(&arguments);
+        assert_eq!(output.status.code(), Some(2));
+        let text = stderr(&output);
+        let line = text.lines().next().unwrap_or_default();
+        for word in words {
+            assert!(line.contains(word), "{word:?} is not in the error line: {line}");
+        }
+    }
+}
+
+#[test]
+fn verify_without_anything_to_verify_says_where_it_looked_and_is_no_success() {
+    let sandbox = Sandbox::new();
+    assert_eq!(sandbox.start(&["--role", "broker"]).stop().0, Some(0));
+    let text = sandbox.expect(3, &["verify", "--topic-prefix", "elsewhere."]);
+    for word in
+        ["nothing to verify", "elsewhere.transactions", "127.0.0.1:", "data/ledger", "--topic-prefix", "run finstream"]
+    {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+    assert!(!text.contains("balance"), "{text}");
+    let report: serde_json::Value = serde_json::from_str(&sandbox.expect(3, &["verify", "--json"])).unwrap();
+    assert_eq!(report["verdict"], "nothing");
+    sandbox.expect(0, &["--count", "10", "--rate", "max"]);
+    sandbox.expect(0, &["verify"]);
+    // What is there under another name proves nothing of this one.
+    sandbox.expect(3, &["verify", "--topic-prefix", "elsewhere."]);
+}
+
+#[test]
 fn a_second_broker_on_one_data_directory_is_refused() {
     let sandbox = Sandbox::new();
     let running = sandbox.start(&["--role", "broker"]);
     fails_with(&sandbox, 4, &["--role", "broker"], &["already runs the broker", "--data-dir"]);
     assert_eq!(running.stop().0, Some(0));
+}
+
+#[test]
+fn a_folder_in_the_place_of_a_segment_is_named_with_what_to_do() {
+    let sandbox = Sandbox::new();
+    sandbox.expect(0, &["--count", "100", "--rate", "max"]);
+    let partition = sandbox.data().join("broker/finance.transactions-0");
+    let segment = std::fs::read_dir(&partition).unwrap().map(|entry| entry.unwrap().path());
+    let segment = segment.into_iter().find(|path| path.extension().is_some_and(|end| end == "log")).unwrap();
+    let (aside, name) = (sandbox.path().join("aside"), segment.to_str().unwrap());
+    std::fs::rename(&segment, &aside).unwrap();
+    std::fs::create_dir(&segment).unwrap();
+    fails_with(&sandbox, 4, &["--role", "broker"], &[name, "move this folder", "restore that file"]);
+    // The cure cures.
+    std::fs::remove_dir(&segment).unwrap();
+    std::fs::rename(&aside, &segment).unwrap();
+    sandbox.expect(0, &["verify"]);
 }
 
 #[test]

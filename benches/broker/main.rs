@@ -31,6 +31,7 @@ const BACKLOG: u64 = 5_000_000;
 ///
 /// Rows: produce, consume, end-to-end-1000, end-to-end-20000, start-up, idle.
 #[derive(Parser)]
+#[command(name = "bench-broker", override_usage = "make bench-broker ARGS=\"[OPTIONS] [ROWS]...\"")]
 struct Arguments {
     /// Rows to measure [default: all]
     rows: Vec<String>,

@@ -18,6 +18,7 @@ use support::pace::percentiles_ms;
 
 /// Appends and syncs at a rate, without a network; times each message from the moment it was due.
 #[derive(Parser)]
+#[command(name = "floor", override_usage = "make floor ARGS=\"[OPTIONS]\"")]
 struct Arguments {
     /// Messages a second, or max
     #[arg(long, value_delimiter = ',', default_value = "1000,20000,max")]

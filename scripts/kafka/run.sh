@@ -118,6 +118,8 @@ start() {
     controller_port=$(free_port)
     [ "$port" != "$controller_port" ] || return 1
     write_settings
+    # It is looked into before the server has made it, and must not hold what an earlier one wrote.
+    : >"$dir/server.log"
     if [ ! -e "$dir/data/meta.properties" ]; then
         "$java" -cp "$jars/lib/*" -Dlog4j2.configurationFile="$here/log4j2.properties" kafka.tools.StorageTool format \
             --cluster-id "$(cluster_id)" --config "$dir/server.properties" >"$dir/format.log" 2>&1 ||

@@ -10,7 +10,7 @@ use super::books::Books;
 use super::compare::{Comparison, OnProgress};
 use super::log::{LogRange, LogReader};
 use super::notebook::Notebook;
-use super::report::{AuditReport, PartitionRange, Verdict};
+use super::report::{AuditReport, MessageCounts, PartitionRange, Verdict};
 use super::stored::{self, PIECES_MAX, Snapshot};
 use super::{AuditError, AuditProgress, AuditSettings};
 use crate::postgres::Database;
@@ -23,6 +23,13 @@ pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) ->
     let begun = Instant::now();
     let AuditSettings { kafka, database, ledger_dirs } = settings;
     let topic = kafka.transactions_topic();
+    let nothing = format!(
+        "no topic {topic} on the broker at {}, no message to it in the ledgers ({}), no totals of it in PostgreSQL ({}); run finstream \
+         first, or say where they are: --data-dir, --brokers, --topic-prefix, --database-url, --db-schema",
+        kafka.brokers,
+        ledger_dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", "),
+        database.target
+    );
     let topic_of_books = topic.clone();
     let opened = tokio::task::spawn_blocking(move || {
         let (mut books, mut book) = (Books::default(), Notebook::default());
@@ -50,6 +57,7 @@ pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) ->
     let mut partitions: Vec<i32> = ranges.iter().map(|range| range.partition).collect();
     partitions
         .extend(overview.partitions.keys().filter(|partition| !partitions.contains(*partition)).collect::<Vec<_>>());
+    let is_anywhere = !partitions.is_empty();
     let (sender, pieces) = mpsc::channel(PIECES_MAX);
     let feeder = tokio::spawn(snapshot.feed(partitions.clone(), sender));
     let total = ranges.iter().map(|range| (range.end - range.start).max(0) as u64).sum();
@@ -58,8 +66,16 @@ pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) ->
     let compared = tokio::task::spawn_blocking(move || comparison.run(&log, &ranges, &partitions)).await;
     // The feeder's error is the cause, the comparison's "cut short" its consequence.
     joined(feeder.await)?;
-    let (books, book, ranges) = joined(compared)?;
-    Ok(report(topic, books, book, ranges, begun))
+    let (books, mut book, ranges) = joined(compared)?;
+    let is_nothing = !is_anywhere && book.counts == MessageCounts::default() && book.undecided.is_empty();
+    if is_nothing {
+        book.undecided.push(nothing);
+    }
+    let mut report = report(topic, books, book, ranges, begun);
+    if is_nothing && report.verdict == Verdict::Undecided {
+        report.verdict = Verdict::Nothing;
+    }
+    Ok(report)
 }
 
 fn joined<T>(result: Result<Result<T, AuditError>, JoinError>) -> Result<T, AuditError> {

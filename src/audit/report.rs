@@ -17,6 +17,8 @@ pub enum Verdict {
     Differences,
     /// Nothing is wrong as far as could be seen, but not everything could be.
     Undecided,
+    /// Neither log nor ledgers nor PostgreSQL hold anything: most likely the wrong place was looked at.
+    Nothing,
 }
 
 /// What is wrong with a message or a total.
@@ -186,12 +188,12 @@ pub struct AuditReport {
 }
 
 impl AuditReport {
-    /// 0 balanced, 1 differences, 3 cannot be decided.
+    /// 0 balanced, 1 differences, 3 cannot be decided, also because there is nothing to verify.
     pub fn exit_code(&self) -> u8 {
         match self.verdict {
             Verdict::Balanced => 0,
             Verdict::Differences => 1,
-            Verdict::Undecided => 3,
+            Verdict::Undecided | Verdict::Nothing => 3,
         }
     }
 }
@@ -204,6 +206,7 @@ impl fmt::Display for AuditReport {
             Verdict::Balanced => "The books balance",
             Verdict::Differences => "The books DO NOT balance",
             Verdict::Undecided => "The books cannot be decided on",
+            Verdict::Nothing => return writeln!(out, "There is nothing to verify: {}", self.undecided.join("; ")),
         };
         writeln!(out, "{verdict}: {} ({} ms)", self.topic, self.elapsed_ms)?;
         let unknown = format!("without an answer, {} of these stored (nobody's fault)", grouped(counts.unknown_stored));

@@ -44,7 +44,7 @@ pub(crate) struct Config {
 pub(crate) enum ConfigError {
     #[error("unknown topic config {name}; known are {known}")]
     Unknown { name: String, known: String },
-    #[error("{name}={value} is not possible; it must be {expected}")]
+    #[error("{name}={value} is not supported: it must be {expected}")]
     Value { name: String, value: String, expected: &'static str },
     #[error("{0} is no list: it can be set and deleted, not appended to or subtracted from")]
     NoList(String),
@@ -262,6 +262,7 @@ mod tests {
             ("cleanup.policy", "", "delete, compact or both"),
             ("segment.bytes", "1000", "1048576"),
             ("flush.messages", "0", "synced"),
+            ("index.interval.bytes", "8192", "not supported: it must be 4096: the distance"),
         ];
         for (name, value, why) in impossible {
             let error = set(name, value).unwrap_err().to_string();

@@ -17,7 +17,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::ProducerError;
 use super::client::base_config;
 use super::start::Context;
-use super::tally::{COMPLAINT_INTERVAL, Tally, patiently};
+use super::tally::{Complaints, Tally, patiently};
 use super::topic::Topic;
 use crate::clock::Micros;
 use crate::ledger::{LedgerError, LedgerReader, LedgerWriter, Outcome, RunRecord};
@@ -195,7 +195,7 @@ impl Search<'_> {
         mut each: impl FnMut(i64, i32, i64) -> Result<(), ProducerError>,
     ) -> Result<bool, ProducerError> {
         let mut last_arrival = Instant::now();
-        let mut complained = Instant::now();
+        let mut complaints = Complaints::since(Instant::now());
         while !self.context.shutdown.requested() {
             match self.consumer.poll(POLL) {
                 Some(Ok(message)) => {
@@ -212,9 +212,8 @@ impl Search<'_> {
                     return Err(self.undecidable("the log was cut while it was read".to_owned()));
                 }
                 Some(Err(error)) => {
-                    if complained.elapsed() >= COMPLAINT_INTERVAL {
+                    if complaints.is_due(Instant::now()) {
                         tracing::warn!("continuing run {}: {error}", self.run);
-                        complained = Instant::now();
                     }
                 }
                 None => {

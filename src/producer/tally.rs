@@ -12,8 +12,37 @@ use crate::progress::{Progress, Stage as Latency};
 
 /// Between two looks for space on a full disk.
 const FULL_DISK_PAUSE: Duration = Duration::from_millis(200);
-/// Between two lines about the same trouble.
-pub(super) const COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
+/// Trouble that lasts this long is told,
+pub(super) const COMPLAINT_AFTER: Duration = Duration::from_secs(5);
+/// and as long as it lasts again, with pauses that double up to this one.
+const COMPLAINT_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// When lasting trouble is worth a line.
+#[derive(Debug)]
+pub(super) struct Complaints {
+    last: Instant,
+    pause: Duration,
+}
+
+impl Complaints {
+    /// `last`: when the trouble may have begun.
+    pub(super) fn since(last: Instant) -> Complaints {
+        Complaints { last, pause: COMPLAINT_AFTER }
+    }
+
+    /// Whether to tell of the trouble that there is now.
+    pub(super) fn is_due(&mut self, now: Instant) -> bool {
+        let quiet = now.saturating_duration_since(self.last);
+        if quiet < self.pause {
+            return false;
+        }
+        // Nothing was wrong for a while: this is another trouble.
+        let is_new = quiet >= 2 * self.pause + COMPLAINT_AFTER;
+        self.pause = if is_new { COMPLAINT_AFTER } else { (2 * self.pause).min(COMPLAINT_PAUSE_MAX) };
+        self.last = now;
+        true
+    }
+}
 
 /// What was sent and what came back.
 #[derive(Debug)]
@@ -141,13 +170,15 @@ pub(super) fn patiently(
     context: &Context,
     mut write: impl FnMut() -> Result<(), LedgerError>,
 ) -> Result<(), ProducerError> {
-    let mut complained: Option<Instant> = None;
+    let mut complaints: Option<Complaints> = None;
     loop {
         match write() {
             Err(error) if is_disk_full(&error) && !context.shutdown.requested() => {
-                if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
+                let now = Instant::now();
+                // The first one at once.
+                if complaints.as_mut().is_none_or(|complaints| complaints.is_due(now)) {
                     tracing::warn!("producing is paused: {error}");
-                    complained = Some(Instant::now());
+                    complaints.get_or_insert_with(|| Complaints::since(now));
                 }
                 std::thread::sleep(FULL_DISK_PAUSE);
             }
@@ -158,4 +189,20 @@ pub(super) fn patiently(
 
 fn is_disk_full(error: &LedgerError) -> bool {
     matches!(error, LedgerError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lasting_trouble_is_told_soon_and_then_once_a_minute_and_new_trouble_soon_again() {
+        let began = Instant::now();
+        let mut complaints = Complaints::since(began);
+        let mut told = |seconds: std::ops::Range<u64>| -> Vec<u64> {
+            seconds.filter(|second| complaints.is_due(began + Duration::from_secs(*second))).collect()
+        };
+        assert_eq!(told(0..240), [5, 15, 35, 75, 135, 195]);
+        assert_eq!(told(1000..1020), [1000, 1005, 1015]);
+    }
 }

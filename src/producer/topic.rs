@@ -11,7 +11,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use super::ProducerError;
 use super::client::{Client, Deliveries, base_config};
 use super::start::Context;
-use super::tally::COMPLAINT_INTERVAL;
+use super::tally::Complaints;
 
 /// One answer of the broker, at most; also how long a stop may have to wait here.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,7 +31,7 @@ pub(super) fn ensure(
     deliveries: &Deliveries,
 ) -> Result<Option<Topic>, ProducerError> {
     let name = context.settings.kafka.transactions_topic();
-    let mut complained = Instant::now();
+    let mut complaints = Complaints::since(Instant::now());
     let mut trouble = String::new();
     while !context.shutdown.requested() {
         // The whole list: asking for one name makes some brokers create it with their own partition count.
@@ -51,9 +51,8 @@ pub(super) fn ensure(
             },
             Err(error) => trouble = format!("{error}; {}", deliveries.last_error()),
         }
-        if complained.elapsed() >= COMPLAINT_INTERVAL {
+        if complaints.is_due(Instant::now()) {
             tracing::warn!("waiting for the broker at {}: {trouble}", context.settings.kafka.brokers);
-            complained = Instant::now();
         }
         std::thread::sleep(PAUSE);
     }

@@ -144,7 +144,7 @@ pub(super) fn exit_of(verdict: Verdict) -> Exit {
     match verdict {
         Verdict::Balanced => Exit::Done,
         Verdict::Differences => Exit::No,
-        Verdict::Undecided => Exit::Undecided,
+        Verdict::Undecided | Verdict::Nothing => Exit::Undecided,
     }
 }
 

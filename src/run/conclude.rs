@@ -84,8 +84,14 @@ impl Pipeline {
                     Verdict::Balanced => "balanced",
                     Verdict::Differences => "differences",
                     Verdict::Undecided => "undecided",
+                    Verdict::Nothing => "nothing",
                 };
-                (AuditSummary { verdict, text: report.to_string() }, ask::exit_of(report.verdict))
+                // A run that was stopped before it made its topic is a run nevertheless: nobody pointed at a wrong place.
+                let exit = match report.verdict {
+                    Verdict::Nothing => Exit::Done,
+                    other => ask::exit_of(other),
+                };
+                (AuditSummary { verdict, text: report.to_string() }, exit)
             }
             Err(error) => {
                 (AuditSummary { verdict: "failed", text: format!("could not be made: {error}") }, Exit::Failed)

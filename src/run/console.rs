@@ -1,5 +1,5 @@
-//! What the terminal shows while the pipeline runs: one live line or a progress bar on a TTY, a line every few seconds
-//! elsewhere. Everything goes to stderr; samples of data go to stdout.
+//! What the terminal shows while the pipeline runs: one live line or a progress bar on a TTY. Elsewhere, where lines pile
+//! up, one after 5 s and then less and less often, and none that says what the last one said. Everything goes to stderr; samples of data go to stdout.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -17,8 +17,10 @@ use crate::shutdown::{self, Shutdown};
 
 /// Between two refreshes on a TTY.
 const REFRESH: Duration = Duration::from_secs(1);
-/// Between two lines elsewhere.
-const LINE_EVERY: Duration = Duration::from_secs(5);
+/// Elsewhere: until the first line, which tells that it works,
+const FIRST_LINE_AFTER: Duration = Duration::from_secs(5);
+/// and between two lines in the long run, so that days of them still make a log that can be read.
+const LINE_EVERY: Duration = Duration::from_secs(60);
 
 /// How far the run is meant to go.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,11 +37,11 @@ pub async fn live(progress: Arc<Progress>, roles: Roles, goal: Goal, mut shutdow
     let bar = bar(goal, on_terminal);
     let started = Instant::now();
     let mut before = Reading::take(&progress);
-    let mut interval = tokio::time::interval(if on_terminal { REFRESH } else { LINE_EVERY });
-    interval.tick().await;
+    let mut said = String::new();
     loop {
+        let pause = if on_terminal { REFRESH } else { until_next_line(started.elapsed()) };
         tokio::select! {
-            _ = interval.tick() => {}
+            () = tokio::time::sleep(pause) => {}
             () = shutdown.reached(shutdown::Stage::Now) => break,
         }
         let now = Reading::take(&progress);
@@ -53,13 +55,22 @@ pub async fn live(progress: Arc<Progress>, roles: Roles, goal: Goal, mut shutdow
                 }
                 bar.set_message(line);
             }
-            _ => say!("{:>7}  {line}", elapsed(started.elapsed())),
+            _ if line == said => {}
+            _ => {
+                say!("{:>7}  {line}", elapsed(started.elapsed()));
+                said = line;
+            }
         }
         before = now;
     }
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
+}
+
+/// Twice as long after the start as the line before, until the pauses are as long as they get.
+fn until_next_line(elapsed: Duration) -> Duration {
+    elapsed.clamp(FIRST_LINE_AFTER, LINE_EVERY)
 }
 
 fn bar(goal: Goal, on_terminal: bool) -> Option<ProgressBar> {
@@ -181,5 +192,22 @@ pub async fn print_samples(progress: Arc<Progress>, choice: SampleChoice) {
     }
     if missed > 0 && choice.at_most_every.is_none() {
         say!("{} samples were not shown: the terminal was slower than the pipeline", thousands(missed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirected_log_gets_a_line_soon_and_then_one_a_minute() {
+        let mut at = Duration::ZERO;
+        let lines: Vec<u64> = (0..7)
+            .map(|_| {
+                at += until_next_line(at);
+                at.as_secs()
+            })
+            .collect();
+        assert_eq!(lines, [5, 10, 20, 40, 80, 140, 200]);
     }
 }

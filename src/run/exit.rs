@@ -11,7 +11,7 @@ pub enum Exit {
     No,
     /// 2: bad usage.
     Usage,
-    /// 3: cannot be decided.
+    /// 3: cannot be decided, or there is nothing to decide on.
     Undecided,
     /// 4: the work could not be done.
     Failed,

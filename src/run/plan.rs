@@ -41,6 +41,8 @@ pub struct Plan {
     pub pace: Pace,
     /// When an append is acknowledged.
     pub durability: Durability,
+    /// How long the embedded broker keeps records, and how many bytes of a partition.
+    retention: (Duration, u64),
     properties: Vec<(String, String)>,
     cli: CliRest,
 }
@@ -106,6 +108,7 @@ impl Plan {
                 DurabilityArg::Fsync => Durability::Fsync,
                 DurabilityArg::Os => Durability::Os,
             },
+            retention: config::retention(pipeline, shared.partitions)?,
             properties: properties(shared)?,
             cli: CliRest {
                 shared: shared.clone(),
@@ -144,9 +147,9 @@ impl Plan {
             advertise: flags.kafka_advertise.clone(),
             durability: self.durability,
             default_partitions: self.cli.shared.partitions,
-            retention: flags.retention,
-            retention_bytes_per_partition: (flags.retention_bytes.0 / self.cli.shared.partitions.unsigned_abs() as u64)
-                .max(1),
+            retention: self.retention.0,
+            // The flag bounds the topic of transactions as a whole; the broker knows a bound for each partition only.
+            retention_bytes_per_partition: self.retention.1,
         }
     }
 

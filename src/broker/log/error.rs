@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The operating system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}{}", path.display(), cure(source))]
     Io {
         /// What was tried, e.g. "read".
         action: &'static str,
@@ -46,6 +46,16 @@ pub enum OpenError {
     /// The log does not accept changes now.
     #[error("the log does not accept changes: {0}")]
     Unavailable(String),
+}
+
+/// What a person can do about it, where the operating system's answer does not say.
+fn cure(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::IsADirectory => {
+            "; move this folder to another place, and if it took the place of a file, restore that file from a copy"
+        }
+        _ => "",
+    }
 }
 
 impl OpenError {

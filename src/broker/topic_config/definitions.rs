@@ -165,7 +165,7 @@ pub(super) static DEFINITIONS: [Definition; 33] = [
         ("index.interval.bytes", "log.index.interval.bytes", Int),
         "4096",
         only(4096),
-        "4096",
+        "4096: the distance between entries of the index is fixed",
         "Bytes of a segment between two entries of its index.",
     ),
     row(

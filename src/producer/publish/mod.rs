@@ -13,7 +13,7 @@ use super::client::{Client, Deliveries};
 use super::resume::Found;
 use super::staged::Staged;
 use super::start::Context;
-use super::tally::{Tally, patiently};
+use super::tally::{Complaints, Tally, patiently};
 use super::{ProducerError, ProducerReport};
 use crate::clock::Micros;
 use crate::ledger::LedgerWriter;
@@ -72,7 +72,7 @@ pub(in crate::producer) struct Publisher<'a> {
     scheduled: u64,
     settled_at: Instant,
     stop_seen_at: Option<Instant>,
-    complained_at: Instant,
+    complaints: Complaints,
     failed_shown: u64,
 }
 
@@ -121,7 +121,7 @@ impl<'a> Publisher<'a> {
             scheduled: 0,
             settled_at: Instant::now(),
             stop_seen_at: None,
-            complained_at: Instant::now(),
+            complaints: Complaints::since(Instant::now()),
             failed_shown: 0,
         }
     }

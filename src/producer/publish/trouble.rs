@@ -8,7 +8,7 @@ use rdkafka::producer::Producer;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::Publisher;
-use crate::producer::tally::COMPLAINT_INTERVAL;
+use crate::producer::tally::COMPLAINT_AFTER;
 use crate::producer::{ProducerError, client};
 
 /// Trouble with the topic that lasts this long ends the run.
@@ -64,20 +64,18 @@ impl Publisher<'_> {
         Ok(())
     }
 
-    /// Says what is wrong with the deliveries, not more often than every few seconds.
+    /// Says what is wrong with the deliveries, soon and then less and less often.
     pub(super) fn complain(&mut self) {
-        if self.complained_at.elapsed() < COMPLAINT_INTERVAL {
+        let failed = self.tally.failed - self.failed_shown;
+        let stuck = self.tally.outstanding() > 0 && self.tally.last_report.elapsed() >= COMPLAINT_AFTER;
+        if (failed == 0 && !stuck) || !self.complaints.is_due(Instant::now()) {
             return;
         }
-        let failed = self.tally.failed - self.failed_shown;
         if failed > 0 {
-            self.complained_at = Instant::now();
             self.failed_shown = self.tally.failed;
             tracing::warn!("{failed} messages failed, their outcome is unknown: {}", self.deliveries.last_error());
         }
-        let stuck = self.tally.outstanding() > 0 && self.tally.last_report.elapsed() >= COMPLAINT_INTERVAL;
         if stuck {
-            self.complained_at = Instant::now();
             tracing::warn!(
                 "no answer from the broker at {} for {} s; {} messages wait, none is lost{}",
                 self.context.settings.kafka.brokers,
