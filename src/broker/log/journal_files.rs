@@ -170,9 +170,12 @@ impl JournalFiles {
 
     /// As far as there is time for it: blocks that were only reserved do as well.
     fn write_zeros(&self, file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
-        let zeros = vec![0; ZEROS_BYTES];
-        for position in (from..to).step_by(ZEROS_BYTES) {
-            let count = (to - position).min(ZEROS_BYTES as u64);
+        // A small file is written in pieces, too.
+        let piece_bytes = ZEROS_BYTES.min(to as usize / 4).max(1);
+        let pause = ZEROS_PAUSE.mul_f64(piece_bytes as f64 / ZEROS_BYTES as f64);
+        let zeros = vec![0; piece_bytes];
+        for position in (from..to).step_by(piece_bytes) {
+            let count = (to - position).min(piece_bytes as u64);
             file.write_all_at(&[&zeros[..count as usize]], position)?;
             if position + count == to {
                 break;
@@ -180,7 +183,7 @@ impl JournalFiles {
             file.sync_data()?;
             let files = lock(&self.files);
             let may_wait = |files: &mut Files| !(files.is_wanted || files.gave_up);
-            let waited = self.changed.wait_timeout_while(files, ZEROS_PAUSE, may_wait);
+            let waited = self.changed.wait_timeout_while(files, pause, may_wait);
             let (files, pause) = waited.unwrap_or_else(PoisonError::into_inner);
             drop(files);
             if !pause.timed_out() {

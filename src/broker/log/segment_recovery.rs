@@ -38,7 +38,10 @@ pub(super) fn open_store(
     let ends = snapshot.segments.iter().skip(1).map(|next| next.base_offset).chain([snapshot.end_offset]);
     for (segment, end) in snapshot.segments.iter().zip(ends) {
         match open_known(disk, path, segment.clone())? {
-            Some(open) => store.segments.push_back(Arc::new(open)),
+            Some(open) => {
+                store.segments.push_back(Arc::new(open));
+                store.last_is_closed = false;
+            }
             // Removed after the checkpoint, by a raised log start that the journal tells of.
             None if end <= snapshot.log_start => store.last_is_closed = true,
             None => {

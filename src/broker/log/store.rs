@@ -202,9 +202,13 @@ impl Partition {
 
     /// The segment that takes `first`: the last one, or a new one.
     fn segment_for(&self, first: &PendingBatch, bytes_max: u64, age_ms_max: i64) -> io::Result<(Arc<Segment>, u64)> {
+        let base_offset = first.batch.header.base_offset;
         let last = {
-            let store = lock(&self.0.store);
-            if store.last_is_closed { None } else { store.segments.back().cloned() }
+            let mut store = lock(&self.0.store);
+            let last = store.segments.back().cloned();
+            // One that was made ready and got nothing has the name that its successor would have.
+            store.last_is_closed &= !last.as_ref().is_some_and(|last| last.base_offset == base_offset);
+            if store.last_is_closed { None } else { last }
         };
         if let Some(last) = last {
             let now = last.snapshot();
@@ -213,7 +217,7 @@ impl Partition {
                 return Ok((last, now.length));
             }
         }
-        let empty = lock(&self.0.store).next_segment(first.batch.header.base_offset, first.now_ms);
+        let empty = lock(&self.0.store).next_segment(base_offset, first.now_ms);
         let fresh = Arc::new(Segment::create(&self.0.disk, &self.0.path, empty)?);
         let mut store = lock(&self.0.store);
         store.segments.push_back(fresh.clone());

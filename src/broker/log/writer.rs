@@ -18,7 +18,7 @@ use super::{AppendError, Durability, disk, lock};
 use crate::metrics::{BROKER_APPENDED_BYTES_TOTAL, BROKER_SYNC_SECONDS};
 
 /// Batches are refused below this: room for the largest group, indexes, and a checkpoint.
-const FREE_BYTES_MIN: u64 = 2 * GROUP_BYTES_MAX as u64;
+pub(super) const FREE_BYTES_MIN: u64 = 2 * GROUP_BYTES_MAX as u64;
 /// Between two tries of what passes by itself.
 const PASSING_PAUSE: Duration = Duration::from_millis(50);
 /// How often it is tried once the log is to be closed: about five seconds.

@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::super::Appended;
 use super::super::batch::{BatchHeader, CheckedBatch, HEADER_BYTES};
 use super::super::record::{RecordView, Records, put_varint};
 
@@ -58,9 +59,16 @@ pub(super) fn batch(writer: Option<Writer>, attributes: i16, timestamp_ms: i64, 
     out.freeze()
 }
 
-/// As it is stored at an offset.
-pub(super) fn stored(batch: &Bytes, base_offset: i64, leader_epoch: i32) -> Bytes {
+/// As it is stored at an offset, with the broker's time if it stamps.
+pub(super) fn stored(batch: &Bytes, appended: &Appended, leader_epoch: i32) -> Bytes {
     let mut bytes = BytesMut::from(&batch[..]);
+    if let (true, Some(header)) = (appended.log_append_time_ms >= 0, BatchHeader::read(batch))
+        && let Some(mut stamped) = CheckedBatch::split(batch, header)
+    {
+        stamped.stamp(appended.log_append_time_ms);
+        bytes[..HEADER_BYTES].copy_from_slice(&stamped.head);
+    }
+    let base_offset = appended.base_offset;
     bytes[0..8].copy_from_slice(&base_offset.to_be_bytes());
     bytes[12..16].copy_from_slice(&leader_epoch.to_be_bytes());
     bytes.freeze()

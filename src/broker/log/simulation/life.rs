@@ -1,6 +1,5 @@
 //! One life of the log on a simulated disk: opened, worked with, and ended, all on one thread.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 
@@ -15,13 +14,14 @@ use super::super::core::Core;
 use super::super::housekeeper::{self, Job};
 use super::super::journal::Journal;
 use super::super::partition::{Appended, Partition};
-use super::super::queue::Completion;
+use super::super::queue::{Completion, Taken};
 use super::super::records::{Change, PartitionRecord};
 use super::super::{
     AppendError, Compaction, Durability, EndTransaction, LogSettings, Marker, PartitionConfig, PartitionId, checkpoint,
     compaction, read_lock, recovery, retention, shortcut, writer,
 };
-use super::batches::{Content, Writer, batch, stored};
+use super::batches::{Content, batch, stored};
+use super::clients::{Clients, PRODUCERS, Sent};
 use super::model::{Model, Said, Violation};
 use super::partition_model::PartitionModel;
 use super::sim_disk::SimDisk;
@@ -31,57 +31,14 @@ const SLOTS: usize = 3;
 /// Some batches are part of transactions there.
 const TRANSACTIONAL: usize = 1;
 const COMPACTED: usize = 2;
-const PRODUCERS: i64 = 2;
 const KEYS: u8 = 6;
 const CLOCK_JUMP_MS: i64 = 1_000_000;
-const LEADER_EPOCH: i32 = 3;
 /// Small enough that files roll and are used again within a short life.
 const JOURNAL_BYTES: u64 = 8 * 1024;
 const SEGMENT_BYTES: u64 = 1500;
 const VALUE_BYTES_MAX: usize = 700;
 /// Rounds of the writer without a checkpoint: it must never have to wait for one, there is only one thread.
 const ROUNDS_MAX: usize = 6;
-
-/// A batch whose answer its producer waits for.
-#[derive(Clone, Debug)]
-struct Sent {
-    id: PartitionId,
-    appended: Appended,
-    bytes: Bytes,
-    is_idempotent: bool,
-}
-
-/// The producers: they outlive the log, and send again what was not answered.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Clients {
-    /// Raised when the log lost what it had acknowledged: then clients begin anew.
-    generation: i64,
-    next_sequences: BTreeMap<(PartitionId, i64), i32>,
-    unanswered: Vec<Sent>,
-}
-
-impl Clients {
-    /// The log died.
-    pub fn begin_life(&mut self, may_have_lost: bool) {
-        self.unanswered.retain(|sent| sent.is_idempotent && !may_have_lost);
-        if may_have_lost {
-            self.generation += 1;
-            self.next_sequences.clear();
-        }
-    }
-
-    fn producer_id(&self, producer: i64) -> i64 {
-        self.generation * PRODUCERS + producer
-    }
-
-    fn writer(&mut self, id: PartitionId, producer: i64, records: usize) -> Writer {
-        let producer_id = self.producer_id(producer);
-        let next = self.next_sequences.entry((id, producer_id)).or_default();
-        let base_sequence = *next;
-        *next += records as i32;
-        Writer { producer_id, base_sequence }
-    }
-}
 
 type Answer = Receiver<Result<(), AppendError>>;
 
@@ -96,8 +53,14 @@ enum Asked {
 /// A log that is open, without its threads.
 pub(super) struct Opened {
     pub core: Arc<Core>,
-
     jobs: Receiver<Job>,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        // What waits holds its partition, which holds the queue.
+        self.core.queue.clear();
+    }
 }
 
 pub(super) fn open(disk: &SimDisk, durability: Durability) -> Result<Opened, Violation> {
@@ -134,6 +97,7 @@ pub(super) struct Life<'a> {
     clients: &'a mut Clients,
     rng: &'a mut ChaCha8Rng,
     durability: Durability,
+    leader_epoch: i32,
     asked: Vec<(Asked, Answer)>,
     rounds: usize,
     now_ms: i64,
@@ -148,6 +112,7 @@ impl<'a> Life<'a> {
         rng: &'a mut ChaCha8Rng,
     ) -> Life<'a> {
         let core = &opened.core;
+        let leader_epoch = rng.random_range(0..1000);
         Life {
             disk,
             core,
@@ -157,6 +122,7 @@ impl<'a> Life<'a> {
             clients,
             rng,
             durability: core.settings.durability,
+            leader_epoch,
             asked: Vec::new(),
             rounds: 0,
             now_ms: 1_700_000_000_000,
@@ -173,7 +139,8 @@ impl<'a> Life<'a> {
         for _ in 0..actions {
             self.now_ms += 1;
             match self.rng.random_range(0..100) {
-                0..42 => self.append()?,
+                0..41 => self.append()?,
+                41..42 => self.configure(),
                 42..58 => self.put_state(),
                 58..59 => self.delete(),
                 59..62 => self.raise_log_start(),
@@ -219,7 +186,8 @@ impl<'a> Life<'a> {
     /// Sends a batch, now and then several, or one that was sent before.
     fn append(&mut self) -> Result<(), Violation> {
         let slot = self.slot();
-        let Some(id) = self.model.live(slot).map(|partition| partition.id) else {
+        // Also while its deletion waits: producers know nothing of that.
+        let Some(id) = self.model.newest(slot).map(|partition| partition.id) else {
             self.create(slot);
             return Ok(());
         };
@@ -230,10 +198,10 @@ impl<'a> Life<'a> {
         let attributes = if is_transactional { TRANSACTIONAL_BIT } else { 0 };
         let writer = (producer >= 0).then(|| self.clients.writer(id, producer, contents.len()));
         let bytes = batch(writer, attributes, self.now_ms, &contents);
-        let offset = self.send(&partition, bytes.clone(), writer.is_some())?;
+        let Some(offset) = self.send(&partition, bytes.clone(), writer.is_some())? else { return Ok(()) };
         // Its answer was lost, as far as the client knows.
         if writer.is_some() && self.rng.random_bool(0.2) {
-            let again = partition.append_transactional(bytes, LEADER_EPOCH, self.now_ms);
+            let again = partition.append_transactional(bytes, self.leader_epoch, self.now_ms);
             let again = again.map_err(|error| format!("t-{slot}: a retry was refused: {error}"))?;
             if !again.duplicate || again.base_offset != offset {
                 return Err(format!("t-{slot}: what was stored at {offset} was stored again at {}", again.base_offset));
@@ -242,12 +210,19 @@ impl<'a> Life<'a> {
         Ok(())
     }
 
-    fn send(&mut self, partition: &Partition, bytes: Bytes, is_idempotent: bool) -> Result<i64, Violation> {
-        let appended = partition.append_transactional(bytes.clone(), LEADER_EPOCH, self.now_ms);
-        let appended = appended.map_err(|error| format!("{}: refused: {error}", partition.directory()))?;
+    /// Where it is to be stored; none when the log takes nothing now.
+    fn send(&mut self, partition: &Partition, bytes: Bytes, is_idempotent: bool) -> Result<Option<i64>, Violation> {
+        let appended = match partition.append_transactional(bytes.clone(), self.leader_epoch, self.now_ms) {
+            Ok(appended) => appended,
+            Err(AppendError::Storage(_)) if self.core.queue.obstacle().is_some() => {
+                self.clients.begin_anew();
+                return Ok(None);
+            }
+            Err(error) => return Err(format!("{}: refused: {error}", partition.directory())),
+        };
         let base_offset = appended.base_offset;
         self.note_sent(partition.id(), appended, bytes, is_idempotent)?;
-        Ok(base_offset)
+        Ok(Some(base_offset))
     }
 
     fn note_sent(
@@ -260,7 +235,7 @@ impl<'a> Life<'a> {
         if !appended.duplicate {
             let model = self.model.partitions.iter_mut().find(|model| model.id == id);
             let model = model.ok_or("an append to a partition that is not in the model")?;
-            model.submit(appended.base_offset, stored(&bytes, appended.base_offset, LEADER_EPOCH));
+            model.submit(appended.base_offset, stored(&bytes, &appended, self.leader_epoch));
         }
         self.clients.unanswered.push(Sent { id, appended, bytes, is_idempotent });
         Ok(())
@@ -281,8 +256,11 @@ impl<'a> Life<'a> {
         let marker = if self.rng.random_bool(0.5) { Marker::Commit } else { Marker::Abort };
         let end = EndTransaction { producer_id, producer_epoch: 0, marker, coordinator_epoch: 0 };
         let batch = end.batch(self.now_ms);
-        let written = partition.write_marker(end, LEADER_EPOCH, self.now_ms);
-        let written = written.map_err(|error| format!("a marker was refused: {error}"))?;
+        let written = match partition.write_marker(end, self.leader_epoch, self.now_ms) {
+            Ok(written) => written,
+            Err(AppendError::Storage(_)) if self.core.queue.obstacle().is_some() => return Ok(()),
+            Err(error) => return Err(format!("a marker was refused: {error}")),
+        };
         let bytes = Bytes::from([&batch.head[..], &batch.records].concat());
         self.note_sent(id, written, bytes, false)
     }
@@ -324,6 +302,17 @@ impl<'a> Life<'a> {
         }
     }
 
+    /// Limits change at any time, with immediate effect.
+    fn configure(&mut self) {
+        let slot = self.slot();
+        let Some(id) = self.model.newest(slot).map(|model| model.id) else { return };
+        if let Some(partition) = self.partition(id) {
+            let segment_bytes_max = self.rng.random_range(SEGMENT_BYTES / 2..2 * SEGMENT_BYTES);
+            let log_append_time = self.rng.random_bool(0.3);
+            partition.set_config(PartitionConfig { segment_bytes_max, log_append_time, ..config(slot) });
+        }
+    }
+
     fn raise_log_start(&mut self) {
         let slot = self.slot();
         let Some(id) = self.model.live(slot).map(|model| model.id) else { return };
@@ -349,6 +338,9 @@ impl<'a> Life<'a> {
         if self.rounds > ROUNDS_MAX {
             self.keep_house();
         }
+        if self.core.queue.obstacle().is_some() {
+            writer::serve(self.core, &mut self.journal, Taken::LookForRoom);
+        }
         // Also when a sync has failed, just now: then nothing waits any more.
         if self.core.queue.is_empty() {
             return Ok(());
@@ -360,20 +352,66 @@ impl<'a> Life<'a> {
             }
         }
         if !(self.rng.random_bool(0.5) && shortcut::write_waiting(self.core)) {
-            writer::serve(self.core, &mut self.journal, self.core.queue.take());
+            self.round()?;
         }
         let said = self.said();
         let mut waiting = Vec::new();
         for (asked, answer) in std::mem::take(&mut self.asked) {
             match answer.try_recv() {
                 Ok(Ok(())) => self.note(&asked, said),
-                // Refused, or the log gave up: nothing was promised.
+                Ok(Err(_)) if self.core.queue.poisoned().is_none() => self.note_refused(&asked),
+                // The log gave up: nothing was promised, and nobody knows what was written.
                 Ok(Err(_)) => {}
                 Err(_) => waiting.push((asked, answer)),
             }
         }
         self.asked = waiting;
         self.hear_of_batches(said)
+    }
+
+    /// One round of the writer, with what other threads do between its steps.
+    fn round(&mut self) -> Result<(), Violation> {
+        let Taken::Entries(entries) = self.core.queue.take() else { return Ok(()) };
+        self.meanwhile()?;
+        if let Some(promised) = writer::promise(self.core, &mut self.journal, entries) {
+            self.meanwhile()?;
+            writer::apply(self.core, promised);
+        }
+        self.core.queue.end_turn();
+        Ok(())
+    }
+
+    fn meanwhile(&mut self) -> Result<(), Violation> {
+        if self.core.queue.poisoned().is_some() {
+            return Ok(());
+        }
+        match self.rng.random_range(0..10) {
+            0..2 => self.append(),
+            2 => {
+                self.keep_house();
+                Ok(())
+            }
+            3 => {
+                self.core.request_checkpoint();
+                self.keep_house();
+                Ok(())
+            }
+            4 => {
+                compaction::clean_one(self.core, self.now_ms);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing of it was written.
+    fn note_refused(&mut self, asked: &Asked) {
+        match asked {
+            Asked::Create(id) => self.model.partitions.retain(|model| model.id != *id),
+            Asked::Delete(id) => self.with_model(*id, |model| model.delete_asked = None),
+            Asked::LogStart(..) => {}
+            Asked::State(number, _) => self.model.refuse_state(*number),
+        }
     }
 
     fn note(&mut self, asked: &Asked, said: Said) {
@@ -399,6 +437,7 @@ impl<'a> Life<'a> {
                 model.consume(partition, said)?;
             }
         }
+        let mut refused = false;
         for sent in std::mem::take(&mut self.clients.unanswered) {
             let Some(partition) = partitions.get(&sent.id) else { continue };
             match partition.durable(&sent.appended).now_or_never() {
@@ -408,8 +447,12 @@ impl<'a> Life<'a> {
                     return Err(format!("{name}: offset {offset} was acknowledged, and cannot be read"));
                 }
                 Some(Ok(())) => {}
+                Some(Err(_)) if self.core.queue.poisoned().is_none() => refused = true,
                 Some(Err(_)) | None => self.clients.unanswered.push(sent),
             }
+        }
+        if refused {
+            self.clients.begin_anew();
         }
         Ok(())
     }

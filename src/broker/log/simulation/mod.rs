@@ -5,6 +5,7 @@
 //! Everything happens on one thread and follows from the seed, so that a run can be repeated byte for byte.
 
 mod batches;
+mod clients;
 mod image;
 mod life;
 mod model;
@@ -18,16 +19,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
+use self::clients::Clients;
 use self::image::Image;
-use self::life::{Clients, Life, open};
+use self::life::{Life, open};
 use self::model::{Crash, Model, Violation};
 use self::sim_disk::{Faults, SimDisk};
 use super::Durability;
+use super::writer::FREE_BYTES_MIN;
 
 const LIVES: usize = 3;
 const ACTIONS_MAX: usize = 60;
 /// Of the stops, those in which the machine is stopped a second time while the log opens.
 const SECOND_STOPS: f64 = 0.25;
+/// A disk with so much room beyond what the log wants to be free is full now and then.
+const ROOM_BYTES: std::ops::Range<u64> = 25_000..90_000;
 const SEEDS: u64 = 1000;
 /// How many seeds a mistake may take to be noticed.
 const SEEDS_TO_NOTICE: u64 = 100;
@@ -105,15 +110,18 @@ impl Run {
             let durability = if self.rng.random_bool(0.75) { Durability::Fsync } else { Durability::Os };
             // More often than any disk does.
             let failing_sync = self.rng.random_bool(0.1).then(|| self.rng.random_range(10..60));
-            let faults = Faults { failing_sync, ..self.faults };
+            let failing_open = self.rng.random_bool(0.1).then(|| self.rng.random_range(10..60));
+            let room = self.rng.random_bool(0.25).then(|| FREE_BYTES_MIN + self.rng.random_range(ROOM_BYTES));
+            let faults = Faults { failing_sync, failing_open, room, ..self.faults };
             let before = model.clone();
             let disk = self.disk(image.clone(), faults, true);
             let ended = self.live(&disk, durability, &mut model, &mut clients);
             self.note(&disk);
             let steps = disk.take_steps();
             if let Err(found) = ended {
-                // It may have failed to open because a sync failed, which is its right.
-                let may_fail = failing_sync.is_some() && found.contains("failed to sync");
+                // It may have failed to open because a sync failed, or there was no file handle, which is its right.
+                let may_fail = (failing_sync.is_some() && found.contains("failed to sync"))
+                    || (failing_open.is_some() && found.contains("does not open") && found.contains("open files"));
                 return if may_fail { Ok(()) } else { Err(format!("life {life}, running: {found}")) };
             }
             self.stop_everywhere(&steps, &before, &model).map_err(|found| format!("life {life}, {found}"))?;

@@ -44,6 +44,8 @@ impl Said {
 struct StateChange {
     keys: Vec<u8>,
     promised: Option<Said>,
+    /// It was told that nothing of it was written.
+    refused: bool,
 }
 
 /// All of it.
@@ -62,9 +64,14 @@ impl Model {
         self.partitions.iter_mut().rev().find(live)
     }
 
+    /// The newest partition of a slot that may still be there.
+    pub fn newest(&mut self, slot: usize) -> Option<&mut PartitionModel> {
+        self.partitions.iter_mut().rev().find(|partition| partition.slot == slot && partition.deleted.is_none())
+    }
+
     /// The key and value of the next change of some keys.
     pub fn ask_state(&mut self, keys: &[u8]) -> Vec<(Bytes, Option<Bytes>)> {
-        self.state.push(StateChange { keys: keys.to_vec(), promised: None });
+        self.state.push(StateChange { keys: keys.to_vec(), promised: None, refused: false });
         let number = Bytes::from(self.state.len().to_string());
         keys.iter().map(|key| (Bytes::copy_from_slice(&[*key]), Some(number.clone()))).collect()
     }
@@ -75,6 +82,10 @@ impl Model {
 
     pub fn promise_state(&mut self, number: usize, said: Said) {
         self.state[number - 1].promised = Some(said);
+    }
+
+    pub fn refuse_state(&mut self, number: usize) {
+        self.state[number - 1].refused = true;
     }
 
     /// The log was opened after a crash at this step.
@@ -107,7 +118,7 @@ impl Model {
             return Err(format!("change {promised} of the state was promised; {last} is the last"));
         }
         let mut expected: BTreeMap<Bytes, usize> = BTreeMap::new();
-        for (index, change) in self.state.iter().take(last).enumerate() {
+        for (index, change) in self.state.iter().take(last).enumerate().filter(|(_, change)| !change.refused) {
             expected.extend(change.keys.iter().map(|key| (Bytes::copy_from_slice(&[*key]), index + 1)));
         }
         let found = state.iter().filter_map(|(key, value)| Some((key.clone(), number(value)?))).collect();
@@ -141,7 +152,7 @@ impl Model {
         let last =
             read_lock(&core.state).values().filter_map(|value| std::str::from_utf8(value).ok()?.parse().ok()).max();
         self.state.truncate(last.unwrap_or(0));
-        self.state.iter_mut().for_each(|change| change.promised = Some(said));
+        self.state.iter_mut().filter(|change| !change.refused).for_each(|change| change.promised = Some(said));
         Ok(())
     }
 }

@@ -20,6 +20,10 @@ pub(super) struct Faults {
     pub no_directory_sync: bool,
     /// The sync with this number fails, and its pages are lost.
     pub failing_sync: Option<u64>,
+    /// Opening to write fails at this number of opens: too many files are open.
+    pub failing_open: Option<u64>,
+    /// So many bytes have room. Whoever looks before writing never meets the end.
+    pub room: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -29,6 +33,7 @@ struct Shared {
     faults: Faults,
     now_ms: i64,
     syncs: u64,
+    opens: u64,
     steps_taken: usize,
     /// An image after each step that changed something, if they are wanted.
     steps: Option<Vec<Image>>,
@@ -47,6 +52,14 @@ impl Shared {
         }
     }
 
+    fn count_open(&mut self) -> io::Result<()> {
+        self.opens += 1;
+        match self.faults.failing_open == Some(self.opens) {
+            true => Err(rustix::io::Errno::MFILE.into()),
+            false => Ok(()),
+        }
+    }
+
     fn next_sync_fails(&mut self) -> bool {
         self.syncs += 1;
         self.faults.failing_sync == Some(self.syncs)
@@ -62,7 +75,7 @@ impl SimDisk {
         let rng = ChaCha8Rng::seed_from_u64(seed);
         let steps = keeps_steps.then(Vec::new);
         let now_ms = 1_700_000_000_000;
-        let shared = Shared { image, rng, faults, now_ms, syncs: 0, steps_taken: 0, steps, trace: 0 };
+        let shared = Shared { image, rng, faults, now_ms, syncs: 0, opens: 0, steps_taken: 0, steps, trace: 0 };
         SimDisk(Arc::new(Mutex::new(shared)))
     }
 
@@ -88,6 +101,9 @@ impl SimDisk {
 impl Disk for SimDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let mut shared = lock(&self.0);
+        if mode != OpenMode::Read {
+            shared.count_open()?;
+        }
         let found = shared.image.find(path);
         let node = match (found, mode) {
             (Some(node), OpenMode::Truncate) => {
@@ -112,7 +128,8 @@ impl Disk for SimDisk {
     }
 
     fn open_directory(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let shared = lock(&self.0);
+        let mut shared = lock(&self.0);
+        shared.count_open()?;
         let node = shared.image.find(path).ok_or_else(|| Self::missing(path))?;
         shared.image.directory(node).ok_or(ErrorKind::NotADirectory)?;
         Ok(Arc::new(SimFile { disk: self.clone(), node }))
@@ -179,7 +196,8 @@ impl Disk for SimDisk {
     }
 
     fn free_bytes(&self, _directory: &Path) -> Option<u64> {
-        None
+        let room = lock(&self.0).faults.room?;
+        Some(room.saturating_sub(self.used_bytes(Path::new("/"))))
     }
 
     fn used_bytes(&self, path: &Path) -> u64 {
