@@ -97,6 +97,7 @@ impl Core {
 
     pub fn request_checkpoint(&self) {
         self.job(Job::Checkpoint);
+        self.journal_files.hurry(true);
     }
 
     pub fn request_journal_file(&self) {

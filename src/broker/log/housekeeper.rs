@@ -51,6 +51,7 @@ pub(super) fn serve(core: &Arc<Core>, jobs: impl Iterator<Item = Job>) -> bool {
 }
 
 fn take_checkpoint(core: &Arc<Core>) {
+    core.journal_files.hurry(false);
     match checkpoint::take(core, false) {
         Ok(()) => {}
         Err(OpenError::Io { action, source, path })

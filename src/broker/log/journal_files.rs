@@ -65,6 +65,8 @@ struct Files {
     is_first: bool,
     /// The writer waits for one.
     is_wanted: bool,
+    /// A checkpoint waits for whoever prepares one.
+    is_hurried: bool,
     gave_up: bool,
     /// The last checkpoint found no room: waiting for it would be waiting for ever.
     stuck: bool,
@@ -182,7 +184,7 @@ impl JournalFiles {
             }
             file.sync_data()?;
             let files = lock(&self.files);
-            let may_wait = |files: &mut Files| !(files.is_wanted || files.gave_up);
+            let may_wait = |files: &mut Files| !(files.is_wanted || files.is_hurried || files.gave_up);
             let waited = self.changed.wait_timeout_while(files, pause, may_wait);
             let (files, pause) = waited.unwrap_or_else(PoisonError::into_inner);
             drop(files);
@@ -270,6 +272,12 @@ impl JournalFiles {
         self.changed.notify_all();
         drop(files);
         self.disk.sync_directory(&self.directory)
+    }
+
+    /// Whether whoever prepares a file shall come to an end: a checkpoint is due.
+    pub fn hurry(&self, hurried: bool) {
+        lock(&self.files).is_hurried = hurried;
+        self.changed.notify_all();
     }
 
     /// A checkpoint found no room.
