@@ -6,7 +6,7 @@
 //! yet, that keeps everything of a run that failed.
 //!
 //! `plan` says what is killed when; `broker` and `fleet` are the processes; `writers` and `readers` run in them and
-//! write down what they saw (`notes`); `log` reads everything in the end; `checker` compares.
+//! write down what they saw (`notes`); `passing` makes topics and deletes them under their producers; `log` reads everything in the end; `checker` compares.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 #![cfg(unix)]
 
@@ -22,6 +22,7 @@ mod fleet;
 mod log;
 mod message;
 mod notes;
+mod passing;
 mod plan;
 mod readers;
 mod writers;
@@ -34,6 +35,7 @@ use child::Task;
 use figures::Figures;
 use fleet::Fleet;
 use notes::Note;
+use passing::Passing;
 use plan::{Blow, Plan};
 use rustix::process::Signal;
 
@@ -63,6 +65,7 @@ fn whatever_is_killed_nothing_is_lost_doubled_or_reordered_and_memory_stays_flat
 struct Torture {
     plan: Plan,
     // Clients are taken down before the broker.
+    passing: Passing,
     writers: Fleet,
     readers: Fleet,
     broker: Broker,
@@ -76,7 +79,8 @@ impl Torture {
         let fleet = |task, clients, name| Fleet::start(task, clients, broker.address(), &broker.directory(name));
         let writers = fleet(Task::Write, writers::WRITERS, "writers");
         let readers = fleet(Task::Read, readers::READERS, "readers");
-        Torture { plan: Plan::of(seed), writers, readers, broker, figures: Figures::default() }
+        let passing = Passing::start(broker.address());
+        Torture { plan: Plan::of(seed), passing, writers, readers, broker, figures: Figures::default() }
     }
 
     fn strike_for(&mut self, time: Duration) {
@@ -146,6 +150,8 @@ impl Torture {
     /// Lets everything drain, kills the broker once more, and does the books.
     fn settle(mut self, seconds: u64) {
         self.writers.finish();
+        let passed = self.passing.finish();
+        self.figures.row("topics made, written to and deleted meanwhile", passed);
         self.broker.kill_and_start();
         self.broker.wait_ready();
         let drained = Instant::now();
