@@ -59,7 +59,7 @@ pub(super) fn offset_bytes((topic, _): &(String, i32), committed: &CommittedOffs
 
 impl Group {
     /// What it holds, about.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let member = |member: &super::member::Member| {
             let protocols: usize = member.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
