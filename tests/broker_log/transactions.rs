@@ -89,10 +89,10 @@ async fn only_who_says_so_may_write_transactional_batches_and_nobody_control_bat
     assert_eq!(partition.open_transaction(1), None);
     let marker = partition.read(2, 1000, true).unwrap().batches;
     for refused in [partition.append(marker.clone(), 0, NOW_MS), partition.append_transactional(marker, 0, NOW_MS)] {
-        assert!(matches!(refused, Err(AppendError::Corrupt(_))));
+        assert!(matches!(refused, Err(AppendError::InvalidRecord(_))));
     }
     let nobody = BatchOf::records(1).transactional().bytes();
-    assert!(matches!(partition.append_transactional(nobody, 0, NOW_MS), Err(AppendError::Corrupt(_))));
+    assert!(matches!(partition.append_transactional(nobody, 0, NOW_MS), Err(AppendError::InvalidRecord(_))));
     assert_eq!(partition.high_watermark(), 3);
 }
 

@@ -443,7 +443,7 @@ impl Front {
                         tried.apply(&batch.header, batch.marker(), now_ms);
                     }
                 }
-                _ => return Err(AppendError::Corrupt("an append mixes retries with new batches".to_owned())),
+                _ => return Err(AppendError::InvalidRecord("an append mixes retries with new batches".to_owned())),
             }
         }
         Ok(originals)
