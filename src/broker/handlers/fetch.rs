@@ -109,7 +109,8 @@ pub(crate) async fn handle(
         drop((answer, share));
         if listening.is_none() {
             let partitions = targets.iter().flat_map(|topic| &topic.targets).flat_map(|target| &target.partition);
-            listening = Some(partitions.filter_map(|partition| partition.listen(&arrivals)).collect());
+            listening =
+                Some(partitions.filter_map(|partition| partition.listen_isolated(&arrivals, isolation)).collect());
             // What came before is read, not heard.
             continue;
         }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use super::arrivals::Listeners;
+use super::arrivals::{Listeners, Readable};
 use super::batch::{self, CheckedBatch, DoorRules, OFFSET_MAX, Transactional};
 use super::disk::Disk;
 use super::producer_state::ProducerStates;
@@ -342,14 +342,15 @@ impl Partition {
             return;
         }
         // The end of a transaction makes readable what came long before.
-        let was_held_back = stable_moved && stable - stable_before > end - end_before;
-        let bytes = if was_held_back { bytes.saturating_add(RELEASED_BYTES) } else { bytes };
+        let was_held_back = stable_before < end_before;
+        let released = if was_held_back { bytes.saturating_add(RELEASED_BYTES) } else { bytes };
+        let came = Readable { uncommitted: end_moved.then_some(bytes), committed: stable_moved.then_some(released) };
         let enough = match &*lock(&self.0.watches) {
             Some(watches) => {
                 if end_moved {
                     watches.settled.send_modify(|settled| settled.high_watermark = end);
                 }
-                watches.listeners.count(bytes)
+                watches.listeners.count(came)
             }
             None => Vec::new(),
         };
