@@ -407,9 +407,9 @@ impl Partition {
     }
 
     /// Forgets producers that were silent for long.
-    pub(super) fn expire_producers(&self, now_ms: i64) {
-        lock(&self.0.front).producers.expire(now_ms);
-        lock(&self.0.store).producers.expire(now_ms);
+    pub(super) fn expire_producers(&self, now_ms: i64, silent_ms_max: i64) {
+        lock(&self.0.front).producers.expire(now_ms, silent_ms_max);
+        lock(&self.0.store).producers.expire(now_ms, silent_ms_max);
     }
 }
 
