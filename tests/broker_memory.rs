@@ -296,13 +296,11 @@ async fn a_fetch_that_waits_does_not_hold_its_frame() {
     let mut request = fetch(MIB).with_max_wait_ms(60_000);
     request.topics[0].partitions[0].fetch_offset = BATCHES;
     let frame = padded(waiting.frame(&request, 11), 7 * MIB);
-    let frame_bytes = frame.len();
     let watch = Watch::begin();
     waiting.socket.write_all(&frame).unwrap();
-    drop(frame);
     let started = Instant::now();
     // Read, and given back.
-    while watch.peak() < frame_bytes || watch.held() > MIB {
+    while watch.peak() < frame.len() || watch.held() > MIB {
         other.ask(&ApiVersionsRequest::default(), 3);
         assert!(started.elapsed() < PATIENCE, "{} MiB are held, {} were", watch.held() / MIB, watch.peak() / MIB);
     }
