@@ -271,3 +271,41 @@ async fn a_waiting_fetch_is_answered_when_enough_has_come_in_all_its_partitions_
     assert!(asked.elapsed() < Duration::from_secs(30), "{:?}", asked.elapsed());
     broker.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_is_named_a_hundred_thousand_times_is_read_and_listened_to_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(dir.path()).await;
+    create_topic(&broker, "t", 2).await;
+    let mut raw = greeted(&broker);
+    let id = topic_id(&mut raw);
+    for partition in [0, 0, 1] {
+        append(&mut raw, partition, batch(b"x"));
+    }
+    let one = |partition, offset| {
+        FetchPartition::default().with_partition(partition).with_fetch_offset(offset).with_partition_max_bytes(1)
+    };
+    for version in [4, 12, 16] {
+        let mut request = fetch(id, version, 0, 0, MIB);
+        let mut partitions = vec![one(0, 0); 99_999];
+        partitions.extend([one(1, 0), one(0, 1)]);
+        let mut again = request.topics[0].clone();
+        request.topics[0].partitions = partitions;
+        again.partitions = vec![one(1, 1)];
+        request.topics.push(again);
+        let answer = raw.ask(&request, version);
+        let [topic] = answer.responses.as_slice() else { panic!("{} topics", answer.responses.len()) };
+        // Where it was named first, with what was said last.
+        let [first, second] = topic.partitions.as_slice() else { panic!("{} partitions", topic.partitions.len()) };
+        assert_eq!((first.partition_index, check(first, 1)), (0, 2));
+        assert_eq!((second.partition_index, check(second, 1)), (1, 1));
+    }
+    // Many that are not named twice are all answered, and waited for.
+    let mut request = fetch(id, 16, 0, 0, MIB).with_max_wait_ms(20_000);
+    request.topics[0].partitions = (2..60_000).chain([0, 1]).map(|partition| one(partition, 1)).collect();
+    let answer = raw.ask(&request, 16);
+    let partitions = &answer.responses[0].partitions;
+    let unknown = partitions.iter().filter(|partition| partition.error_code == 3).count();
+    assert_eq!((partitions.len(), unknown), (60_000, 59_998));
+    broker.stop().await.unwrap();
+}

@@ -68,6 +68,9 @@ impl Watch {
     fn peak(&self) -> usize {
         PEAK.load(Ordering::Relaxed).saturating_sub(self.0)
     }
+    fn held(&self) -> usize {
+        LIVE.load(Ordering::Relaxed).saturating_sub(self.0)
+    }
 }
 
 fn name() -> TopicName {
@@ -241,5 +244,67 @@ async fn a_client_that_takes_a_byte_now_and_then_is_given_up() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(taken < 20 * 14 * MIB, "all was sent");
+    broker.stop().await.unwrap();
+}
+
+/// A frame with so many bytes behind the request, which nobody reads.
+fn padded(mut frame: Vec<u8>, bytes: usize) -> Vec<u8> {
+    frame.resize(frame.len() + bytes, 0);
+    let length = frame.len() as u32 - 4;
+    frame[..4].copy_from_slice(&length.to_be_bytes());
+    frame
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_wait_do_not_hold_the_requests_that_they_answer() {
+    let _alone = ALONE.lock().await;
+    let dir = tempfile::tempdir().unwrap();
+    let broker = filled(dir.path(), Limits::default()).await;
+    let (mut deaf, mut other) = (greeted(&broker), greeted(&broker));
+    const REQUESTS: i64 = 25;
+    let frame = padded(deaf.frame(&produce(10), 7), MIB);
+    // The answer to this one fills the socket, and those that follow wait for it.
+    deaf.send(&fetch(15 * MIB), 11);
+    deaf.socket.peek(&mut [0]).unwrap();
+    let watch = Watch::begin();
+    for _ in 0..REQUESTS {
+        deaf.socket.write_all(&frame).unwrap();
+    }
+    let started = Instant::now();
+    for tried in 0.. {
+        let answer = other.ask(&produce(10), 7);
+        if answer.responses[0].partition_responses[0].base_offset == BATCHES + REQUESTS + tried {
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE, "the requests are not carried out");
+    }
+    assert!(watch.held() < 5 * MIB, "{} MiB are held", watch.held() / MIB);
+    deaf.answer::<FetchRequest>(11);
+    for _ in 0..REQUESTS {
+        assert_eq!(deaf.answer::<ProduceRequest>(7).1.responses[0].partition_responses[0].error_code, 0);
+    }
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_waits_does_not_hold_its_frame() {
+    let _alone = ALONE.lock().await;
+    let dir = tempfile::tempdir().unwrap();
+    let broker = filled(dir.path(), Limits::default()).await;
+    let mut waiting = greeted(&broker);
+    let mut other = greeted(&broker);
+    let mut request = fetch(MIB).with_max_wait_ms(60_000);
+    request.topics[0].partitions[0].fetch_offset = BATCHES;
+    let frame = padded(waiting.frame(&request, 11), 7 * MIB);
+    let watch = Watch::begin();
+    waiting.socket.write_all(&frame).unwrap();
+    let started = Instant::now();
+    // Read, and given back.
+    while watch.peak() < frame.len() || watch.held() > MIB {
+        other.ask(&ApiVersionsRequest::default(), 3);
+        assert!(started.elapsed() < PATIENCE, "{} MiB are held, {} were", watch.held() / MIB, watch.peak() / MIB);
+    }
+    assert_eq!(other.ask(&produce(10), 7).responses[0].partition_responses[0].error_code, 0);
+    assert_eq!(waiting.answer::<FetchRequest>(11).1.responses[0].partitions[0].high_watermark, BATCHES + 1);
     broker.stop().await.unwrap();
 }

@@ -6,10 +6,11 @@ mod broker_support;
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use broker_support::{Raw, create_topic, producer, send, start, start_with};
+use broker_support::{Raw, batch, create_topic, producer, send, start, start_with};
 use bytes::{Buf, Bytes};
 use finstream::broker::{Broker, BrokerError, Limits};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
     ApiVersionsRequest, ApiVersionsResponse, FetchRequest, InitProducerIdRequest, MetadataRequest, ProduceRequest,
     TopicName, TransactionalId,
@@ -236,6 +237,59 @@ async fn answers_come_in_the_order_of_pipelined_requests() {
     for (is_produce, id) in sent {
         let answered = if is_produce { raw.answer::<ProduceRequest>(9).0 } else { raw.answer::<MetadataRequest>(12).0 };
         assert_eq!(answered, id);
+    }
+    broker.stop().await.unwrap();
+}
+
+/// A batch with other bytes at `at`; its CRC is made to fit, if they lie in what it covers.
+fn forged(at: usize, bytes: &[u8]) -> Bytes {
+    let mut forged = batch(b"value").to_vec();
+    forged[at..at + bytes.len()].copy_from_slice(bytes);
+    if at > 20 {
+        let crc = crc32c::crc32c(&forged[21..]);
+        forged[17..21].copy_from_slice(&crc.to_be_bytes());
+    }
+    forged.into()
+}
+
+/// Which of the two it is decides whether a client sends the batch again.
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_that_arrive_damaged_are_told_from_batches_that_were_sent_wrong_as_in_kafka() {
+    const CORRUPT_MESSAGE: i16 = 2;
+    const INVALID_TIMESTAMP: i16 = 32;
+    const INVALID_RECORD: i16 = 87;
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(dir.path()).await;
+    create_topic(&broker, "codes", 1).await;
+    let mut raw = Raw::connect(&broker);
+    raw.ask(&ApiVersionsRequest::default(), 3);
+    let good = batch(b"value");
+    let cases = [
+        ("crc", forged(17, &[1, 2, 3, 4]), CORRUPT_MESSAGE),
+        ("cut off", good.slice(..good.len() - 1), CORRUPT_MESSAGE),
+        ("length", forged(8, &1i32.to_be_bytes()), CORRUPT_MESSAGE),
+        ("magic 3", forged(16, &[3]), CORRUPT_MESSAGE),
+        ("magic 1", forged(16, &[1]), INVALID_RECORD),
+        ("no batch", Bytes::new(), INVALID_RECORD),
+        ("count", forged(57, &2i32.to_be_bytes()), INVALID_RECORD),
+        ("no records", forged(57, &0i32.to_be_bytes()), INVALID_RECORD),
+        ("last offset delta", forged(23, &7i32.to_be_bytes()), INVALID_RECORD),
+        ("control", forged(21, &0x20i16.to_be_bytes()), INVALID_RECORD),
+        ("compression 7", forged(21, &7i16.to_be_bytes()), INVALID_RECORD),
+        ("zstd that is none", forged(21, &4i16.to_be_bytes()), INVALID_RECORD),
+        ("producer without sequence", forged(43, &5i64.to_be_bytes()), INVALID_RECORD),
+        ("record length", forged(61, &[0x7f]), INVALID_RECORD),
+        ("log append time", forged(21, &0x08i16.to_be_bytes()), INVALID_TIMESTAMP),
+        ("nothing", good.clone(), 0),
+    ];
+    for (what, records, code) in cases {
+        let data = PartitionProduceData::default().with_index(0).with_records(Some(records));
+        let topic = TopicProduceData::default().with_name(name("codes")).with_partition_data(vec![data]);
+        let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(20_000).with_topic_data(vec![topic]);
+        let answer = raw.ask(&request, 9);
+        let answer = &answer.responses[0].partition_responses[0];
+        assert_eq!(answer.error_code, code, "{what}: {:?}", answer.error_message);
+        assert_eq!(answer.base_offset, if code == 0 { 0 } else { -1 }, "{what}");
     }
     broker.stop().await.unwrap();
 }

@@ -31,8 +31,8 @@ pub(crate) enum Answer {
     Now(Bytes),
     /// Send these one after the other; what was copied for them holds a share of what all answers may take.
     Parts(Vec<Part>, Share),
-    /// Send what this resolves to; the next request may be carried out meanwhile.
-    Later(BoxFuture<'static, Result<Bytes, FrameError>>),
+    /// Send what this resolves to, of so many bytes, about; the next request may be carried out meanwhile.
+    Later(BoxFuture<'static, Result<Bytes, FrameError>>, usize),
     /// Send nothing.
     Nothing,
 }
@@ -43,7 +43,8 @@ impl Answer {
         match self {
             Answer::Now(bytes) => bytes.len(),
             Answer::Parts(parts, _) => parts.iter().map(Part::len).sum(),
-            Answer::Later(_) | Answer::Nothing => 0,
+            Answer::Later(_, bytes) => *bytes,
+            Answer::Nothing => 0,
         }
     }
 }

@@ -132,8 +132,7 @@ async fn read_requests(
     queue: &Queue,
 ) -> Result<(), FrameError> {
     while let Some(frame) = frames.next().await? {
-        let answer = Box::pin(dispatch::carry_out(&node, &client, frame.bytes)).await?;
-        drop(frame.room);
+        let answer = Box::pin(dispatch::carry_out(&node, &client, frame)).await?;
         if !matches!(answer, Answer::Nothing) {
             queue.put(answer, limits.waiting_answer_bytes_max).await;
         }
@@ -158,7 +157,7 @@ async fn write_answers(queue: &Queue, mut sender: Sender) -> Result<(), FrameErr
             Answer::Now(bytes) => sender.bytes(&bytes).await?,
             Answer::Parts(parts, _share) => sender.parts(parts).await?,
             Answer::Nothing => {}
-            Answer::Later(mut later) => {
+            Answer::Later(mut later, _) => {
                 let bytes = tokio::select! {
                     biased;
                     bytes = &mut later => bytes?,

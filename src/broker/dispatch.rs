@@ -10,7 +10,7 @@ use kafka_protocol::protocol::{Encodable, HeaderVersion};
 use metrics::counter;
 
 use super::answer::Answer;
-use super::frame::{self, FrameError, Head, Opened};
+use super::frame::{self, Frame, FrameError, Head, Opened};
 use super::handlers;
 use super::node::Node;
 use crate::metrics::BROKER_REQUESTS_TOTAL;
@@ -26,8 +26,9 @@ pub(crate) struct Client {
 ///
 /// # Errors
 /// Whatever means that this connection must be closed; errors that Kafka's protocol can tell are in the answer.
-pub(crate) async fn carry_out(node: &Arc<Node>, client: &Client, frame: Bytes) -> Result<Answer, FrameError> {
-    let (head, mut body) = match frame::open(frame)? {
+pub(crate) async fn carry_out(node: &Arc<Node>, client: &Client, frame: Frame) -> Result<Answer, FrameError> {
+    let pins = frame.pins;
+    let (head, mut body) = match frame::open(frame.bytes)? {
         Opened::Request(head, body) => (head, body),
         Opened::FutureApiVersions(head) => {
             let response = handlers::api_versions::unsupported();
@@ -41,7 +42,7 @@ pub(crate) async fn carry_out(node: &Arc<Node>, client: &Client, frame: Bytes) -
     // The frame is held by what was decoded from it only.
     drop(body);
     match request {
-        RequestKind::Produce(request) => handlers::produce::handle(node, head, request).await,
+        RequestKind::Produce(request) => handlers::produce::handle(node, head, request, pins).await,
         RequestKind::Fetch(request) => {
             let (parts, share) = handlers::fetch::handle(node, &head, request).await?;
             Ok(Answer::Parts(parts, share))

@@ -66,10 +66,34 @@ pub(crate) enum FrameError {
     Unacknowledged(String),
 }
 
-/// A request's bytes without their length, and their room in the budget of all connections.
+/// A request's bytes without their length.
+///
+/// Those of a large one hold their room in the budget of all connections for as long as any slice of them is held.
 pub(crate) struct Frame {
     pub(crate) bytes: Bytes,
-    pub(crate) room: Option<OwnedSemaphorePermit>,
+    /// Memory that a slice of it keeps beyond what has room, about.
+    pub(crate) pins: usize,
+}
+
+impl Frame {
+    /// Cut from a buffer of `allocated` bytes, which others may be cut from as well.
+    fn cut(bytes: Bytes, allocated: usize, room: Option<OwnedSemaphorePermit>) -> Frame {
+        let Some(room) = room else { return Frame { bytes, pins: allocated } };
+        let pins = if bytes.len() >= allocated / 2 { 0 } else { allocated };
+        Frame { bytes: Bytes::from_owner(Roomed { bytes, _room: room }), pins }
+    }
+}
+
+/// Bytes with their room.
+struct Roomed {
+    bytes: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Roomed {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Since when a request that is not whole yet holds room.
@@ -91,6 +115,8 @@ impl Held {
 pub(crate) struct FrameReader<R> {
     socket: R,
     buffer: BytesMut,
+    /// What the buffer took when it last grew.
+    allocated: usize,
     limits: Limits,
     budget: RequestBudget,
     first: bool,
@@ -98,7 +124,7 @@ pub(crate) struct FrameReader<R> {
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub(crate) fn new(socket: R, limits: Limits, budget: RequestBudget) -> Self {
-        FrameReader { socket, buffer: BytesMut::new(), limits, budget, first: true }
+        FrameReader { socket, buffer: BytesMut::new(), allocated: 0, limits, budget, first: true }
     }
 
     /// The next frame; None when the peer closed between frames.
@@ -126,18 +152,20 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         loop {
             if let Some(length) = self.announced()? {
                 needed = 4 + length;
-                if self.buffer.len() >= needed {
-                    self.first = false;
-                    self.buffer.advance(4);
-                    return Ok(Some(Frame { bytes: self.buffer.split_to(length).freeze(), room }));
-                }
                 // Who announces much and sends nothing holds no room.
-                let has_come = self.buffer.len() >= FREE_FRAME_BYTES_MAX;
+                let has_come = needed.min(self.buffer.len()) >= FREE_FRAME_BYTES_MAX;
                 if let Some(is_produce) = self.announces_produce().filter(|_| has_come && room.is_none()) {
                     room = self.budget.room(is_produce, length).await;
                     // Having waited for the others is not the client's fault.
                     deadline = Instant::now() + self.limits.request_timeout;
                     held = Some(Held { since: Instant::now(), bytes_before: self.buffer.len() });
+                }
+                if self.buffer.len() >= needed {
+                    self.first = false;
+                    self.buffer.advance(4);
+                    let frame = Frame::cut(self.buffer.split_to(length).freeze(), self.allocated, room);
+                    self.let_go();
+                    return Ok(Some(frame));
                 }
             }
             let missing = needed.saturating_sub(self.buffer.len());
@@ -154,6 +182,15 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                     return Err(FrameError::Unfinished { got: self.buffer.len(), bytes: needed, limit });
                 }
             }
+        }
+    }
+
+    /// Leaves a large buffer to the frame that was cut from it, which ends sooner than this connection: the little that
+    /// came behind it moves.
+    fn let_go(&mut self) {
+        if self.allocated > IDLE_BUFFER_BYTES_MAX && self.buffer.len() < self.allocated / 4 {
+            self.buffer = BytesMut::from(&self.buffer[..]);
+            self.allocated = self.buffer.capacity();
         }
     }
 
@@ -184,6 +221,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let room = missing.min(self.buffer.len().saturating_mul(factor)).max(GROWTH_BYTES_MIN);
         if self.buffer.capacity() == self.buffer.len() {
             self.buffer.reserve(room);
+            self.allocated = self.buffer.capacity();
         }
         self.socket.read_buf(&mut self.buffer).await
     }
@@ -248,4 +286,40 @@ pub(crate) fn open(frame: Bytes) -> Result<Opened, FrameError> {
     }
     api.schema.check(&body, version).map_err(malformed)?;
     Ok(Opened::Request(head, body))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// A Produce request of that many bytes, with its length.
+    fn produce(bytes: usize) -> Vec<u8> {
+        let mut frame = (bytes as u32).to_be_bytes().to_vec();
+        frame.resize(4 + bytes, 0);
+        frame
+    }
+
+    #[tokio::test]
+    async fn the_room_of_a_large_request_is_held_for_as_long_as_any_slice_of_it() {
+        let bytes = 1 << 20;
+        let budget = RequestBudget::new(2 * bytes);
+        // A connection's first request is a small one.
+        let sent = [produce(8), produce(bytes), produce(100)].concat();
+        let mut reader = FrameReader::new(sent.as_slice(), Limits::default(), budget.clone());
+        reader.next().await.unwrap().unwrap();
+        let large = reader.next().await.unwrap().unwrap();
+        assert_eq!((large.bytes.len(), large.pins), (bytes, 0));
+        let kept = large.bytes.slice(bytes - 10..);
+        drop(large);
+        let room = || budget.room(true, bytes).now_or_never();
+        assert!(room().is_none(), "ten bytes still hold the whole request");
+        // What comes behind it holds no room, and no memory of it.
+        let small = reader.next().await.unwrap().unwrap();
+        assert!(small.bytes.len() == 100 && (100..bytes / 4).contains(&small.pins));
+        drop(kept);
+        assert!(room().is_some());
+    }
 }

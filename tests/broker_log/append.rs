@@ -42,7 +42,10 @@ async fn nothing_malformed_is_stored_or_takes_an_offset() {
     let good = BatchOf::records(3).of(4, 0, 0).bytes();
     for length in 0..good.len() {
         let error = partition.append(good.slice(..length), 0, NOW_MS).unwrap_err();
-        assert!(matches!(error, AppendError::Corrupt(_)), "{length} bytes: {error}");
+        match length {
+            0 => assert!(matches!(error, AppendError::InvalidRecord(_)), "{error}"),
+            _ => assert!(matches!(error, AppendError::Corrupt(_)), "{length} bytes: {error}"),
+        }
     }
     for at in 0..good.len() {
         // Base offset and leader epoch are the log's own.
@@ -73,11 +76,10 @@ async fn forged_headers_are_refused_though_their_crc_fits() {
     let log = open(dir.path());
     let partition = create(&log, 0);
     let good = BatchOf::records(3).bytes();
-    let forgeries: [(usize, Vec<u8>, &str); 9] = [
+    let forgeries: [(usize, Vec<u8>, &str); 8] = [
         (57, i32::MAX.to_be_bytes().to_vec(), "count"),
         (57, 0i32.to_be_bytes().to_vec(), "count of none"),
         (23, 7i32.to_be_bytes().to_vec(), "last offset delta"),
-        (21, 0x08i16.to_be_bytes().to_vec(), "log append time"),
         (21, 0x20i16.to_be_bytes().to_vec(), "control"),
         (21, 0x07i16.to_be_bytes().to_vec(), "compression"),
         (21, 0x100i16.to_be_bytes().to_vec(), "unknown attribute"),
@@ -86,8 +88,10 @@ async fn forged_headers_are_refused_though_their_crc_fits() {
     ];
     for (at, bytes, what) in forgeries {
         let error = partition.append(forged(&good, at, &bytes), 0, NOW_MS).unwrap_err();
-        assert!(matches!(error, AppendError::Corrupt(_)), "{what}: {error}");
+        assert!(matches!(error, AppendError::InvalidRecord(_)), "{what}: {error}");
     }
+    let stamped = forged(&good, 21, &0x08i16.to_be_bytes());
+    assert_eq!(partition.append(stamped, 0, NOW_MS).unwrap_err(), AppendError::TimestampType);
     let old = forged(&good, 16, &[1]);
     assert_eq!(partition.append(old, 0, NOW_MS).unwrap_err(), AppendError::UnsupportedMagic(1));
     partition.set_config(PartitionConfig { batch_bytes_max: 50, ..config() });

@@ -71,10 +71,10 @@ async fn a_compressed_batch_that_holds_other_records_than_it_says_is_refused() {
     for (records, why) in [(&twice[..], "offset delta 0"), (cut, "compressed record 1"), (&plain[..0], "holds 0")] {
         let sent = with_records(&zstd::encode_all(records, 3).unwrap());
         let error = partition.append(sent.into(), 5, NOW_MS).unwrap_err();
-        assert!(matches!(error, AppendError::Corrupt(_)) && error.to_string().contains(why), "{error}");
+        assert!(matches!(error, AppendError::InvalidRecord(_)) && error.to_string().contains(why), "{error}");
     }
     let error = partition.append(with_records(&[0xee; 40]).into(), 5, NOW_MS).unwrap_err();
-    assert!(matches!(error, AppendError::Corrupt(_)), "{error}");
+    assert!(matches!(error, AppendError::InvalidRecord(_)), "{error}");
     assert_eq!(partition.high_watermark(), 0);
 }
 

@@ -89,10 +89,10 @@ async fn only_who_says_so_may_write_transactional_batches_and_nobody_control_bat
     assert_eq!(partition.open_transaction(1), None);
     let marker = partition.read(2, 1000, true).unwrap().batches;
     for refused in [partition.append(marker.clone(), 0, NOW_MS), partition.append_transactional(marker, 0, NOW_MS)] {
-        assert!(matches!(refused, Err(AppendError::Corrupt(_))));
+        assert!(matches!(refused, Err(AppendError::InvalidRecord(_))));
     }
     let nobody = BatchOf::records(1).transactional().bytes();
-    assert!(matches!(partition.append_transactional(nobody, 0, NOW_MS), Err(AppendError::Corrupt(_))));
+    assert!(matches!(partition.append_transactional(nobody, 0, NOW_MS), Err(AppendError::InvalidRecord(_))));
     assert_eq!(partition.high_watermark(), 3);
 }
 
@@ -108,21 +108,27 @@ async fn the_last_stable_offset_stays_at_the_oldest_open_transaction_and_wakes_w
     assert_eq!((partition.last_stable_offset(), partition.high_watermark()), (3, 8));
     let read = partition.read_isolated(5, 1000, true, Isolation::Committed).unwrap();
     assert_eq!((read.batches.len(), read.last_stable_offset, read.high_watermark), (0, 3, 8));
-    let arrivals = Arrivals::new();
-    let _listening = partition.listen(&arrivals).unwrap();
+    let (arrivals, of_all) = (Arrivals::new(), Arrivals::new());
+    let _listening =
+        [partition.listen_isolated(&arrivals, Isolation::Committed).unwrap(), partition.listen(&of_all).unwrap()];
+    // What cannot be read yet is not heard of.
+    put(&partition, BatchOf::records(1).bytes()).await;
+    of_all.reach(1).await;
+    assert_eq!(arrivals.bytes(), 0);
     // A marker is small, and what it makes readable is all that a reader may have waited for.
-    for (producer_id, how, offset, stable) in [(1, Marker::Abort, 8, 5), (2, Marker::Commit, 9, 10)] {
+    for (producer_id, how, offset, stable) in [(1, Marker::Abort, 9, 5), (2, Marker::Commit, 10, 11)] {
         let came = arrivals.bytes();
         assert_eq!(finish(&partition, end(producer_id, 0, how)).await, offset);
         arrivals.reach(came + (1 << 24)).await;
         assert_eq!(partition.last_stable_offset(), stable);
     }
-    let aborted = AbortedTransaction { producer_id: 1, first_offset: 3, last_offset: 8, last_stable_offset: 5 };
-    assert_eq!(partition.aborted_transactions(0, 10).unwrap(), [aborted]);
-    assert_eq!(partition.aborted_transactions(9, 10).unwrap(), []);
+    assert!(of_all.bytes() < 1000, "to whoever reads all, a marker is no more than its bytes");
+    let aborted = AbortedTransaction { producer_id: 1, first_offset: 3, last_offset: 9, last_stable_offset: 5 };
+    assert_eq!(partition.aborted_transactions(0, 11).unwrap(), [aborted]);
+    assert_eq!(partition.aborted_transactions(10, 11).unwrap(), []);
     assert_eq!(partition.aborted_transactions(0, 3).unwrap(), []);
     let offsets: Vec<i64> = committed_from(&partition, 0, 1000).into_iter().map(|(offset, _)| offset).collect();
-    assert_eq!(offsets, [0, 1, 2, 5, 6, 7]);
+    assert_eq!(offsets, [0, 1, 2, 5, 6, 7, 8]);
 }
 
 #[tokio::test]

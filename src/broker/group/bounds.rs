@@ -19,10 +19,13 @@ const GROUPS_BYTES_MAX: usize = 128 << 20;
 pub(super) const OFFSETS_BYTES_MAX: usize = GROUPS_BYTES_MAX / 4 * 3;
 /// A member, an id that was handed out, or an offset, besides its texts, about.
 const ITEM_BYTES: usize = 128;
+/// A protocol of a member, likewise: those without a name must count, too.
+const PROTOCOL_BYTES: usize = 64;
 
 impl JoinRequest {
     fn bytes(&self) -> usize {
-        let protocols: usize = self.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
+        let protocols: usize =
+            self.protocols.iter().map(|(name, metadata)| PROTOCOL_BYTES + name.len() + metadata.len()).sum();
         let instance = self.instance_id.as_ref().map_or(0, String::len);
         ITEM_BYTES + protocols + instance + self.client_id.len() + self.protocol_type.len() + self.member_id.len()
     }
@@ -59,10 +62,11 @@ pub(super) fn offset_bytes((topic, _): &(String, i32), committed: &CommittedOffs
 
 impl Group {
     /// What it holds, about.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let member = |member: &super::member::Member| {
-            let protocols: usize = member.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
+            let protocols: usize =
+                member.protocols.iter().map(|(name, metadata)| PROTOCOL_BYTES + name.len() + metadata.len()).sum();
             let ids = member.id.len() + text(&member.instance_id) + member.client_id.len();
             ITEM_BYTES + protocols + ids + member.assignment.len()
         };

@@ -101,15 +101,17 @@ impl Coordinator {
         self.known_member(group_id)?.lock().heartbeat(member_id, instance_id, generation, Instant::now())
     }
 
-    /// Takes one member out; returns its id.
-    pub(crate) fn leave(
-        &self,
-        group_id: &str,
-        member_id: &str,
-        instance_id: Option<&str>,
-    ) -> Result<String, GroupError> {
-        let entry = self.known_member(group_id)?;
-        self.change(&entry, |group| group.leave(member_id, instance_id, Instant::now()))
+    /// Takes members out, named by id, instance or both; returns the id of each.
+    pub(crate) fn leave(&self, group_id: &str, members: &[(&str, Option<&str>)]) -> Vec<Result<String, GroupError>> {
+        let entry = match self.known_member(group_id) {
+            Ok(entry) => entry,
+            Err(error) => return members.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let now = Instant::now();
+        let leave = |group: &mut Group| {
+            members.iter().map(|(member_id, instance_id)| group.leave(member_id, *instance_id, now)).collect()
+        };
+        self.change(&entry, leave)
     }
 
     /// Whether this member may commit offsets.
@@ -152,11 +154,6 @@ impl Coordinator {
             Ok(())
         });
         task.await.unwrap_or_else(|_| Err(StoreError("the broker stops".to_owned())))
-    }
-
-    /// The committed offsets of a group; none for a group that does not exist.
-    pub(crate) fn offsets(&self, group_id: &str) -> BTreeMap<OffsetKey, CommittedOffset> {
-        self.find(group_id).map(|entry| entry.lock().offsets.clone()).unwrap_or_default()
     }
 
     /// Forgets offsets: of one group, or of all.

@@ -1,6 +1,7 @@
 //! CreateTopics (19), versions 2-7. v4: -1 is the broker's default; v5 answers with what was created; v7 topic ids.
 //!
-//! One node: the replication factor is 1 or -1, and a replica assignment may name node 0 only.
+//! One node: the replication factor is 1 or -1, and a replica assignment may name node 0 only. The configs of many
+//! topics at once are told of the first ones, as far as an answer of some size goes.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +11,14 @@ use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, Cr
 use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use uuid::Uuid;
 
+use super::asked::AnswerRoom;
 use super::errors::KafkaError;
 use super::text;
 use crate::broker::node::{NODE_ID, Node};
 use crate::broker::topic_config::Config;
+
+/// What a config takes in an answer, about.
+const CONFIG_BYTES: usize = 256;
 
 struct Created {
     id: Uuid,
@@ -27,6 +32,7 @@ pub(crate) async fn handle(node: &Node, request: CreateTopicsRequest, version: i
     for topic in &request.topics {
         *names.entry(topic.name.to_string()).or_default() += 1;
     }
+    let mut room = AnswerRoom::new(node.limits.waiting_answer_bytes_max);
     let mut results = Vec::with_capacity(names.len());
     for topic in request.topics {
         let name = topic.name.clone();
@@ -46,7 +52,8 @@ pub(crate) async fn handle(node: &Node, request: CreateTopicsRequest, version: i
                 let result =
                     result.with_topic_id(created.id).with_num_partitions(created.partitions).with_replication_factor(1);
                 // The field is not there before version 5, and must then be empty.
-                let told = if version >= 5 { created.configs.iter().map(tell).collect() } else { Vec::new() };
+                let tells = version >= 5 && room.take(created.configs.len() * CONFIG_BYTES);
+                let told = if tells { created.configs.iter().map(tell).collect() } else { Vec::new() };
                 result.with_configs(Some(told))
             }
         });

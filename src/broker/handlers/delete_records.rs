@@ -5,16 +5,18 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
+use super::asked::once;
 use super::errors::KafkaError;
 use crate::broker::node::Node;
 
 /// Raises log starts.
 pub(crate) async fn handle(node: &Node, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
-        let known = node.catalog.topic(&topic.name);
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for asked in topic.partitions {
+    let asked = request.topics.into_iter().map(|topic| (topic.name, topic.partitions));
+    for (name, asked) in once(asked, |partition| partition.partition_index) {
+        let known = node.catalog.topic(&name);
+        let mut partitions = Vec::with_capacity(asked.len());
+        for asked in asked {
             let result = DeleteRecordsPartitionResult::default().with_partition_index(asked.partition_index);
             let Some(partition) = known.as_ref().and_then(|topic| topic.partition(asked.partition_index)) else {
                 let code = ResponseError::UnknownTopicOrPartition.code();
@@ -32,7 +34,7 @@ pub(crate) async fn handle(node: &Node, request: DeleteRecordsRequest) -> Delete
                 Err(error) => result.with_error_code(error.code()).with_low_watermark(-1),
             });
         }
-        topics.push(DeleteRecordsTopicResult::default().with_name(topic.name).with_partitions(partitions));
+        topics.push(DeleteRecordsTopicResult::default().with_name(name).with_partitions(partitions));
     }
     DeleteRecordsResponse::default().with_topics(topics)
 }

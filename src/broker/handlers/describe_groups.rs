@@ -1,8 +1,11 @@
 //! DescribeGroups (15), versions 0-6. v6: a group that does not exist is error 69, before that it is "Dead" (KIP-1043).
+//! Groups that do not fit into an answer of some size any more are answered with an error that clients ask again after.
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
 
+use super::asked::AnswerRoom;
 use super::errors::KafkaError;
 use super::{GROUP_OPERATIONS, OPERATIONS_UNKNOWN, text};
 use crate::broker::group::{GroupError, Member};
@@ -14,12 +17,18 @@ pub(crate) fn handle(node: &Node, request: DescribeGroupsRequest, version: i16) 
     let mut asked = request.groups;
     asked.sort_unstable();
     asked.dedup();
-    let groups = asked.into_iter().map(|id| describe(node, id, version).with_authorized_operations(operations));
+    let mut room = AnswerRoom::new(node.limits.waiting_answer_bytes_max);
+    let groups =
+        asked.into_iter().map(|id| describe(node, id, version, &mut room).with_authorized_operations(operations));
     DescribeGroupsResponse::default().with_groups(groups.collect())
 }
 
-fn describe(node: &Node, id: GroupId, version: i16) -> DescribedGroup {
+fn describe(node: &Node, id: GroupId, version: i16, room: &mut AnswerRoom) -> DescribedGroup {
     let found = node.groups.describe(&id, |group| {
+        if !room.take(group.bytes()) {
+            // Asked for again, as this error is, it comes earlier.
+            return DescribedGroup::default().with_error_code(ResponseError::CoordinatorLoadInProgress.code());
+        }
         let protocol = group.protocol.clone().unwrap_or_default();
         let member = |member: &Member| {
             DescribedGroupMember::default()

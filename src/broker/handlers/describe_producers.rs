@@ -6,11 +6,13 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
 
+use super::asked::AnswerRoom;
 use crate::broker::log::ActiveProducer;
 use crate::broker::node::Node;
 
 /// What each partition remembers of its producers.
 pub(crate) fn handle(node: &Node, request: DescribeProducersRequest) -> DescribeProducersResponse {
+    let mut room = AnswerRoom::new(node.limits.waiting_answer_bytes_max);
     // One answer a partition: a small request that names it a million times must not ask for gigabytes.
     let mut answered = HashSet::new();
     let mut topics = Vec::with_capacity(request.topics.len());
@@ -22,7 +24,12 @@ pub(crate) fn handle(node: &Node, request: DescribeProducersRequest) -> Describe
             let partition = known.as_ref().and_then(|topic| topic.partition(index));
             partitions.push(match partition {
                 Some(partition) if answered.insert(partition.id()) => {
-                    response.with_active_producers(partition.active_producers().into_iter().map(state).collect())
+                    let producers = partition.active_producers();
+                    match room.take(producers.len() * size_of::<ProducerState>()) {
+                        true => response.with_active_producers(producers.into_iter().map(state).collect()),
+                        // Asked for again, as this error is, it comes earlier.
+                        false => response.with_error_code(ResponseError::NotLeaderOrFollower.code()),
+                    }
                 }
                 Some(_) => response.with_error_code(ResponseError::InvalidRequest.code()),
                 None => response.with_error_code(ResponseError::UnknownTopicOrPartition.code()),

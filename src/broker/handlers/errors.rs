@@ -23,9 +23,10 @@ impl KafkaError for AppendError {
         match self {
             AppendError::Corrupt(_) => ResponseError::CorruptMessage,
             AppendError::TooLarge { .. } => ResponseError::MessageTooLarge,
-            AppendError::UnsupportedMagic(_) => ResponseError::UnsupportedForMessageFormat,
-            AppendError::InvalidRecord(_) => ResponseError::InvalidRecord,
-            AppendError::InvalidTimestamp { .. } => ResponseError::InvalidTimestamp,
+            // As in Kafka: old formats are known and refused, others are no batches.
+            AppendError::UnsupportedMagic(0 | 1) | AppendError::InvalidRecord(_) => ResponseError::InvalidRecord,
+            AppendError::UnsupportedMagic(_) => ResponseError::CorruptMessage,
+            AppendError::InvalidTimestamp { .. } | AppendError::TimestampType => ResponseError::InvalidTimestamp,
             AppendError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
             AppendError::InvalidProducerEpoch { .. } => ResponseError::InvalidProducerEpoch,
             AppendError::InvalidTransaction { .. } => ResponseError::InvalidTxnState,

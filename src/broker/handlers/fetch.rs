@@ -4,21 +4,22 @@
 //! first of which contains the offset; at least one batch, however small the limits. Fetch sessions (KIP-227) are
 //! declined by session id 0, which every client must accept. A reader of committed records (isolation level 1) gets
 //! what lies below the last stable offset, waits for that to move, and hears which transactions in it were aborted.
+//! A partition that is named twice counts once, with what was said last: the sessions' map of partitions does the same.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::FetchRequest;
-use kafka_protocol::messages::ProducerId;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::{AbortedTransaction, PartitionData};
+use kafka_protocol::messages::{FetchRequest, ProducerId, TopicName};
 use tokio::time::Instant;
+use uuid::Uuid;
 
-use super::aside;
+use super::asked::once;
 use super::errors::KafkaError;
 use super::fetch_encoder::{Fetched, FetchedTopic, encode};
-use super::isolation;
+use super::{aside, isolation, text};
 use crate::broker::answer::Part;
 use crate::broker::budget::Share;
 use crate::broker::frame::{FrameError, Head};
@@ -32,14 +33,26 @@ const COPIED_BYTES_MAX: usize = 1024 * 1024;
 /// The longest that a fetch may wait.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// Where one partition of the request is found.
+/// More partitions than this are looked up away from the threads that serve connections, whether they are cached or not.
+const LOOKED_UP_HERE_MAX: usize = 256;
+
+/// What is wanted of one partition, and where it is found.
 struct Target {
-    request: FetchPartition,
+    index: i32,
+    offset: i64,
+    bytes_max: usize,
     partition: Result<Partition, ResponseError>,
 }
 
-/// All that a request asks for.
-type Targets = Vec<(FetchTopic, Vec<Target>)>;
+/// Name and id as the request has them, with a copy of the name: a request that waits does not hold its frame.
+struct Topic {
+    name: TopicName,
+    id: Uuid,
+    targets: Vec<Target>,
+}
+
+/// All that a request asks for, each partition once.
+type Targets = Vec<Topic>;
 
 /// What an answer may hold.
 #[derive(Clone, Copy)]
@@ -50,7 +63,11 @@ struct Limits {
 }
 
 /// Records, or the wait for them; with the share of memory that their copies hold until they are sent.
-pub(crate) async fn handle(node: &Node, head: &Head, request: FetchRequest) -> Result<(Vec<Part>, Share), FrameError> {
+pub(crate) async fn handle(
+    node: &Arc<Node>,
+    head: &Head,
+    request: FetchRequest,
+) -> Result<(Vec<Part>, Share), FrameError> {
     if request.session_id != 0 {
         let parts = encode(head, ResponseError::FetchSessionIdNotFound.code(), &[])?;
         return Ok((parts, node.answers.take(0)));
@@ -60,8 +77,15 @@ pub(crate) async fn handle(node: &Node, head: &Head, request: FetchRequest) -> R
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(RESPONSE_BYTES_MAX);
     let isolation = isolation(request.isolation_level);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max);
-    let targets: Targets = request.topics.into_iter().map(|topic| find(node, topic, head.version)).collect();
-    let nothing_asked = targets.iter().all(|(_, targets)| targets.is_empty());
+    let (topics, version) = (request.topics, head.version);
+    let is_long = topics.iter().map(|topic| topic.partitions.len()).sum::<usize>() > LOOKED_UP_HERE_MAX;
+    let targets = if is_long {
+        let node = node.clone();
+        aside(move || find_all(&node, topics, version)).await
+    } else {
+        find_all(node, topics, version)
+    };
+    let nothing_asked = targets.iter().all(|topic| topic.targets.is_empty());
     let targets = Arc::new(targets);
     let arrivals = Arrivals::new();
     let mut listening: Option<Vec<Listening>> = None;
@@ -69,7 +93,7 @@ pub(crate) async fn handle(node: &Node, head: &Head, request: FetchRequest) -> R
         let came = arrivals.bytes();
         let mut share = node.answers.take(bytes_max.min(COPIED_BYTES_MAX));
         let limits = Limits { bytes_max, copied_bytes_max: share.bytes(), isolation };
-        let answer = if may_wait_for_disk(&targets) {
+        let answer = if is_long || may_wait_for_disk(&targets) {
             let targets = targets.clone();
             aside(move || read_all(&targets, limits)).await
         } else {
@@ -84,8 +108,9 @@ pub(crate) async fn handle(node: &Node, head: &Head, request: FetchRequest) -> R
         let missing = bytes_min - answer.bytes;
         drop((answer, share));
         if listening.is_none() {
-            let partitions = targets.iter().flat_map(|(_, targets)| targets).flat_map(|target| &target.partition);
-            listening = Some(partitions.filter_map(|partition| partition.listen(&arrivals)).collect());
+            let partitions = targets.iter().flat_map(|topic| &topic.targets).flat_map(|target| &target.partition);
+            listening =
+                Some(partitions.filter_map(|partition| partition.listen_isolated(&arrivals, isolation)).collect());
             // What came before is read, not heard.
             continue;
         }
@@ -94,30 +119,36 @@ pub(crate) async fn handle(node: &Node, head: &Head, request: FetchRequest) -> R
     }
 }
 
-fn find(node: &Node, mut topic: FetchTopic, version: i16) -> (FetchTopic, Vec<Target>) {
+fn find_all(node: &Node, topics: Vec<FetchTopic>, version: i16) -> Targets {
+    let asked = topics.into_iter().map(|topic| ((topic.topic, topic.topic_id), topic.partitions));
+    let topics = once(asked, |partition| partition.partition);
+    topics.into_iter().map(|((name, id), partitions)| find(node, name, id, partitions, version)).collect()
+}
+
+fn find(node: &Node, name: TopicName, id: Uuid, partitions: Vec<FetchPartition>, version: i16) -> Topic {
     let (known, missing) = if version >= 13 {
-        (node.catalog.topic_by_id(topic.topic_id), ResponseError::UnknownTopicId)
+        (node.catalog.topic_by_id(id), ResponseError::UnknownTopicId)
     } else {
-        (node.catalog.topic(&topic.topic), ResponseError::UnknownTopicOrPartition)
+        (node.catalog.topic(&name), ResponseError::UnknownTopicOrPartition)
     };
-    let target = |request: FetchPartition| {
+    let target = |asked: FetchPartition| {
         let partition = match &known {
             None => Err(missing),
-            Some(_) if request.current_leader_epoch > LEADER_EPOCH => Err(ResponseError::UnknownLeaderEpoch),
-            Some(topic) => topic.partition(request.partition).cloned().ok_or(ResponseError::UnknownTopicOrPartition),
+            Some(_) if asked.current_leader_epoch > LEADER_EPOCH => Err(ResponseError::UnknownLeaderEpoch),
+            Some(topic) => topic.partition(asked.partition).cloned().ok_or(ResponseError::UnknownTopicOrPartition),
         };
-        Target { request, partition }
+        let bytes_max = usize::try_from(asked.partition_max_bytes).unwrap_or(0);
+        Target { index: asked.partition, offset: asked.fetch_offset, bytes_max, partition }
     };
-    let targets = std::mem::take(&mut topic.partitions).into_iter().map(target).collect();
-    (topic, targets)
+    let targets = partitions.into_iter().map(target).collect();
+    Topic { name: TopicName(text(name.as_str())), id, targets }
 }
 
 /// Whoever is behind reads what the page cache may have let go; the tail was written just now.
 fn may_wait_for_disk(targets: &Targets) -> bool {
-    let may_wait = |target: &Target| {
-        target.partition.as_ref().is_ok_and(|partition| partition.may_wait_for_disk(target.request.fetch_offset))
-    };
-    targets.iter().flat_map(|(_, targets)| targets).any(may_wait)
+    let may_wait =
+        |target: &Target| target.partition.as_ref().is_ok_and(|partition| partition.may_wait_for_disk(target.offset));
+    targets.iter().flat_map(|topic| &topic.targets).any(may_wait)
 }
 
 struct Answer {
@@ -129,9 +160,9 @@ struct Answer {
 
 fn read_all(targets: &Targets, limits: Limits) -> Answer {
     let mut answer = Answer { topics: Vec::with_capacity(targets.len()), bytes: 0, copied_bytes: 0, failed: false };
-    for (topic, targets) in targets {
-        let mut partitions = Vec::with_capacity(targets.len());
-        for target in targets {
+    for topic in targets {
+        let mut partitions = Vec::with_capacity(topic.targets.len());
+        for target in &topic.targets {
             let left = Limits {
                 bytes_max: limits.bytes_max.saturating_sub(answer.bytes),
                 copied_bytes_max: limits.copied_bytes_max.saturating_sub(answer.copied_bytes),
@@ -145,15 +176,13 @@ fn read_all(targets: &Targets, limits: Limits) -> Answer {
             }
             partitions.push(fetched);
         }
-        answer.topics.push(FetchedTopic { name: topic.topic.clone(), id: topic.topic_id, partitions });
+        answer.topics.push(FetchedTopic { name: topic.name.clone(), id: topic.id, partitions });
     }
     answer
 }
 
 fn read_one(target: &Target, left: Limits, at_least_one: bool) -> Fetched {
-    let data = PartitionData::default()
-        .with_partition_index(target.request.partition)
-        .with_aborted_transactions(Some(Vec::new()));
+    let data = PartitionData::default().with_partition_index(target.index).with_aborted_transactions(Some(Vec::new()));
     let failed = |data: PartitionData, code: i16| {
         let data =
             data.with_error_code(code).with_high_watermark(-1).with_last_stable_offset(-1).with_log_start_offset(-1);
@@ -164,8 +193,8 @@ fn read_one(target: &Target, left: Limits, at_least_one: bool) -> Fetched {
         Ok(partition) => partition,
         Err(error) => return failed(data, error.code()),
     };
-    let bytes_max = usize::try_from(target.request.partition_max_bytes).unwrap_or(0).min(left.bytes_max);
-    let offset = target.request.fetch_offset;
+    let bytes_max = target.bytes_max.min(left.bytes_max);
+    let offset = target.offset;
     let found = partition
         .find(offset, bytes_max, at_least_one, left.copied_bytes_max, left.isolation)
         .and_then(|found| Ok((aborted(partition, offset, &found, left.isolation)?, found)));

@@ -21,9 +21,32 @@ pub(crate) async fn handle(
     request: JoinGroupRequest,
     version: i16,
 ) -> JoinGroupResponse {
+    let group_id = request.group_id.to_string();
+    let asked_as = request.member_id.to_string();
+    let join = read(client, client_id, request, version);
+    match node.groups.join(&group_id, join).await {
+        Ok(joined) => tell(joined, version),
+        Err(error) => {
+            let member_id = match &error {
+                GroupError::MemberIdRequired(id) => text(id.clone()),
+                _ => text(asked_as),
+            };
+            // Null is possible from version 7 on only.
+            let protocol = (version < 7).then(|| text(""));
+            JoinGroupResponse::default()
+                .with_error_code(error.code())
+                .with_generation_id(-1)
+                .with_protocol_name(protocol)
+                .with_member_id(member_id)
+        }
+    }
+}
+
+/// What is asked, without the request: whoever waits for the others does not hold its frame.
+fn read(client: &Client, client_id: &str, request: JoinGroupRequest, version: i16) -> JoinRequest {
     let millis = |value: i32| Duration::from_millis(u64::try_from(value).unwrap_or(0));
     let session_timeout = millis(request.session_timeout_ms);
-    let join = JoinRequest {
+    JoinRequest {
         member_id: request.member_id.to_string(),
         instance_id: request.group_instance_id.map(|id| id.to_string()),
         client_id: client_id.to_owned(),
@@ -34,22 +57,6 @@ pub(crate) async fn handle(
         protocols: request.protocols.into_iter().map(|each| (each.name.to_string(), each.metadata)).collect(),
         id_first: version >= 4,
         can_skip_assignment: version >= 9,
-    };
-    match node.groups.join(&request.group_id, join).await {
-        Ok(joined) => tell(joined, version),
-        Err(error) => {
-            let member_id = match &error {
-                GroupError::MemberIdRequired(id) => text(id.clone()),
-                _ => request.member_id,
-            };
-            // Null is possible from version 7 on only.
-            let protocol = (version < 7).then(|| text(""));
-            JoinGroupResponse::default()
-                .with_error_code(error.code())
-                .with_generation_id(-1)
-                .with_protocol_name(protocol)
-                .with_member_id(member_id)
-        }
     }
 }
 

@@ -10,11 +10,13 @@ use crate::broker::node::Node;
 /// Takes members out.
 pub(crate) fn handle(node: &Node, request: LeaveGroupRequest, version: i16) -> LeaveGroupResponse {
     if version < 3 {
-        let left = node.groups.leave(&request.group_id, &request.member_id, None);
-        return LeaveGroupResponse::default().with_error_code(code_of(&left));
+        let left = node.groups.leave(&request.group_id, &[(&*request.member_id, None)]).pop();
+        return LeaveGroupResponse::default().with_error_code(left.as_ref().map_or(0, code_of));
     }
-    let members = request.members.into_iter().map(|member| {
-        let left = node.groups.leave(&request.group_id, &member.member_id, member.group_instance_id.as_deref());
+    let leaving: Vec<_> =
+        request.members.iter().map(|member| (&*member.member_id, member.group_instance_id.as_deref())).collect();
+    let left = node.groups.leave(&request.group_id, &leaving);
+    let members = request.members.into_iter().zip(left).map(|(member, left)| {
         let error_code = code_of(&left);
         MemberResponse::default()
             .with_member_id(left.map_or(member.member_id, text))

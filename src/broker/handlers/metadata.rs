@@ -9,6 +9,7 @@ use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
+use uuid::Uuid;
 
 use super::{CLUSTER_OPERATIONS, OPERATIONS_UNKNOWN, TOPIC_OPERATIONS, text};
 use crate::broker::catalog::{Topic, valid_name};
@@ -24,13 +25,17 @@ pub(crate) fn handle(node: &Node, request: MetadataRequest, version: i16) -> Met
     let topics = if all {
         node.catalog.topics().iter().map(|topic| present(topic, operations)).collect()
     } else {
-        // Asked for twice, answered once: an answer must not outgrow its question a thousand times.
+        // Asked for twice, by name or by id, answered once: an answer must not outgrow its question a thousand times.
         let mut asked = BTreeSet::new();
         let wanted = request.topics.unwrap_or_default();
         wanted
             .into_iter()
-            .filter(|topic| asked.insert((topic.topic_id, topic.name.clone())))
-            .map(|topic| match (topic.name, topic.topic_id) {
+            .map(|topic| match topic.name {
+                Some(name) => (Some(name), Uuid::nil()),
+                None => (None, topic.topic_id),
+            })
+            .filter(|topic| asked.insert(topic.clone()))
+            .map(|topic| match topic {
                 (Some(name), _) => match node.catalog.topic(&name) {
                     Some(topic) => present(&topic, operations),
                     None if valid_name(&name) => absent(Some(name), ResponseError::UnknownTopicOrPartition),

@@ -2,6 +2,8 @@
 //!
 //! Deviation: offsets do not expire with time (`retention_time_ms` is ignored); they go with their group or topic.
 
+use std::collections::BTreeMap;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
@@ -22,7 +24,8 @@ pub(crate) async fn handle(node: &Node, request: OffsetCommitRequest) -> OffsetC
         request.generation_id_or_member_epoch,
     );
     let refused = allowed.as_ref().err().map(KafkaError::code);
-    let mut offsets = Vec::new();
+    // Of a partition that is named twice, the last mention counts.
+    let mut offsets = BTreeMap::new();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let known = node.catalog.topic(&topic.name);
@@ -39,7 +42,7 @@ pub(crate) async fn handle(node: &Node, request: OffsetCommitRequest) -> OffsetC
             } else {
                 let (offset, leader_epoch) = (asked.committed_offset, asked.committed_leader_epoch);
                 let committed = CommittedOffset { offset, leader_epoch, metadata };
-                offsets.push(((topic.name.to_string(), asked.partition_index), committed));
+                offsets.insert((topic.name.to_string(), asked.partition_index), committed);
                 0
             };
             partitions.push((asked.partition_index, error));
@@ -48,7 +51,7 @@ pub(crate) async fn handle(node: &Node, request: OffsetCommitRequest) -> OffsetC
     }
     let failed = match offsets.is_empty() {
         true => None,
-        false => node.groups.commit(&request.group_id, offsets).await.err(),
+        false => node.groups.commit(&request.group_id, offsets.into_iter().collect()).await.err(),
     };
     if let Some(error) = &failed {
         tracing::error!(group = request.group_id.as_str(), "offsets are not committed: {error}");

@@ -1,66 +1,129 @@
 //! OffsetFetch (9), versions 1-9. v2: null asks for all; v7 `require_stable` (nothing here is ever unstable); v8
 //! several groups at once (KIP-709). A partition without a commit, and a group that does not exist, answer -1.
+//!
+//! Groups and partitions named twice are answered once. Groups whose offsets do not fit into an answer of some size any
+//! more are answered with an error that clients ask again after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
     OffsetFetchResponseTopics,
 };
-use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicName};
+use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse, TopicName};
 
+use super::asked::{AnswerRoom, once};
 use super::text;
 use crate::broker::group::{CommittedOffset, OffsetKey};
 use crate::broker::node::Node;
 
-type Found = Vec<(String, Vec<(i32, CommittedOffset)>)>;
+/// What a topic or a partition takes in an answer besides its texts, about.
+const ITEM_BYTES: usize = 128;
+
+type Wanted = Vec<(TopicName, Vec<i32>)>;
+type Offsets = BTreeMap<OffsetKey, CommittedOffset>;
+type Found = Vec<(TopicName, Vec<(i32, CommittedOffset)>)>;
 
 /// Committed offsets.
 pub(crate) fn handle(node: &Node, request: OffsetFetchRequest, version: i16) -> OffsetFetchResponse {
+    let mut room = AnswerRoom::new(node.limits.waiting_answer_bytes_max);
+    let wanted = |topics: Wanted| once(topics, |index| *index);
     if version >= 8 {
-        let groups = request.groups.into_iter().map(|group| {
-            let wanted = group.topics.map(|topics| {
-                topics.into_iter().map(|topic| (topic.name.to_string(), topic.partition_indexes)).collect()
-            });
-            let topics = find(&node.groups.offsets(&group.group_id), wanted).into_iter().map(|(name, partitions)| {
-                OffsetFetchResponseTopics::default()
-                    .with_name(TopicName(text(name)))
-                    .with_partitions(partitions.into_iter().map(|(index, committed)| many(index, committed)).collect())
-            });
-            let topics = topics.collect();
-            OffsetFetchResponseGroup::default().with_group_id(group.group_id).with_topics(topics)
+        let mut asked = HashSet::new();
+        let groups = request.groups.into_iter().filter(|group| asked.insert(group.group_id.clone())).map(|group| {
+            let topics = group
+                .topics
+                .map(|topics| wanted(topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect()));
+            let answer = OffsetFetchResponseGroup::default();
+            let answer = match find(node, &group.group_id, topics, &mut room) {
+                Some(found) => answer.with_topics(found.into_iter().map(many_of).collect()),
+                // Asked for again, as this error is, it comes first.
+                None => answer.with_error_code(ResponseError::CoordinatorLoadInProgress.code()),
+            };
+            answer.with_group_id(group.group_id)
         });
         return OffsetFetchResponse::default().with_groups(groups.collect());
     }
-    let wanted = request
+    let topics = request
         .topics
-        .map(|topics| topics.into_iter().map(|topic| (topic.name.to_string(), topic.partition_indexes)).collect());
-    let topics = find(&node.groups.offsets(&request.group_id), wanted).into_iter().map(|(name, partitions)| {
-        OffsetFetchResponseTopic::default()
-            .with_name(TopicName(text(name)))
-            .with_partitions(partitions.into_iter().map(|(index, committed)| one(index, committed)).collect())
-    });
-    OffsetFetchResponse::default().with_topics(topics.collect())
+        .map(|topics| wanted(topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect()));
+    // The only group always fits.
+    let found = find(node, &request.group_id, topics, &mut room).unwrap_or_default();
+    OffsetFetchResponse::default().with_topics(found.into_iter().map(one_of).collect())
 }
 
-/// What was asked for, or all there is.
-fn find(offsets: &BTreeMap<OffsetKey, CommittedOffset>, wanted: Option<Vec<(String, Vec<i32>)>>) -> Found {
-    let none = || CommittedOffset { offset: -1, leader_epoch: -1, metadata: String::new() };
-    let Some(wanted) = wanted else {
-        let mut all: BTreeMap<String, Vec<(i32, CommittedOffset)>> = BTreeMap::new();
-        for ((topic, partition), committed) in offsets {
-            all.entry(topic.clone()).or_default().push((*partition, committed.clone()));
+/// What was asked for, or all there is; none when there is no room for it.
+fn find(node: &Node, group_id: &GroupId, wanted: Option<Wanted>, room: &mut AnswerRoom) -> Option<Found> {
+    let mut gathered = Gathered { found: Vec::new(), bytes: ITEM_BYTES + group_id.len(), room };
+    let whole = match wanted {
+        Some(wanted) => {
+            let known = node.groups.describe(group_id, |group| gathered.chosen(&wanted, &group.offsets));
+            known.unwrap_or_else(|| gathered.chosen(&wanted, &Offsets::new()))
         }
-        return all.into_iter().collect();
+        None => node.groups.describe(group_id, |group| gathered.all(&group.offsets)).unwrap_or(true),
     };
-    wanted
-        .into_iter()
-        .map(|(topic, partitions)| {
-            let look = |index: i32| (index, offsets.get(&(topic.clone(), index)).cloned().unwrap_or_else(none));
-            let found = partitions.into_iter().map(look).collect();
-            (topic, found)
+    (whole && gathered.room.take(gathered.bytes)).then_some(gathered.found)
+}
+
+/// Looked at under the group's lock, and copied only as far as there is room.
+struct Gathered<'a> {
+    found: Found,
+    bytes: usize,
+    room: &'a mut AnswerRoom,
+}
+
+impl Gathered<'_> {
+    fn topic(&mut self, name: TopicName, partitions: usize) {
+        self.bytes += ITEM_BYTES + name.len();
+        self.found.push((name, Vec::with_capacity(partitions)));
+    }
+
+    /// False when it does not fit any more.
+    fn partition(&mut self, index: i32, committed: Option<&CommittedOffset>) -> bool {
+        self.bytes += ITEM_BYTES + committed.map_or(0, |committed| committed.metadata.len());
+        if !self.room.fits(self.bytes) {
+            return false;
+        }
+        let none = || CommittedOffset { offset: -1, leader_epoch: -1, metadata: String::new() };
+        if let Some((_, partitions)) = self.found.last_mut() {
+            partitions.push((index, committed.cloned().unwrap_or_else(none)));
+        }
+        true
+    }
+
+    fn chosen(&mut self, wanted: &Wanted, offsets: &Offsets) -> bool {
+        for (topic, indexes) in wanted {
+            self.topic(topic.clone(), indexes.len());
+            let mut key = (topic.to_string(), 0);
+            for &index in indexes {
+                key.1 = index;
+                if !self.partition(index, offsets.get(&key)) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn all(&mut self, offsets: &Offsets) -> bool {
+        offsets.iter().all(|((topic, index), committed)| {
+            if self.found.last().is_none_or(|(last, _)| **last != **topic) {
+                self.topic(TopicName(text(topic.clone())), 1);
+            }
+            self.partition(*index, Some(committed))
         })
-        .collect()
+    }
+}
+
+fn one_of((name, partitions): (TopicName, Vec<(i32, CommittedOffset)>)) -> OffsetFetchResponseTopic {
+    let partitions = partitions.into_iter().map(|(index, committed)| one(index, committed)).collect();
+    OffsetFetchResponseTopic::default().with_name(name).with_partitions(partitions)
+}
+
+fn many_of((name, partitions): (TopicName, Vec<(i32, CommittedOffset)>)) -> OffsetFetchResponseTopics {
+    let partitions = partitions.into_iter().map(|(index, committed)| many(index, committed)).collect();
+    OffsetFetchResponseTopics::default().with_name(name).with_partitions(partitions)
 }
 
 fn one(index: i32, committed: CommittedOffset) -> OffsetFetchResponsePartition {

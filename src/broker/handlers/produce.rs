@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
-use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
+use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
 use tokio::time::Instant;
 
 use super::errors::KafkaError;
@@ -25,6 +25,11 @@ use crate::broker::node::{LEADER_EPOCH, Node};
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Between two tries while the disk is behind.
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
+
+/// What waits for the disk may keep so many times its own bytes. Ordinary batches fill most of what they came in.
+const PINNED_RATIO_MAX: usize = 8;
+/// What became of one batch, as it waits and in the answer, about.
+const OUTCOME_BYTES: usize = 256;
 
 struct Refused {
     code: i16,
@@ -40,11 +45,19 @@ impl<E: KafkaError + std::fmt::Display> From<E> for Refused {
 type Outcome = Result<(Partition, Appended), Refused>;
 
 /// Appends, and answers when what was appended is durable.
-pub(crate) async fn handle(node: &Arc<Node>, head: Head, request: ProduceRequest) -> Result<Answer, FrameError> {
+///
+/// `pins`: memory that the records keep for as long as they wait, and that nothing else counts.
+pub(crate) async fn handle(
+    node: &Arc<Node>,
+    head: Head,
+    request: ProduceRequest,
+    pins: usize,
+) -> Result<Answer, FrameError> {
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).min(WAIT_MAX);
     let deadline = Instant::now() + timeout;
     let refusal = refusal(&request);
     let mut topics = Vec::with_capacity(request.topic_data.len());
+    let mut bytes = 0;
     for topic in request.topic_data {
         let known = node.catalog.topic(&topic.name);
         let mut outcomes = Vec::with_capacity(topic.partition_data.len());
@@ -53,11 +66,15 @@ pub(crate) async fn handle(node: &Arc<Node>, head: Head, request: ProduceRequest
             let outcome = match (refusal, partition) {
                 (Some(error), _) => Err(refused(error)),
                 (None, None) => Err(refused(ResponseError::UnknownTopicOrPartition)),
-                (None, Some(partition)) => append(node, partition, data.records.unwrap_or_default(), deadline).await,
+                (None, Some(partition)) => {
+                    append(node, partition, kept(data.records.unwrap_or_default(), pins), deadline).await
+                }
             };
             outcomes.push((data.index, outcome));
         }
-        topics.push((topic.name, outcomes));
+        bytes += topic.name.len() + outcomes.len() * OUTCOME_BYTES;
+        // A copy: an answer that waits does not hold the frame that the name came in.
+        topics.push((TopicName(text(topic.name.as_str())), outcomes));
     }
     if request.acks == 0 {
         // Nobody reads an error; a closed connection is the only way to say that something went wrong.
@@ -67,7 +84,7 @@ pub(crate) async fn handle(node: &Arc<Node>, head: Head, request: ProduceRequest
             None => Ok(Answer::Nothing),
         };
     }
-    Ok(Answer::Later(Box::pin(async move {
+    let answer = async move {
         let mut responses = Vec::with_capacity(topics.len());
         for (name, outcomes) in topics {
             let mut partitions = Vec::with_capacity(outcomes.len());
@@ -77,7 +94,13 @@ pub(crate) async fn handle(node: &Arc<Node>, head: Head, request: ProduceRequest
             responses.push(TopicProduceResponse::default().with_name(name).with_partition_responses(partitions));
         }
         encode(&head, &ProduceResponse::default().with_responses(responses))
-    })))
+    };
+    Ok(Answer::Later(Box::pin(answer), bytes))
+}
+
+/// Records as they may wait: few in a large buffer are copied, so that they do not keep all of it.
+fn kept(records: Bytes, pins: usize) -> Bytes {
+    if records.len() < pins / PINNED_RATIO_MAX { Bytes::copy_from_slice(&records) } else { records }
 }
 
 /// Why all of a request is refused.
@@ -133,5 +156,25 @@ async fn settle(index: i32, outcome: Outcome, deadline: Instant) -> PartitionPro
             .with_base_offset(-1)
             .with_log_append_time_ms(-1)
             .with_log_start_offset(-1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_records_that_would_keep_many_times_their_size_are_copied() {
+        let buffer = Bytes::from(vec![7; 64 * 1024]);
+        let is_copied = |bytes: usize| {
+            let records = buffer.slice(100..100 + bytes);
+            let kept = kept(records.clone(), buffer.len());
+            assert_eq!(kept, records);
+            kept.as_ptr() != records.as_ptr()
+        };
+        assert!(is_copied(70) && is_copied(8_000));
+        assert!(!is_copied(8_192) && !is_copied(60_000));
+        let (few, room_is_held) = (buffer.slice(..70), 0);
+        assert_eq!(kept(few.clone(), room_is_held).as_ptr(), few.as_ptr());
     }
 }

@@ -9,7 +9,19 @@ use crate::broker::node::Node;
 
 /// The assignment; it comes when the leader's is durable.
 pub(crate) async fn handle(node: &Node, request: SyncGroupRequest) -> SyncGroupResponse {
-    let sync = SyncRequest {
+    let group_id = request.group_id.to_string();
+    match node.groups.sync(&group_id, read(request)).await {
+        Ok(synced) => SyncGroupResponse::default()
+            .with_protocol_type(synced.protocol_type.map(text))
+            .with_protocol_name(synced.protocol.map(text))
+            .with_assignment(synced.assignment),
+        Err(error) => SyncGroupResponse::default().with_error_code(error.code()),
+    }
+}
+
+/// What is asked, without the request: whoever waits for the leader does not hold its frame.
+fn read(request: SyncGroupRequest) -> SyncRequest {
+    SyncRequest {
         member_id: request.member_id.to_string(),
         instance_id: request.group_instance_id.map(|id| id.to_string()),
         generation: request.generation_id,
@@ -20,12 +32,5 @@ pub(crate) async fn handle(node: &Node, request: SyncGroupRequest) -> SyncGroupR
             .into_iter()
             .map(|each| (each.member_id.to_string(), each.assignment))
             .collect(),
-    };
-    match node.groups.sync(&request.group_id, sync).await {
-        Ok(synced) => SyncGroupResponse::default()
-            .with_protocol_type(synced.protocol_type.map(text))
-            .with_protocol_name(synced.protocol.map(text))
-            .with_assignment(synced.assignment),
-        Err(error) => SyncGroupResponse::default().with_error_code(error.code()),
     }
 }

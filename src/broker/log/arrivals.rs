@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-use super::lock;
 use super::partition::Partition;
+use super::{Isolation, lock};
 
 /// Bytes that have become readable since this was made, in all partitions that it listens to.
 #[derive(Debug, Default)]
@@ -58,17 +58,24 @@ impl Arrivals {
     }
 }
 
+/// Bytes that became readable at once, about; none where nothing has.
+#[derive(Clone, Copy)]
+pub(super) struct Readable {
+    pub uncommitted: Option<u64>,
+    pub committed: Option<u64>,
+}
+
 /// Those who listen to one partition.
 #[derive(Default)]
 pub(super) struct Listeners {
-    all: BTreeMap<u64, Arc<Arrivals>>,
+    all: BTreeMap<u64, (Arc<Arrivals>, Isolation)>,
     next_key: u64,
 }
 
 impl Listeners {
-    pub fn add(&mut self, arrivals: &Arc<Arrivals>) -> u64 {
+    pub fn add(&mut self, arrivals: &Arc<Arrivals>, isolation: Isolation) -> u64 {
         self.next_key += 1;
-        self.all.insert(self.next_key, arrivals.clone());
+        self.all.insert(self.next_key, (arrivals.clone(), isolation));
         self.next_key
     }
 
@@ -76,15 +83,22 @@ impl Listeners {
         self.all.remove(&key);
     }
 
-    /// Counts what came for all of them, and returns those that have enough.
-    pub fn count(&self, bytes: u64) -> Vec<Arc<Arrivals>> {
-        self.all.values().filter(|arrivals| arrivals.add(bytes)).cloned().collect()
+    /// Counts what became readable for those who may read it, and returns those that have enough.
+    pub fn count(&self, came: Readable) -> Vec<Arc<Arrivals>> {
+        let has_enough = |(arrivals, isolation): &&(Arc<Arrivals>, Isolation)| {
+            let bytes = match isolation {
+                Isolation::Uncommitted => came.uncommitted,
+                Isolation::Committed => came.committed,
+            };
+            bytes.is_some_and(|bytes| arrivals.add(bytes))
+        };
+        self.all.values().filter(has_enough).map(|(arrivals, _)| arrivals.clone()).collect()
     }
 }
 
 impl Drop for Listeners {
     fn drop(&mut self) {
-        self.all.values().for_each(|arrivals| arrivals.close());
+        self.all.values().for_each(|(arrivals, _)| arrivals.close());
     }
 }
 
@@ -105,7 +119,13 @@ impl Partition {
     /// Counts into `arrivals` what becomes readable from now on. None when nothing will any more: the partition is
     /// deleted or poisoned.
     pub fn listen(&self, arrivals: &Arc<Arrivals>) -> Option<Listening> {
-        let key = self.listeners(|listeners| listeners.add(arrivals))?;
+        self.listen_isolated(arrivals, Isolation::Uncommitted)
+    }
+
+    /// As [`Partition::listen`], for a reader of that isolation: one of committed records hears nothing as long as the
+    /// last stable offset stays where it is, and of more than it may ask for when that moves over what came before.
+    pub fn listen_isolated(&self, arrivals: &Arc<Arrivals>, isolation: Isolation) -> Option<Listening> {
+        let key = self.listeners(|listeners| listeners.add(arrivals, isolation))?;
         Some(Listening { partition: self.clone(), key })
     }
 

@@ -266,9 +266,9 @@ impl DoorRules {
 
     fn check(&self, index: i64, has_key: bool, timestamp: i64) -> Result<(), AppendError> {
         if self.needs_keys && !has_key {
-            let why =
-                format!("record {index} has no key, and the topic is compacted: it keeps the last record of a key");
-            return Err(AppendError::InvalidRecord(why));
+            return Err(invalid(format!(
+                "record {index} has no key, and the topic is compacted: it keeps the last record of a key"
+            )));
         }
         match self.times {
             // -1: no time at all.
@@ -290,7 +290,7 @@ pub(super) fn check_all(bytes: &Bytes, rules: &DoorRules) -> Result<Vec<CheckedB
     let mut checked = Vec::with_capacity(1);
     let mut unfolded_left = UNFOLDED_BYTES_MAX;
     if rest.is_empty() {
-        return Err(corrupt("there is no batch"));
+        return Err(invalid("there is no batch"));
     }
     while !rest.is_empty() {
         let batch = check_one(&rest, rules, &mut unfolded_left)?;
@@ -306,8 +306,14 @@ pub(super) fn check_all(bytes: &Bytes, rules: &DoorRules) -> Result<Vec<CheckedB
     Ok(checked)
 }
 
+/// The bytes are not what was sent: a client tries again.
 fn corrupt(what: impl Into<String>) -> AppendError {
     AppendError::Corrupt(what.into())
+}
+
+/// The bytes are what was sent, and sent anew they are refused again.
+fn invalid(what: impl Into<String>) -> AppendError {
+    AppendError::InvalidRecord(what.into())
 }
 
 fn check_one(bytes: &Bytes, rules: &DoorRules, unfolded_left: &mut u64) -> Result<CheckedBatch, AppendError> {
@@ -344,32 +350,32 @@ fn check_one(bytes: &Bytes, rules: &DoorRules, unfolded_left: &mut u64) -> Resul
 fn check_fields(header: &BatchHeader) -> Result<(), AppendError> {
     let attributes = header.attributes;
     if attributes & COMPRESSION_MASK > COMPRESSION_MAX {
-        return Err(corrupt(format!("compression {} is unknown", attributes & COMPRESSION_MASK)));
+        return Err(invalid(format!("compression {} is unknown", attributes & COMPRESSION_MASK)));
     }
     if attributes & LOG_APPEND_TIME_BIT != 0 {
-        return Err(corrupt("a producer may not set the timestamp type LogAppendTime"));
+        return Err(AppendError::TimestampType);
     }
     if attributes & CONTROL_BIT != 0 {
-        return Err(corrupt("a client may not write control records"));
+        return Err(invalid("a client may not write control records"));
     }
     if attributes & !(COMPRESSION_MASK | TRANSACTIONAL_BIT) != 0 {
-        return Err(corrupt(format!("attributes {attributes:#06x} are unknown")));
+        return Err(invalid(format!("attributes {attributes:#06x} are unknown")));
     }
     let count = header.records_count;
     if !(1..=RECORDS_PER_BATCH_MAX).contains(&count) {
-        return Err(corrupt(format!("a count of {count} records cannot be")));
+        return Err(invalid(format!("a count of {count} records cannot be")));
     }
     if header.last_offset_delta != count - 1 {
         let delta = header.last_offset_delta;
-        return Err(corrupt(format!("last offset delta {delta} does not fit {count} records")));
+        return Err(invalid(format!("last offset delta {delta} does not fit {count} records")));
     }
     let idempotent = header.producer_id >= 0;
     if header.producer_id < -1 || (idempotent && (header.producer_epoch < 0 || header.base_sequence < 0)) {
         let (id, epoch, sequence) = (header.producer_id, header.producer_epoch, header.base_sequence);
-        return Err(corrupt(format!("producer {id} with epoch {epoch} and sequence {sequence} cannot be")));
+        return Err(invalid(format!("producer {id} with epoch {epoch} and sequence {sequence} cannot be")));
     }
     if header.is_transactional() && !idempotent {
-        return Err(corrupt("a transactional batch must say whose it is"));
+        return Err(invalid("a transactional batch must say whose it is"));
     }
     Ok(())
 }
@@ -379,9 +385,9 @@ fn check_fields(header: &BatchHeader) -> Result<(), AppendError> {
 fn check_records(batch: &CheckedBatch, rules: &DoorRules) -> Result<i64, AppendError> {
     let (mut walked, mut max_timestamp) = (0, i64::MIN);
     for record in Records::of(&batch.records) {
-        let record = record.ok_or_else(|| corrupt(format!("record {walked} is malformed")))?;
+        let record = record.ok_or_else(|| invalid(format!("record {walked} is malformed")))?;
         if record.offset_delta != walked {
-            return Err(corrupt(format!("record {walked} has offset delta {}", record.offset_delta)));
+            return Err(invalid(format!("record {walked} has offset delta {}", record.offset_delta)));
         }
         let timestamp = batch.header.base_timestamp.wrapping_add(record.timestamp_delta);
         rules.check(walked, record.key.is_some(), timestamp)?;
@@ -394,7 +400,7 @@ fn check_records(batch: &CheckedBatch, rules: &DoorRules) -> Result<i64, AppendE
 
 /// The same for compressed records, which are unfolded for it and thrown away.
 fn check_compressed(batch: &CheckedBatch, rules: &DoorRules, unfolded_left: &mut u64) -> Result<i64, AppendError> {
-    let malformed = |walked: i64, error: std::io::Error| corrupt(format!("compressed record {walked}: {error}"));
+    let malformed = |walked: i64, error: std::io::Error| invalid(format!("compressed record {walked}: {error}"));
     let codec = batch.header.codec();
     let (mut walked, mut max_timestamp) = (0, i64::MIN);
     let mut records =
@@ -402,7 +408,7 @@ fn check_compressed(batch: &CheckedBatch, rules: &DoorRules, unfolded_left: &mut
     for record in records.by_ref() {
         let record = record.map_err(|error| malformed(walked, error))?;
         if record.offset_delta != walked {
-            return Err(corrupt(format!("compressed record {walked} has offset delta {}", record.offset_delta)));
+            return Err(invalid(format!("compressed record {walked} has offset delta {}", record.offset_delta)));
         }
         let timestamp = batch.header.base_timestamp.wrapping_add(record.timestamp_delta);
         rules.check(walked, record.has_key, timestamp)?;
@@ -419,5 +425,5 @@ fn check_compressed(batch: &CheckedBatch, rules: &DoorRules, unfolded_left: &mut
 
 fn check_count(header: &BatchHeader, walked: i64) -> Result<(), AppendError> {
     let said = i64::from(header.records_count);
-    if walked == said { Ok(()) } else { Err(corrupt(format!("it says {said} records and holds {walked}"))) }
+    if walked == said { Ok(()) } else { Err(invalid(format!("it says {said} records and holds {walked}"))) }
 }

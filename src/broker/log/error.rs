@@ -73,7 +73,7 @@ impl OpenError {
 /// Why an append or a change of the state was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// The bytes are not whole, valid batches.
+    /// The bytes are not whole batches, or not those that their CRC was made of.
     #[error("corrupt batch: {0}")]
     Corrupt(String),
     /// Larger than the partition's limit.
@@ -87,7 +87,7 @@ pub enum AppendError {
     /// An old message format.
     #[error("unsupported record format (magic {0}); only magic 2 is stored")]
     UnsupportedMagic(i8),
-    /// A record that this topic does not take.
+    /// An intact batch that contradicts itself, or holds what clients may not write or this topic does not take.
     #[error("{0}")]
     InvalidRecord(String),
     /// A record's time is too far from now.
@@ -102,6 +102,9 @@ pub enum AppendError {
         /// The latest that is taken.
         latest: i64,
     },
+    /// A producer says that the broker has stamped its batch.
+    #[error("a producer may not set the timestamp type LogAppendTime")]
+    TimestampType,
     /// Neither the next sequence nor a known retry.
     #[error("sequence {got} of producer {producer_id} is out of order; expected {expected}")]
     OutOfOrderSequence {

@@ -32,6 +32,7 @@ mod offset_index;
 mod open;
 mod open_transactions;
 mod partition;
+mod producer_expiry;
 mod producer_state;
 mod queue;
 mod read;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use super::arrivals::Listeners;
+use super::arrivals::{Listeners, Readable};
 use super::batch::{self, CheckedBatch, DoorRules, OFFSET_MAX, Transactional};
 use super::disk::Disk;
 use super::producer_state::ProducerStates;
@@ -342,14 +342,15 @@ impl Partition {
             return;
         }
         // The end of a transaction makes readable what came long before.
-        let was_held_back = stable_moved && stable - stable_before > end - end_before;
-        let bytes = if was_held_back { bytes.saturating_add(RELEASED_BYTES) } else { bytes };
+        let was_held_back = stable_before < end_before;
+        let released = if was_held_back { bytes.saturating_add(RELEASED_BYTES) } else { bytes };
+        let came = Readable { uncommitted: end_moved.then_some(bytes), committed: stable_moved.then_some(released) };
         let enough = match &*lock(&self.0.watches) {
             Some(watches) => {
                 if end_moved {
                     watches.settled.send_modify(|settled| settled.high_watermark = end);
                 }
-                watches.listeners.count(bytes)
+                watches.listeners.count(came)
             }
             None => Vec::new(),
         };
@@ -406,9 +407,9 @@ impl Partition {
     }
 
     /// Forgets producers that were silent for long.
-    pub(super) fn expire_producers(&self, now_ms: i64) {
-        lock(&self.0.front).producers.expire(now_ms);
-        lock(&self.0.store).producers.expire(now_ms);
+    pub(super) fn expire_producers(&self, now_ms: i64, silent_ms_max: i64) {
+        lock(&self.0.front).producers.expire(now_ms, silent_ms_max);
+        lock(&self.0.store).producers.expire(now_ms, silent_ms_max);
     }
 }
 
@@ -443,7 +444,7 @@ impl Front {
                         tried.apply(&batch.header, batch.marker(), now_ms);
                     }
                 }
-                _ => return Err(AppendError::Corrupt("an append mixes retries with new batches".to_owned())),
+                _ => return Err(AppendError::InvalidRecord("an append mixes retries with new batches".to_owned())),
             }
         }
         Ok(originals)

@@ -17,8 +17,6 @@ const BATCHES_REMEMBERED: usize = 5;
 /// Producers remembered of a partition; beyond that, those that were silent longest and have no open transaction are
 /// forgotten.
 pub(super) const PRODUCERS_MAX: usize = 10_000;
-/// A producer that was silent for a day is forgotten (Kafka's `producer.id.expiration.ms`).
-const SILENT_MS_MAX: i64 = 24 * 3600 * 1000;
 const BATCH_BYTES: usize = 24;
 const PRODUCER_BYTES_MIN: usize = 8 + 2 + 8 + 1;
 const OPEN_BYTES: usize = 16;
@@ -146,7 +144,7 @@ impl ProducerStates {
             epoch: batch.producer_epoch,
             coordinator_epoch: NO_COORDINATOR_EPOCH,
             last_append_ms: now_ms,
-            batches: Vec::with_capacity(BATCHES_REMEMBERED),
+            batches: Vec::new(),
         });
         if producer.epoch != batch.producer_epoch {
             producer.epoch = batch.producer_epoch;
@@ -161,12 +159,26 @@ impl ProducerStates {
         self.open.apply(batch, marker.map(|stored| stored.marker))
     }
 
-    /// Forgets those that were silent for a day.
-    pub fn expire(&mut self, now_ms: i64) {
+    /// Forgets those that were silent for longer than this.
+    pub fn expire(&mut self, now_ms: i64, silent_ms_max: i64) {
         let ProducerStates { producers, open } = self;
         producers.retain(|producer_id, producer| {
-            now_ms.saturating_sub(producer.last_append_ms) <= SILENT_MS_MAX || open.of(*producer_id).is_some()
+            now_ms.saturating_sub(producer.last_append_ms) <= silent_ms_max || open.of(*producer_id).is_some()
         });
+        // Memory that a flood of them took comes back.
+        if producers.capacity() / 8 > producers.len() {
+            producers.shrink_to(2 * producers.len());
+        }
+    }
+
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.producers.len()
+    }
+
+    /// When each of them wrote last.
+    pub fn last_appends_ms(&self) -> impl Iterator<Item = i64> {
+        self.producers.values().map(|producer| producer.last_append_ms)
     }
 
     /// The open transactions.
@@ -254,7 +266,7 @@ impl ProducerStates {
             if remembered > BATCHES_REMEMBERED || remembered * BATCH_BYTES > decoder.0.len() {
                 return None;
             }
-            let mut batches = Vec::with_capacity(BATCHES_REMEMBERED);
+            let mut batches = Vec::with_capacity(remembered);
             for _ in 0..remembered {
                 batches.push(StoredBatch {
                     base_sequence: decoder.i32()?,
@@ -275,6 +287,8 @@ impl Producer {
         if self.batches.len() == BATCHES_REMEMBERED {
             self.batches.remove(0);
         }
+        // Many write once and never again.
+        self.batches.reserve_exact(1);
         self.batches.push(StoredBatch {
             base_sequence: batch.base_sequence,
             last_sequence: batch.last_sequence(),
@@ -379,7 +393,7 @@ mod tests {
             states.apply(&if id < in_transaction { transactional(of) } else { of }, None, id);
             assert!(states.producers.len() <= PRODUCERS_MAX);
         }
-        states.expire(i64::MAX);
+        states.expire(i64::MAX, 0);
         assert_eq!((states.producers.len(), states.open().len()), (PRODUCERS_MAX / 2, PRODUCERS_MAX / 2));
         for id in in_transaction..PRODUCERS_MAX as i64 {
             let next = transactional(batch(id, 0, 100_000 + 2 * id));
@@ -406,7 +420,12 @@ mod tests {
         }
         assert!(!states.producers.contains_key(&0));
         assert!(states.producers.contains_key(&(3 * PRODUCERS_MAX as i64 - 1)));
-        states.expire(SILENT_MS_MAX + 3 * PRODUCERS_MAX as i64);
+        states.expire(3 * PRODUCERS_MAX as i64 + 5, 10);
+        assert_eq!(states.len(), 5);
+        assert!(
+            states.producers.capacity() < 100 && states.producers.values().all(|known| known.batches.capacity() == 1)
+        );
+        states.expire(4 * PRODUCERS_MAX as i64, 10);
         assert!(states.producers.is_empty());
     }
 }

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use super::core::Core;
-use super::lock;
 use super::partition::Partition;
 use super::queue::Completion;
 use super::records::Change;
 use super::segment::Segment;
+use super::{lock, producer_expiry};
 
 /// Looks at all partitions once.
 pub(super) fn enforce(core: &Arc<Core>, now_ms: i64) {
-    for partition in core.all_partitions() {
-        partition.expire_producers(now_ms);
+    let partitions = core.all_partitions();
+    let silent_ms_max = producer_expiry::silent_ms_max(&partitions, now_ms);
+    for partition in partitions {
+        partition.expire_producers(now_ms, silent_ms_max);
         let config = partition.config();
         let (segments, closed, log_start) = {
             let store = lock(&partition.0.store);

@@ -80,6 +80,7 @@ impl Partition {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::net::SocketAddr;
+    use std::sync::{Arc, mpsc};
     use std::time::{Duration, Instant};
 
     use bytes::BytesMut;
@@ -87,8 +88,15 @@ mod tests {
     use rdkafka::consumer::{BaseConsumer, Consumer};
     use rdkafka::error::KafkaError;
     use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+    use uuid::Uuid;
 
-    use super::super::{Durability, Marker};
+    use super::super::disk::OsDisk;
+    use super::super::journal::Journal;
+    use super::super::queue::Completion;
+    use super::super::records::{Change, PartitionRecord};
+    use super::super::{
+        Arrivals, Durability, Isolation, LogSettings, Marker, PartitionConfig, PartitionId, recovery, writer,
+    };
     use super::*;
     use crate::broker::Broker;
     use crate::broker::topic_config::Overrides;
@@ -117,6 +125,63 @@ mod tests {
         let options = RecordEncodeOptions { version: 2, compression: Compression::None };
         RecordBatchEncoder::encode(&mut out, [&record], &options).unwrap();
         out.freeze()
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_ends_within_a_large_group_is_heard_of_though_another_stays_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = LogSettings { durability: Durability::Fsync, journal_bytes_max: 1 << 20 };
+        let (jobs, _to_do) = mpsc::channel();
+        let (core, _) = recovery::recover(Arc::new(OsDisk), dir.path(), settings, jobs).unwrap();
+        let mut journal = Journal::new(&core.journal_files, core.sequence());
+        let mut write = || assert!(writer::serve(&core, &mut journal, core.queue.take()));
+        let config = PartitionConfig {
+            segment_bytes_max: 1 << 20,
+            segment_age_ms_max: i64::MAX,
+            retention_bytes: None,
+            retention_ms: None,
+            batch_bytes_max: 1 << 20,
+            log_append_time: false,
+            timestamp_before_ms_max: i64::MAX,
+            timestamp_after_ms_max: i64::MAX,
+            compaction: None,
+        };
+        let id = PartitionId { topic_id: Uuid::from_u128(7), partition: 0 };
+        let record = PartitionRecord { number: 1, id, directory: "t-0".to_owned(), config };
+        core.queue.push_change(Change::Create(record), Completion::Nobody);
+        write();
+        let partition = core.all_partitions().remove(0);
+        let append = |producer_id, sequence| {
+            partition.append_transactional(batch(producer_id, sequence, "value"), 0, NOW_MS).unwrap();
+        };
+        append(1, 0);
+        append(2, 0);
+        write();
+        let (committed, all) = (Arrivals::new(), Arrivals::new());
+        let _listening =
+            [partition.listen_isolated(&committed, Isolation::Committed).unwrap(), partition.listen(&all).unwrap()];
+        append(2, 1);
+        write();
+        assert_eq!((partition.last_stable_offset(), committed.bytes()), (0, 0));
+        // One group: the end of the older transaction, and much of the other one.
+        let end = EndTransaction { producer_id: 1, producer_epoch: 0, marker: Marker::Commit, coordinator_epoch: 0 };
+        partition.write_marker(end, 0, NOW_MS).unwrap();
+        (2..50).for_each(|sequence| append(2, sequence));
+        write();
+        assert_eq!((partition.last_stable_offset(), partition.high_watermark()), (1, 52));
+        // Whatever it waits for is worth a look.
+        committed.reach(1 << 30).await;
+        assert!(all.bytes() < 1 << 20, "whoever reads all heard of each batch when it came");
+        // A transaction that ends in the group that it began in holds nothing back before.
+        let came = committed.bytes();
+        partition.write_marker(EndTransaction { producer_id: 2, ..end }, 0, NOW_MS).unwrap();
+        write();
+        append(3, 0);
+        partition.write_marker(EndTransaction { producer_id: 3, ..end }, 0, NOW_MS).unwrap();
+        let released = committed.bytes();
+        write();
+        assert_eq!(partition.last_stable_offset(), partition.high_watermark());
+        assert!(released > came + (1 << 29) && committed.bytes() < released + 1000);
     }
 
     fn consumer(broker: &Broker, isolation: &str, from: i64, wait_ms: u32) -> BaseConsumer {
