@@ -173,9 +173,9 @@ async fn a_journal_file_that_cannot_be_opened_is_waited_for() {
     assert_eq!(raw.ask(&request, 5).topics[0].error_code, 0);
     assert_eq!(produce(&mut raw, "large", 0, 900_000).0, 0);
     let files = take_all_files();
-    // One journal file is open, one is prepared; a third one, or a checkpoint, cannot be made.
+    // One journal file is open, another one may be prepared; then one, or a checkpoint, cannot be made.
     let refused = (0..200).find(|_| produce(&mut raw, "large", 0, 900_000).0 != 0);
-    assert!(refused.is_some_and(|batches| batches > 50), "{refused:?}");
+    assert!(refused.is_some_and(|batches| batches > 0), "{refused:?}");
     drop(files);
     let last = produce_in_the_end(&mut raw, "large", 0);
     broker.stop().await.unwrap();

@@ -155,7 +155,8 @@ async fn a_journal_that_was_removed_emptied_cut_or_zeroed_stops_the_start_and_no
     let expected = crashed(original.path(), Durability::Fsync, 4).await;
     let whole = std::fs::read(journal(original.path())).unwrap();
     let third = groups(&journal(original.path()))[2].0;
-    let harms: [(&str, &dyn Fn(&Path)); 5] = [
+    type Harm<'a> = &'a dyn Fn(&Path);
+    let harms: [(&str, Harm<'_>); 5] = [
         ("removed", &|path| std::fs::remove_file(path).unwrap()),
         ("all of it removed", &|path| std::fs::remove_dir_all(path.parent().unwrap()).unwrap()),
         ("emptied", &|path| std::fs::write(path, b"").unwrap()),

@@ -6,7 +6,8 @@
 //! yet, that keeps everything of a run that failed.
 //!
 //! `plan` says what is killed when; `broker` and `fleet` are the processes; `writers` and `readers` run in them and
-//! write down what they saw (`notes`); `passing` makes topics and deletes them under their producers; `log` reads everything in the end; `checker` compares.
+//! write down what they saw (`notes`); `passing` makes topics and deletes them under their producers; `log` reads
+//! everything in the end; `checker` compares.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 #![cfg(unix)]
 

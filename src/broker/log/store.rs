@@ -207,7 +207,7 @@ impl Partition {
             let mut store = lock(&self.0.store);
             let last = store.segments.back().cloned();
             // One that was made ready and got nothing has the name that its successor would have.
-            store.last_is_closed &= !last.as_ref().is_some_and(|last| last.base_offset == base_offset);
+            store.last_is_closed &= last.as_ref().is_none_or(|last| last.base_offset != base_offset);
             if store.last_is_closed { None } else { last }
         };
         if let Some(last) = last {
