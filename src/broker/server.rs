@@ -32,6 +32,7 @@ const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How long answers that wait for a sync may take once the broker stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// A pause after a failed accept: file descriptors run out, and come back.
+const HOUSEKEEPING_ENDS_WITHIN: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why the broker did not start or stop.
@@ -166,10 +167,14 @@ impl Broker {
     ///
     /// # Errors
     /// The log cannot be closed cleanly; the next start recovers it.
-    pub async fn stop(self) -> Result<(), BrokerError> {
+    pub async fn stop(mut self) -> Result<(), BrokerError> {
         self.stop.send_replace(true);
         let _ = self.listener.await;
-        let _ = self.housekeeping.await;
+        // A full disk may hold it up, until the log is told to stop. What it does can end anywhere.
+        let ended = tokio::time::timeout(HOUSEKEEPING_ENDS_WITHIN, &mut self.housekeeping).await;
+        if ended.is_err() {
+            self.housekeeping.abort();
+        }
         self.node.groups.stop();
         self.node.log.close().await.map_err(|source| BrokerError::Log { dir: self.dir, source })
     }

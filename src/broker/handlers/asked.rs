@@ -4,20 +4,30 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+/// As long as there are no more topics and partitions, comparing them is cheaper than two maps.
+const COMPARED_MAX: usize = 32;
+
 /// Each topic and each of its partitions once, in the order of their first mention, with what the last mention says: as
 /// in Apache Kafka, which puts them into a map.
 pub(super) fn once<T: Hash + Eq + Clone, P>(
     asked: impl IntoIterator<Item = (T, Vec<P>)>,
     index: impl Fn(&P) -> i32,
 ) -> Vec<(T, Vec<P>)> {
-    let mut asked = asked.into_iter();
-    let (first, second) = (asked.next(), asked.next());
-    match (first, second) {
-        (None, _) => Vec::new(),
-        // Nothing can be there twice.
-        (Some(only), None) if only.1.len() <= 1 => vec![only],
-        (first, second) => merge(first.into_iter().chain(second).chain(asked), index),
+    let asked: Vec<(T, Vec<P>)> = asked.into_iter().collect();
+    let count: usize = asked.iter().map(|(_, partitions)| 1 + partitions.len()).sum();
+    if count <= COMPARED_MAX && is_once(&asked, &index) {
+        return asked;
     }
+    merge(asked.into_iter(), index)
+}
+
+/// By comparing each with each.
+fn is_once<T: Eq, P>(asked: &[(T, Vec<P>)], index: &impl Fn(&P) -> i32) -> bool {
+    let topic_once = |at: usize| asked[..at].iter().all(|(topic, _)| *topic != asked[at].0);
+    let each_once = |partitions: &[P]| {
+        (1..partitions.len()).all(|at| partitions[..at].iter().all(|one| index(one) != index(&partitions[at])))
+    };
+    (1..asked.len()).all(topic_once) && asked.iter().all(|(_, partitions)| each_once(partitions))
 }
 
 fn merge<T: Hash + Eq + Clone, P>(

@@ -66,7 +66,7 @@ struct Limits {
 pub(crate) async fn handle(
     node: &Arc<Node>,
     head: &Head,
-    request: FetchRequest,
+    mut request: FetchRequest,
 ) -> Result<(Vec<Part>, Share), FrameError> {
     if request.session_id != 0 {
         let parts = encode(head, ResponseError::FetchSessionIdNotFound.code(), &[])?;
@@ -77,7 +77,9 @@ pub(crate) async fn handle(
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(RESPONSE_BYTES_MAX);
     let isolation = isolation(request.isolation_level);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max);
-    let (topics, version) = (request.topics, head.version);
+    let (topics, version) = (std::mem::take(&mut request.topics), head.version);
+    // Its strings hold its frame, and whoever waits holds nothing.
+    drop(request);
     let is_long = topics.iter().map(|topic| topic.partitions.len()).sum::<usize>() > LOOKED_UP_HERE_MAX;
     let targets = if is_long {
         let node = node.clone();

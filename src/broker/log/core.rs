@@ -96,8 +96,9 @@ impl Core {
     }
 
     pub fn request_checkpoint(&self) {
-        self.job(Job::Checkpoint);
+        // In this order: the housekeeper takes the mark off when it begins.
         self.journal_files.hurry(true);
+        self.job(Job::Checkpoint);
     }
 
     pub fn request_journal_file(&self) {

@@ -102,11 +102,7 @@ impl JournalFiles {
         if files.prepared.is_some() {
             return;
         }
-        if self.is_tight() {
-            // The writer will make one of the size that it needs.
-            return;
-        }
-        let bytes = if files.is_first { self.bytes_each.min(SMALL_FILE_BYTES) } else { self.bytes_each };
+        let bytes = if files.is_first { self.small_bytes() } else { self.usual_bytes() };
         files.is_first = false;
         let (mut files, made) = self.make(files, bytes, Blocks::Written);
         match made {
@@ -216,7 +212,7 @@ impl JournalFiles {
             Some(small) => self.disk.remove_file(&small.path)?,
             None => {}
         }
-        let bytes = if self.is_tight() { self.bytes_each.min(SMALL_FILE_BYTES) } else { self.bytes_each };
+        let bytes = self.usual_bytes();
         let (mut files, made) = self.make(files, bytes.max(FIRST_GROUP_AT + group_bytes), Blocks::Reserved);
         if let Ok(file) = &made {
             files.current = Some(file.header.number);
@@ -231,9 +227,18 @@ impl JournalFiles {
         closed.map(|file| file.number).or(files.current)
     }
 
-    /// Whether a file of the usual size would take room that the segments need.
-    fn is_tight(&self) -> bool {
-        self.disk.free_bytes(&self.directory).is_some_and(|free| free < self.bytes_each + FREE_BYTES_MIN)
+    fn small_bytes(&self) -> u64 {
+        self.bytes_each.min(SMALL_FILE_BYTES)
+    }
+
+    /// Small ones while a large one would take room that the segments need.
+    fn usual_bytes(&self) -> u64 {
+        let free = self.disk.free_bytes(&self.directory);
+        if free.is_some_and(|free| free < self.bytes_each + FREE_BYTES_MIN) {
+            self.small_bytes()
+        } else {
+            self.bytes_each
+        }
     }
 
     /// Removes what is kept for later. False when there is nothing, or it cannot be removed.
@@ -255,11 +260,12 @@ impl JournalFiles {
 
     /// Gives back the files whose groups are all in a checkpoint.
     pub fn free(&self, sequence: u64) -> io::Result<()> {
+        let usual_bytes = self.usual_bytes();
         let mut files = lock(&self.files);
         files.stuck = false;
         while files.closed.front().is_some_and(|file| file.last_sequence <= sequence) {
             let Some(done) = files.closed.pop_front() else { break };
-            let ordinary = self.disk.open(&done.path, OpenMode::Read)?.length()? == self.bytes_each;
+            let ordinary = self.disk.open(&done.path, OpenMode::Read)?.length()? == usual_bytes;
             if ordinary && files.spares.len() < SPARE_FILES_MAX {
                 // Renamed, so that recovery does not look into it.
                 let spare = done.path.with_extension("spare");
@@ -278,6 +284,11 @@ impl JournalFiles {
     pub fn hurry(&self, hurried: bool) {
         lock(&self.files).is_hurried = hurried;
         self.changed.notify_all();
+    }
+
+    /// Whether a checkpoint would free files.
+    pub fn has_closed(&self) -> bool {
+        !lock(&self.files).closed.is_empty()
     }
 
     /// A checkpoint found no room.

@@ -35,8 +35,7 @@ impl Beyond<'_> {
     pub fn check_end(&self, known_end: i64) -> Result<(), OpenError> {
         let appended = self.strangers.iter().filter(|name| name.generation == 0);
         let places = self.last.into_iter().chain(appended.map(|name| (*name, 0, name.base_offset)));
-        // The last one that holds anything tells of the end.
-        for (name, from, offset) in places.collect::<Vec<_>>().into_iter().rev() {
+        for (name, from, offset) in places {
             let path = self.directory.join(name.log());
             let found = match self.disk.open(&path, OpenMode::Read) {
                 Ok(file) => end_of(&*file, from, offset).map_err(OpenError::io("read", &path))?,
@@ -45,7 +44,7 @@ impl Beyond<'_> {
             };
             let Some(Untold { position, end_offset }) = found else { continue };
             if end_offset <= known_end {
-                return Ok(());
+                continue;
             }
             let what = format!(
                 "it holds records up to offset {}, and the journal tells of none from {known_end} on: a file of the journal \

@@ -111,6 +111,16 @@ struct Full {
     look: bool,
 }
 
+impl Full {
+    /// Has the writer look for room, if it has not done so a moment ago.
+    fn ask_for_a_look(&mut self, wake: &Condvar) {
+        if !self.look && Instant::now() >= self.next_look {
+            self.look = true;
+            wake.notify_one();
+        }
+    }
+}
+
 /// The queue, and whether the log still takes changes at all.
 #[derive(Default)]
 pub(super) struct Queue {
@@ -137,10 +147,7 @@ impl Queue {
             return Some(closed);
         }
         let full = waiting.full.as_mut()?;
-        if !full.look && Instant::now() >= full.next_look {
-            full.look = true;
-            self.wake.notify_one();
-        }
+        full.ask_for_a_look(&self.wake);
         Some(AppendError::Storage(full.why.clone()))
     }
 
@@ -282,9 +289,13 @@ impl Queue {
         lock(&self.waiting).stalled = why;
     }
 
-    /// Why appends are refused, or wait, until something outside changes.
+    /// Why appends are refused, or wait, until something outside changes. Whoever asks has it looked at again, also while
+    /// nobody appends.
     pub fn obstacle(&self) -> Option<String> {
-        let waiting = lock(&self.waiting);
+        let mut waiting = lock(&self.waiting);
+        if let Some(full) = waiting.full.as_mut() {
+            full.ask_for_a_look(&self.wake);
+        }
         waiting.stalled.clone().or_else(|| waiting.full.as_ref().map(|full| full.why.clone()))
     }
 

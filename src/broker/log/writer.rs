@@ -21,6 +21,8 @@ use crate::metrics::{BROKER_APPENDED_BYTES_TOTAL, BROKER_SYNC_SECONDS};
 pub(super) const FREE_BYTES_MIN: u64 = 2 * GROUP_BYTES_MAX as u64;
 /// Between two tries of what passes by itself.
 const PASSING_PAUSE: Duration = Duration::from_millis(50);
+/// So many tries after one that asked for a checkpoint, which may free room, the next one does: about a second.
+const TRIES_PER_CHECKPOINT: u32 = 20;
 /// How often it is tried once the log is to be closed: about five seconds.
 const STOP_TRIES_MAX: u32 = 100;
 
@@ -113,7 +115,7 @@ fn open_files(core: &Core, entries: &[Entry]) -> Result<(), JournalError> {
 /// producers are told that the disk is behind.
 fn patiently(core: &Core, path: &Path, mut action: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     let mut tries_left_at_stop = STOP_TRIES_MAX;
-    let mut told = false;
+    let mut tries = 0;
     let done = loop {
         match action() {
             // Room that somebody else took since the look: the journal's own reserve is more than a group.
@@ -122,18 +124,21 @@ fn patiently(core: &Core, path: &Path, mut action: impl FnMut() -> io::Result<()
                 if core.queue.is_stopping() {
                     tries_left_at_stop -= 1;
                 }
-                if !told {
+                if tries % TRIES_PER_CHECKPOINT == 0 && core.journal_files.has_closed() {
+                    core.request_checkpoint();
+                }
+                if tries == 0 {
                     let why = format!("writing {} must wait: {error}; {}", path.display(), disk::cure(&error));
                     tracing::error!("{why}");
                     core.queue.stalled(Some(why));
-                    told = true;
                 }
+                tries += 1;
                 std::thread::sleep(PASSING_PAUSE);
             }
             done => break done,
         }
     };
-    if told {
+    if tries > 0 {
         core.queue.stalled(None);
     }
     done
@@ -141,6 +146,9 @@ fn patiently(core: &Core, path: &Path, mut action: impl FnMut() -> io::Result<()
 
 fn look_for_room(core: &Core, journal: &mut Journal<'_>) {
     if !has_room(core) {
+        if core.journal_files.has_closed() {
+            core.request_checkpoint();
+        }
         return;
     }
     // What failed last may have been any open.
@@ -249,8 +257,16 @@ pub(super) fn fail_all(entries: Vec<Entry>, error: &AppendError) {
     }
 }
 
+/// Batches that the journal has promised to nobody, and that cannot be stored now.
+#[derive(Default)]
+struct Left {
+    batches: Vec<Entry>,
+    why: Option<io::Error>,
+}
+
 /// Writes batches to their segments and carries out changes, and tells those who wait. By whoever has the turn.
 pub(super) fn apply(core: &Core, entries: Vec<Entry>) {
+    let mut left = Left::default();
     let mut runs: Vec<(Partition, Vec<PendingBatch>)> = Vec::new();
     let mut completions: Vec<(Completion, Result<(), AppendError>)> = Vec::new();
     for entry in entries {
@@ -264,13 +280,16 @@ pub(super) fn apply(core: &Core, entries: Vec<Entry>) {
             }
             Entry::Change(change, completion) => {
                 if !matches!(change, Change::State { .. }) {
-                    store_runs(core, &mut runs);
+                    store_runs(core, &mut runs, &mut left);
                 }
                 completions.push((completion, apply_change(core, change)));
             }
         }
     }
-    store_runs(core, &mut runs);
+    store_runs(core, &mut runs, &mut left);
+    if let Some(error) = left.why {
+        refuse(core, left.batches, &error);
+    }
     // What was applied up to here may be left to the checkpoint; never what could not be applied.
     if core.queue.poisoned().is_none() {
         core.applied_sequence.store(core.written_sequence.load(Ordering::Acquire), Ordering::Release);
@@ -282,16 +301,34 @@ pub(super) fn apply(core: &Core, entries: Vec<Entry>) {
 }
 
 /// Writes all before anyone hears of it: those who are woken find all partitions of the group.
-fn store_runs(core: &Core, runs: &mut Vec<(Partition, Vec<PendingBatch>)>) {
+fn store_runs(core: &Core, runs: &mut Vec<(Partition, Vec<PendingBatch>)>, left: &mut Left) {
     let mut stored = Vec::with_capacity(runs.len());
-    for (partition, run) in runs.drain(..) {
+    let are_promised = journals_batches(core.settings.durability);
+    for (partition, mut run) in runs.drain(..) {
         if partition.is_deleted() || core.queue.poisoned().is_some() {
             continue;
         }
-        let mut rest = run.as_slice();
-        if let Err(error) = patiently(core, &partition.0.path, || partition.store_batches(&mut rest)) {
-            broken(core, &partition.0.path, &error);
+        if left.why.is_some() {
+            left.batches.extend(run.into_iter().map(Entry::Batch));
             continue;
+        }
+        let path = &partition.0.path;
+        let mut rest = run.as_slice();
+        let done = match are_promised {
+            true => patiently(core, path, || partition.store_batches(&mut rest)),
+            false => partition.store_batches(&mut rest),
+        };
+        match done {
+            Ok(()) => {}
+            Err(error) if !are_promised && (disk::is_full(&error) || disk::is_passing(&error)) => {
+                let written = run.len() - rest.len();
+                left.batches.extend(run.split_off(written).into_iter().map(Entry::Batch));
+                left.why = Some(error);
+            }
+            Err(error) => {
+                broken(core, path, &error);
+                continue;
+            }
         }
         let bytes: usize = run.iter().map(|pending| pending.batch.total_bytes()).sum();
         stored.push((partition, bytes as u64));

@@ -111,17 +111,19 @@ impl Run {
             // More often than any disk does.
             let failing_sync = self.rng.random_bool(0.1).then(|| self.rng.random_range(10..60));
             let failing_open = self.rng.random_bool(0.1).then(|| self.rng.random_range(10..60));
+            let failing_write = self.rng.random_bool(0.1).then(|| self.rng.random_range(10..60));
             let room = self.rng.random_bool(0.25).then(|| FREE_BYTES_MIN + self.rng.random_range(ROOM_BYTES));
-            let faults = Faults { failing_sync, failing_open, room, ..self.faults };
+            let faults = Faults { failing_sync, failing_open, failing_write, room, ..self.faults };
             let before = model.clone();
             let disk = self.disk(image.clone(), faults, true);
             let ended = self.live(&disk, durability, &mut model, &mut clients);
             self.note(&disk);
             let steps = disk.take_steps();
             if let Err(found) = ended {
-                // It may have failed to open because a sync failed, or there was no file handle, which is its right.
+                // It may have failed to open because a sync failed, or there was no file handle or room, which is its right.
                 let may_fail = (failing_sync.is_some() && found.contains("failed to sync"))
-                    || (failing_open.is_some() && found.contains("does not open") && found.contains("open files"));
+                    || (failing_open.is_some() && found.contains("does not open") && found.contains("open files"))
+                    || (failing_write.is_some() && found.contains("does not open") && found.contains("storage space"));
                 return if may_fail { Ok(()) } else { Err(format!("life {life}, running: {found}")) };
             }
             self.stop_everywhere(&steps, &before, &model).map_err(|found| format!("life {life}, {found}"))?;

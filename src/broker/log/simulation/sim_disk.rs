@@ -22,6 +22,8 @@ pub(super) struct Faults {
     pub failing_sync: Option<u64>,
     /// Opening to write fails at this number of opens: too many files are open.
     pub failing_open: Option<u64>,
+    /// The write with this number finds no room, whatever was said before.
+    pub failing_write: Option<u64>,
     /// So many bytes have room. Whoever looks before writing never meets the end.
     pub room: Option<u64>,
 }
@@ -34,6 +36,7 @@ struct Shared {
     now_ms: i64,
     syncs: u64,
     opens: u64,
+    writes: u64,
     steps_taken: usize,
     /// An image after each step that changed something, if they are wanted.
     steps: Option<Vec<Image>>,
@@ -75,7 +78,8 @@ impl SimDisk {
         let rng = ChaCha8Rng::seed_from_u64(seed);
         let steps = keeps_steps.then(Vec::new);
         let now_ms = 1_700_000_000_000;
-        let shared = Shared { image, rng, faults, now_ms, syncs: 0, opens: 0, steps_taken: 0, steps, trace: 0 };
+        let shared =
+            Shared { image, rng, faults, now_ms, syncs: 0, opens: 0, writes: 0, steps_taken: 0, steps, trace: 0 };
         SimDisk(Arc::new(Mutex::new(shared)))
     }
 
@@ -249,6 +253,13 @@ impl DiskFile for SimFile {
 
     fn write_all_at(&self, parts: &[&[u8]], position: u64) -> io::Result<()> {
         let bytes = parts.concat();
+        {
+            let mut shared = lock(&self.disk.0);
+            shared.writes += 1;
+            if shared.faults.failing_write == Some(shared.writes) {
+                return Err(ErrorKind::StorageFull.into());
+            }
+        }
         self.change("write", &bytes.clone(), |file| file.write(position, bytes))
     }
 
