@@ -7,6 +7,7 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 use super::meter;
 use crate::broker::frame::{self, Opened};
 use crate::broker::sample;
+use crate::broker::schema::SchemaError;
 use crate::broker::versions::{APIS, Api};
 
 /// Decoding may take this many times the frame: legal frames of one-letter names reach half of it.
@@ -28,7 +29,11 @@ pub fn run(data: &[u8]) {
         return;
     }
     let again = again.freeze();
-    assert_eq!(api.schema.check(&again, version), Ok(()), "{} v{version} is refused as we write it", api.name);
+    match api.schema.check(&again, version) {
+        // Written in fewer bytes than it came in, which may be too few for so many tags that nobody knows.
+        Err(SchemaError::TooManyUnknownTags) => return,
+        checked => assert_eq!(checked, Ok(()), "{} v{version} is refused as we write it", api.name),
+    }
     let read = RequestKind::decode(api.key, &mut again.clone(), version);
     assert_eq!(read.ok().as_ref(), Some(&request), "{} v{version} does not survive the way back", api.name);
 }

@@ -14,7 +14,7 @@ use super::disk::OsDisk;
 use super::housekeeper::{self, Job};
 use super::partition::Partition;
 use super::queue::{Completion, Stop};
-use super::records::{Change, PartitionRecord, is_plain_name};
+use super::records::{Change, NUMBER_MAX, PartitionRecord, is_plain_name};
 use super::{
     AppendError, LogSettings, OpenError, PartitionConfig, PartitionId, RecoveryReport, checkpoint, lock, read_lock,
     recovery, retention, writer,
@@ -121,6 +121,9 @@ impl Log {
         }
         self.check_name(directory)?;
         let number = self.0.core.next_partition_number.fetch_add(1, Ordering::AcqRel);
+        if number > NUMBER_MAX {
+            return Err(OpenError::Unavailable(format!("partition numbers end at {NUMBER_MAX}, and all are used up")));
+        }
         let record = PartitionRecord { number, id, directory: directory.to_owned(), config };
         let (sender, receiver) = mpsc::sync_channel(1);
         self.0.core.queue.push_change(Change::Create(record), Completion::Thread(sender));
