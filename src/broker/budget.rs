@@ -1,15 +1,22 @@
 //! Bytes in memory that all connections share, for what would otherwise grow with their number: large requests that
 //! arrive, and records on their way out.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Others than Produce are small, and some of them wait long: they get a part of their own, this one of the whole.
 const OTHERS_PART: usize = 4;
 /// A Produce request up to this part of the whole is an ordinary one, which shall not stand behind huge ones.
 const ORDINARY_PART: usize = 256;
+/// Buffers of this size are kept for the next request. Smaller ones the allocator has at hand.
+const SPARE_BYTES_MIN: usize = 256 * 1024;
+const SPARE_BYTES_MAX: usize = 2 << 20;
+/// So many of them, at most.
+const SPARES_MAX: usize = 6;
 
 /// Room for copies of records in answers. Nobody waits for it: when little is left, records stay in their files.
 #[derive(Debug)]
@@ -73,6 +80,56 @@ pub(crate) struct RequestBudget {
     ordinary: Pool,
     huge: Pool,
     others: Pool,
+    spares: Arc<SpareBuffers>,
+}
+
+/// Room that a request has until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Room {
+    _permit: OwnedSemaphorePermit,
+    spares: Arc<SpareBuffers>,
+}
+
+impl Room {
+    /// Keeps the memory behind a request's bytes for the next one, if nothing else lies in it.
+    pub(crate) fn spare(&self, bytes: Bytes) {
+        if let Ok(buffer) = bytes.try_into_mut() {
+            self.spares.keep(buffer);
+        }
+    }
+}
+
+/// Buffers of requests that are done. Memory that is mapped anew for each costs a page fault every 4 KiB.
+#[derive(Debug, Default)]
+struct SpareBuffers(Mutex<VecDeque<BytesMut>>);
+
+impl SpareBuffers {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<BytesMut>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, mut buffer: BytesMut) {
+        buffer.clear();
+        // What was cut off in front of the bytes comes back.
+        let _ = buffer.try_reclaim(buffer.capacity() + 1);
+        if !(SPARE_BYTES_MIN..=SPARE_BYTES_MAX).contains(&buffer.capacity()) {
+            return;
+        }
+        let mut spares = self.lock();
+        // Those that nobody asks for any more go first.
+        let oldest = if spares.len() >= SPARES_MAX { spares.pop_front() } else { None };
+        spares.push_back(buffer);
+        drop((spares, oldest));
+    }
+
+    fn take(&self, bytes: usize) -> Option<BytesMut> {
+        if !(SPARE_BYTES_MIN..=SPARE_BYTES_MAX).contains(&bytes) {
+            return None;
+        }
+        let mut spares = self.lock();
+        let at = spares.iter().rposition(|spare| spare.capacity() >= bytes)?;
+        spares.remove(at)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -92,11 +149,17 @@ impl Pool {
 impl RequestBudget {
     pub(crate) fn new(bytes_max: usize) -> Self {
         let (half, part) = (bytes_max / 2, bytes_max / OTHERS_PART);
-        RequestBudget { ordinary: Pool::new(half), huge: Pool::new(half), others: Pool::new(part) }
+        let spares = Arc::default();
+        RequestBudget { ordinary: Pool::new(half), huge: Pool::new(half), others: Pool::new(part), spares }
+    }
+
+    /// A spare buffer for so many bytes, if they are a large request's and there is one.
+    pub(crate) fn take_spare(&self, bytes: usize) -> Option<BytesMut> {
+        self.spares.take(bytes)
     }
 
     /// Room for a request; one that is larger than all of it gets all of it.
-    pub(crate) async fn room(&self, is_produce: bool, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    pub(crate) async fn room(&self, is_produce: bool, bytes: usize) -> Option<Room> {
         let pool = match is_produce {
             false => &self.others,
             true if bytes <= self.ordinary.bytes_max * 2 / ORDINARY_PART => &self.ordinary,
@@ -104,7 +167,8 @@ impl RequestBudget {
         };
         let permits = u32::try_from(bytes.min(pool.bytes_max)).unwrap_or(u32::MAX);
         // Never closed.
-        pool.room.clone().acquire_many_owned(permits).await.ok()
+        let permit = pool.room.clone().acquire_many_owned(permits).await.ok()?;
+        Some(Room { _permit: permit, spares: self.spares.clone() })
     }
 }
 
@@ -126,6 +190,28 @@ mod tests {
         assert_eq!(budget.take(80).bytes(), 70);
         drop((first, second));
         assert_eq!(budget.take(200).bytes(), 100);
+    }
+
+    #[tokio::test]
+    async fn the_memory_of_a_request_serves_the_next_one_unless_something_else_lies_in_it() {
+        let budget = RequestBudget::new(1 << 30);
+        let Some(room) = budget.room(true, SPARE_BYTES_MIN).await else { panic!("no room") };
+        let request = |bytes| BytesMut::zeroed(bytes).split_off(4).freeze();
+        let (first, second) = (request(SPARE_BYTES_MIN + 4), request(SPARE_BYTES_MIN + 4));
+        let slice = second.slice(..1);
+        room.spare(first);
+        room.spare(second);
+        drop(slice);
+        let spare = budget.take_spare(SPARE_BYTES_MIN + 4);
+        assert!(spare.is_some_and(|spare| spare.is_empty()), "with the four bytes in front");
+        assert!(budget.take_spare(SPARE_BYTES_MIN).is_none());
+        for _ in 0..2 * SPARES_MAX {
+            room.spare(request(SPARE_BYTES_MAX));
+            room.spare(request(SPARE_BYTES_MIN - 1));
+            room.spare(request(SPARE_BYTES_MAX + 5));
+        }
+        let kept = std::iter::from_fn(|| budget.take_spare(SPARE_BYTES_MIN)).count();
+        assert_eq!(kept, SPARES_MAX);
     }
 
     #[tokio::test]

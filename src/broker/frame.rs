@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::budget::RequestBudget;
+use super::budget::{RequestBudget, Room};
 use super::limits::Limits;
 use super::schema::{SchemaError, Walk};
 use super::versions::Api;
 
+/// Bytes of the number that says how long a frame is.
+const LENGTH_BYTES: usize = 4;
 /// The buffer grows in steps of this, or doubles.
 const GROWTH_BYTES_MIN: usize = 64 * 1024;
 /// It grows to so many times what has come, once the request has its room: a batch of ordinary size is copied once.
@@ -76,23 +77,29 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// Cut from a buffer of `allocated` bytes, which others may be cut from as well.
-    fn cut(bytes: Bytes, allocated: usize, room: Option<OwnedSemaphorePermit>) -> Frame {
-        let Some(room) = room else { return Frame { bytes, pins: allocated } };
+    /// Takes the length off bytes cut from a buffer of `allocated` bytes, which others may be cut from as well.
+    fn cut(bytes: Bytes, allocated: usize, room: Option<Room>) -> Frame {
+        let Some(room) = room else { return Frame { bytes: bytes.slice(LENGTH_BYTES..), pins: allocated } };
         let pins = if bytes.len() >= allocated / 2 { 0 } else { allocated };
-        Frame { bytes: Bytes::from_owner(Roomed { bytes, _room: room }), pins }
+        Frame { bytes: Bytes::from_owner(Roomed { bytes, room }), pins }
     }
 }
 
-/// Bytes with their room.
+/// Bytes of a request and its length, with their room.
 struct Roomed {
     bytes: Bytes,
-    _room: OwnedSemaphorePermit,
+    room: Room,
 }
 
 impl AsRef<[u8]> for Roomed {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes[LENGTH_BYTES..]
+    }
+}
+
+impl Drop for Roomed {
+    fn drop(&mut self) {
+        self.room.spare(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -146,12 +153,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             }
         }
         let mut deadline = Instant::now() + self.limits.request_timeout;
-        let mut needed = 4;
+        let mut needed = LENGTH_BYTES;
         let mut room = None;
         let mut held: Option<Held> = None;
         loop {
             if let Some(length) = self.announced()? {
-                needed = 4 + length;
+                needed = LENGTH_BYTES + length;
                 // Who announces much and sends nothing holds no room.
                 let has_come = needed.min(self.buffer.len()) >= FREE_FRAME_BYTES_MAX;
                 if let Some(is_produce) = self.announces_produce().filter(|_| has_come && room.is_none()) {
@@ -162,8 +169,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 }
                 if self.buffer.len() >= needed {
                     self.first = false;
-                    self.buffer.advance(4);
-                    let frame = Frame::cut(self.buffer.split_to(length).freeze(), self.allocated, room);
+                    let frame = Frame::cut(self.buffer.split_to(needed).freeze(), self.allocated, room);
                     self.let_go();
                     return Ok(Some(frame));
                 }
@@ -220,7 +226,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     async fn read(&mut self, missing: usize, factor: usize) -> std::io::Result<usize> {
         let room = missing.min(self.buffer.len().saturating_mul(factor)).max(GROWTH_BYTES_MIN);
         if self.buffer.capacity() == self.buffer.len() {
-            self.buffer.reserve(room);
+            match self.budget.take_spare(self.buffer.len() + room) {
+                Some(mut spare) => {
+                    spare.extend_from_slice(&self.buffer);
+                    self.buffer = spare;
+                }
+                None => self.buffer.reserve(room),
+            }
             self.allocated = self.buffer.capacity();
         }
         self.socket.read_buf(&mut self.buffer).await

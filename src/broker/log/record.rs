@@ -37,6 +37,7 @@ impl<'a> Records<'a> {
         Records { rest: records }
     }
 
+    #[inline]
     fn parse(&mut self) -> Option<RecordView<'a>> {
         let length = usize::try_from(varint(&mut self.rest)?).ok()?;
         let (record, rest) = self.rest.split_at_checked(length)?;
@@ -56,6 +57,7 @@ impl<'a> Records<'a> {
 impl<'a> Iterator for Records<'a> {
     type Item = Option<RecordView<'a>>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
             return None;
@@ -69,6 +71,7 @@ impl<'a> Iterator for Records<'a> {
 }
 
 /// A length and so many bytes; -1 is none at all.
+#[inline]
 fn nullable<'a>(bytes: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     match varint(bytes)? {
         -1 => Some(None),
@@ -80,17 +83,37 @@ fn nullable<'a>(bytes: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     }
 }
 
-/// A zigzag number of at most ten bytes.
+/// A zigzag number of at most ten bytes. Nearly all have one or two.
+#[inline]
 pub(super) fn varint(bytes: &mut &[u8]) -> Option<i64> {
+    match **bytes {
+        [first @ 0..0x80, ref rest @ ..] => {
+            *bytes = rest;
+            Some(from_zigzag(u64::from(first)))
+        }
+        [first, second @ 0..0x80, ref rest @ ..] => {
+            *bytes = rest;
+            Some(from_zigzag(u64::from(first & 0x7f) | u64::from(second) << 7))
+        }
+        _ => long_varint(bytes),
+    }
+}
+
+#[cold]
+fn long_varint(bytes: &mut &[u8]) -> Option<i64> {
     let mut value = 0u64;
     for (index, &byte) in bytes.iter().take(10).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * index);
         if byte & 0x80 == 0 {
             *bytes = &bytes[index + 1..];
-            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
+            return Some(from_zigzag(value));
         }
     }
     None
+}
+
+fn from_zigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
 fn zigzag(value: i64) -> u64 {
