@@ -63,7 +63,14 @@ async fn answer(node: &Arc<Node>, client: &Client, head: &Head, request: Request
         RequestKind::DeleteTopics(request) => encode(head, &on::delete_topics::handle(node, request, version).await),
         RequestKind::CreatePartitions(request) => encode(head, &on::create_partitions::handle(node, request).await),
         RequestKind::DeleteRecords(request) => encode(head, &on::delete_records::handle(node, request).await),
-        RequestKind::InitProducerId(request) => encode(head, &on::init_producer_id::handle(node, request).await),
+        RequestKind::InitProducerId(request) => encode(head, &on::init_producer_id::handle(node, request, version).await),
+        RequestKind::AddPartitionsToTxn(request) => {
+            encode(head, &on::add_partitions_to_txn::handle(node, request, version).await)
+        }
+        RequestKind::AddOffsetsToTxn(request) => {
+            encode(head, &on::add_offsets_to_txn::handle(node, request, version).await)
+        }
+        RequestKind::EndTxn(request) => encode(head, &on::end_txn::handle(node, request, version).await),
         RequestKind::FindCoordinator(request) => encode(head, &on::find_coordinator::handle(node, request, version)),
         RequestKind::JoinGroup(request) => {
             encode(head, &on::join_group::handle(node, client, &head.client_id, request, version).await)

@@ -2,7 +2,8 @@
 //!
 //! `server` accepts, `connection` keeps one client's requests in order, `frame` takes bytes off the socket, `schema`
 //! proves a request's counts, `dispatch` decodes and calls one of `handlers`, `sender` sends what they answer; `catalog`
-//! holds topics, `internal_topic` keeps the state of coordinators, `group` holds consumer groups, `log` holds the bytes. Nobody outside reaches further than `Broker`.
+//! holds topics, `internal_topic` keeps the state of coordinators, `group` holds consumer groups,
+//! `txn` holds transactions, `log` holds the bytes. Nobody outside reaches further than `Broker`.
 
 mod answer;
 mod aside;
@@ -30,6 +31,7 @@ mod schemas;
 mod sender;
 mod server;
 mod topic_config;
+mod txn;
 mod versions;
 
 pub use limits::Limits;

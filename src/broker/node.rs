@@ -8,6 +8,7 @@ use super::group::Coordinator;
 use super::limits::Limits;
 use super::log::Log;
 use super::producer_ids::ProducerIds;
+use super::txn;
 use crate::clock::SharedClock;
 
 /// Our node id, and that of the controller and of every coordinator.
@@ -24,7 +25,8 @@ pub(crate) struct Node {
     pub(crate) log: Log,
     pub(crate) catalog: Catalog,
     pub(crate) groups: Coordinator,
-    pub(crate) producer_ids: ProducerIds,
+    pub(crate) producer_ids: Arc<ProducerIds>,
+    pub(crate) transactions: txn::Coordinator,
     /// Records in answers that wait to be sent.
     pub(crate) answers: Arc<AnswerBudget>,
     /// Large requests that arrive or are carried out.

@@ -197,6 +197,22 @@ pub(crate) static DELETE_RECORDS: Schema = Schema {
 /// InitProducerId
 pub(crate) static INIT_PRODUCER_ID: Schema =
     Schema { flexible_from: 2, fields: &[always(Text), always(Fixed(4)), since(3, Fixed(8)), since(3, Fixed(2))] };
+/// AddPartitionsToTxn
+pub(crate) static ADD_PARTITIONS_TO_TXN: Schema = Schema {
+    flexible_from: 3,
+    fields: &[
+        always(Text),
+        always(Fixed(8)),
+        always(Fixed(2)),
+        always(Structs(&[always(Text), always(Array(&Fixed(4)))])),
+    ],
+};
+/// AddOffsetsToTxn
+pub(crate) static ADD_OFFSETS_TO_TXN: Schema =
+    Schema { flexible_from: 3, fields: &[always(Text), always(Fixed(8)), always(Fixed(2)), always(Text)] };
+/// EndTxn
+pub(crate) static END_TXN: Schema =
+    Schema { flexible_from: 3, fields: &[always(Text), always(Fixed(8)), always(Fixed(2)), always(Fixed(1))] };
 /// OffsetForLeaderEpoch
 pub(crate) static OFFSET_FOR_LEADER_EPOCH: Schema = Schema {
     flexible_from: 4,

@@ -23,6 +23,7 @@ use super::node::{Node, new_cluster_id};
 use super::open_files;
 use super::places::{Place, Places, Refusal};
 use super::producer_ids::ProducerIds;
+use super::txn;
 use crate::clock::SystemClock;
 use crate::config::BrokerSettings;
 use crate::metrics::BROKER_CONNECTIONS;
@@ -53,6 +54,9 @@ pub enum BrokerError {
     /// The topics did not open.
     #[error("topics in {dir}: {source}")]
     Catalog { dir: PathBuf, source: CatalogError },
+    /// The transactions did not open.
+    #[error("transactions in {dir}: {source}")]
+    Transactions { dir: PathBuf, source: txn::OpenError },
 }
 
 /// A running broker. Dropping it stops it without a clean mark; `stop` is the way to end it.
@@ -101,8 +105,11 @@ impl Broker {
             .await
             .map_err(|source| BrokerError::Catalog { dir: dir.clone(), source })?;
         let groups = Coordinator::open(Arc::new(log.clone()));
-        let producer_ids = ProducerIds::open(log.clone());
+        let producer_ids = Arc::new(ProducerIds::open(log.clone()));
         let clock = SystemClock::shared();
+        let transactions = txn::Coordinator::open(catalog.clone(), groups.clone(), producer_ids.clone(), clock.clone())
+            .await
+            .map_err(|source| BrokerError::Transactions { dir: dir.clone(), source })?;
         // Now that the log's files are open.
         let configured = limits.connections_max;
         limits.connections_max = open_files::connections_max(configured, files_max);
@@ -121,6 +128,7 @@ impl Broker {
             catalog,
             groups,
             producer_ids,
+            transactions,
             answers,
             requests,
             limits,
@@ -175,6 +183,7 @@ impl Broker {
         if ended.is_err() {
             self.housekeeping.abort();
         }
+        self.node.transactions.stop();
         self.node.groups.stop();
         self.node.log.close().await.map_err(|source| BrokerError::Log { dir: self.dir, source })
     }

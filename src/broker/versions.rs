@@ -1,7 +1,7 @@
 //! Which APIs in which versions: the one table that ApiVersions advertises and the dispatcher obeys.
 //!
 //! Hard-coded, because `ApiKey::valid_versions()` of `kafka-protocol` 0.18 overstates what its messages can decode.
-//! Transaction APIs are absent on purpose: clients then refuse transactions by themselves.
+//! What needs the second part of KIP-890 (EndTxn 5, TxnOffsetCommit 5) is left out.
 
 use kafka_protocol::messages::ApiKey;
 
@@ -26,7 +26,7 @@ const fn api(key: ApiKey, name: &'static str, min: i16, max: i16, schema: &'stat
 }
 
 /// Everything that is answered.
-pub(crate) static APIS: [Api; 27] = [
+pub(crate) static APIS: [Api; 30] = [
     api(ApiKey::Produce, "Produce", 3, 12, &shape::PRODUCE),
     api(ApiKey::Fetch, "Fetch", 4, 17, &shape::FETCH),
     api(ApiKey::ListOffsets, "ListOffsets", 1, 9, &shape::LIST_OFFSETS),
@@ -45,6 +45,9 @@ pub(crate) static APIS: [Api; 27] = [
     api(ApiKey::DeleteTopics, "DeleteTopics", 1, 6, &shape::DELETE_TOPICS),
     api(ApiKey::DeleteRecords, "DeleteRecords", 0, 2, &shape::DELETE_RECORDS),
     api(ApiKey::InitProducerId, "InitProducerId", 0, 5, &shape::INIT_PRODUCER_ID),
+    api(ApiKey::AddPartitionsToTxn, "AddPartitionsToTxn", 0, 3, &shape::ADD_PARTITIONS_TO_TXN),
+    api(ApiKey::AddOffsetsToTxn, "AddOffsetsToTxn", 0, 4, &shape::ADD_OFFSETS_TO_TXN),
+    api(ApiKey::EndTxn, "EndTxn", 0, 4, &shape::END_TXN),
     api(ApiKey::OffsetForLeaderEpoch, "OffsetForLeaderEpoch", 2, 4, &shape::OFFSET_FOR_LEADER_EPOCH),
     api(ApiKey::DescribeConfigs, "DescribeConfigs", 1, 4, &shape::DESCRIBE_CONFIGS),
     api(ApiKey::AlterConfigs, "AlterConfigs", 0, 2, &shape::ALTER_CONFIGS),

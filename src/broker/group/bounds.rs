@@ -73,12 +73,12 @@ impl Group {
         let members: usize = self.members.values().map(member).sum();
         let pending: usize = self.pending.keys().map(|id| ITEM_BYTES + id.len()).sum();
         let offsets: usize = self.offsets.iter().map(|(key, committed)| offset_bytes(key, committed)).sum();
-        members + pending + offsets + text(&self.protocol_type)
+        members + pending + offsets + self.staged_bytes() + text(&self.protocol_type)
     }
 
     /// Whether nobody would miss it: no members, no offsets, and nothing on its way.
     pub(super) fn is_forgettable(&self) -> bool {
-        let nothing_held = self.members.is_empty() && self.pending.is_empty() && self.offsets.is_empty();
+        let nothing_held = self.members.is_empty() && self.pending.is_empty() && self.offsets.is_empty() && self.staged.is_empty();
         self.phase == Phase::Empty && nothing_held && self.unsaved.is_none() && self.saving.is_none()
     }
 }

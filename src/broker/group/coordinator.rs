@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -15,6 +15,7 @@ use super::registry::{
 use super::state::Group;
 use super::store::{CommittedOffset, StateStore, StoreError};
 use super::terms::{GroupError, Step, SyncRequest, Synced};
+use super::transactional;
 
 const GROUPS_MAX: usize = 10_000;
 const GROUP_ID_BYTES_MAX: usize = 255;
@@ -29,7 +30,7 @@ pub(crate) struct GroupOverview {
 
 /// The coordinator of all groups. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Coordinator(Arc<Inner>);
+pub(crate) struct Coordinator(pub(super) Arc<Inner>);
 
 impl Coordinator {
     /// Reads groups and offsets, and starts the timer task.
@@ -52,11 +53,13 @@ impl Coordinator {
             };
             groups.entry(id).or_insert_with(Group::new).offsets.insert((topic, partition), committed);
         }
+        let staged_by = Mutex::new(transactional::load(&*store, &mut groups));
         let entries = groups.into_iter().map(|(id, group)| (id.clone(), Arc::new(new_entry(id, group)))).collect();
         let inner = Arc::new(Inner {
             store,
             bytes: AtomicUsize::new(0),
             entries: RwLock::new(entries),
+            staged_by,
             deadlines_changed: Notify::new(),
             stopped: Notify::new(),
         });
@@ -218,7 +221,7 @@ impl Coordinator {
         self.0.all()
     }
 
-    fn find(&self, group_id: &str) -> Option<Arc<Entry>> {
+    pub(super) fn find(&self, group_id: &str) -> Option<Arc<Entry>> {
         self.0.entries.read().unwrap_or_else(PoisonError::into_inner).get(group_id).cloned()
     }
 
@@ -228,7 +231,7 @@ impl Coordinator {
     }
 
     /// The group of that id. When there are too many, those that nobody would miss make room.
-    async fn get_or_make_room(&self, group_id: &str) -> Result<Arc<Entry>, GroupError> {
+    pub(super) async fn get_or_make_room(&self, group_id: &str) -> Result<Arc<Entry>, GroupError> {
         match self.get_or_create(group_id) {
             Err(GroupError::Full) => {
                 self.forget_empty().await;
@@ -269,7 +272,7 @@ async fn resolve<T>(step: Step<T>) -> Result<T, GroupError> {
     }
 }
 
-fn check_id(group_id: &str) -> Result<(), GroupError> {
+pub(super) fn check_id(group_id: &str) -> Result<(), GroupError> {
     let allowed = (1..=GROUP_ID_BYTES_MAX).contains(&group_id.len()) && !group_id.contains(SEPARATOR);
     if allowed { Ok(()) } else { Err(GroupError::InvalidGroup) }
 }

@@ -2,7 +2,7 @@
 //!
 //! `state` is the state machine (`join` its way in, `member` one member, `terms` its words), pure of time and I/O; `codec` is its durable
 //! form; `coordinator` carries requests to it; `registry` guards it, keeps its timers and writes through
-//! `StateStore`; `bounds` says how much it may hold. Knows no sockets and no protocol.
+//! `StateStore`; `transactional` holds offsets until their transactions end; `bounds` says how much it may hold. Knows no sockets and no protocol.
 
 mod bounds;
 mod codec;
@@ -15,6 +15,7 @@ mod store;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod transactional;
 
 pub(crate) use coordinator::Coordinator;
 pub(crate) use join::{JoinRequest, Joined};

@@ -12,6 +12,7 @@ use super::bounds::{OFFSETS_BYTES_MAX, offset_bytes};
 use super::state::Group;
 use super::store::{CommittedOffset, StateStore, StoreError};
 use super::terms::{GroupError, Phase};
+use super::transactional::StagedBy;
 
 pub(super) const GROUP_PREFIX: &str = "group/";
 pub(super) const OFFSET_PREFIX: &str = "offset/";
@@ -42,6 +43,7 @@ pub(super) struct Inner {
     /// What all groups hold.
     pub(super) bytes: AtomicUsize,
     pub(super) entries: RwLock<BTreeMap<String, Arc<Entry>>>,
+    pub(super) staged_by: Mutex<StagedBy>,
     pub(super) deadlines_changed: Notify,
     pub(super) stopped: Notify,
 }
@@ -59,6 +61,7 @@ impl Inner {
                 _ => return Err(GroupError::NotEmpty),
             }
             changes.extend(group.offsets.keys().map(|key| (offset_key(group_id, key), None)));
+            changes.extend(group.staged_keys(group_id).into_iter().map(|key| (key, None)));
         }
         if let Err(error) = self.store.put(changes).await {
             tracing::error!(group = group_id, "the group is not deleted: {error}");

@@ -18,6 +18,7 @@ use super::codec;
 use super::member::{Member, Returning};
 use super::store::CommittedOffset;
 use super::terms::{GroupError, Phase, Step, SyncRequest, Synced};
+use super::transactional::Staged;
 
 /// One group.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(crate) struct Group {
     /// Ids handed out whose owners have not come back, and when they are forgotten.
     pub(crate) pending: BTreeMap<String, Instant>,
     pub(crate) offsets: BTreeMap<(String, i32), CommittedOffset>,
+    /// Offsets that count once transactions are committed.
+    pub(crate) staged: Staged,
     /// When those that have not joined again, or not asked for their assignment, are put out.
     rebalance_deadline: Option<Instant>,
     /// The durable form, when it has changed and is not written yet.
@@ -56,6 +59,7 @@ impl Group {
             instances: HashMap::new(),
             pending: BTreeMap::new(),
             offsets: BTreeMap::new(),
+            staged: Staged::new(),
             rebalance_deadline: None,
             unsaved: None,
             saving: None,
@@ -337,7 +341,7 @@ impl Group {
         }
     }
 
-    fn touch(&mut self, member_id: &str, now: Instant) {
+    pub(super) fn touch(&mut self, member_id: &str, now: Instant) {
         if let Some(member) = self.members.get_mut(member_id) {
             member.touch(now);
         }
@@ -360,7 +364,7 @@ impl Group {
         if self.members.contains_key(member_id) { Ok(()) } else { Err(GroupError::UnknownMember) }
     }
 
-    fn check_member(&self, member_id: &str, instance_id: Option<&str>, generation: i32) -> Result<(), GroupError> {
+    pub(super) fn check_member(&self, member_id: &str, instance_id: Option<&str>, generation: i32) -> Result<(), GroupError> {
         self.check_identity(member_id, instance_id)?;
         if generation == self.generation { Ok(()) } else { Err(GroupError::IllegalGeneration) }
     }

@@ -6,6 +6,7 @@ use crate::broker::catalog::CatalogError;
 use crate::broker::group::{GroupError, StoreError};
 use crate::broker::log::{AppendError, ReadError};
 use crate::broker::topic_config::ConfigError;
+use crate::broker::txn::TxnError;
 
 /// An error with its number in the protocol.
 pub(super) trait KafkaError {
@@ -94,6 +95,31 @@ impl KafkaError for GroupError {
             GroupError::NotFound => ResponseError::GroupIdNotFound,
             GroupError::NotAvailable => ResponseError::CoordinatorNotAvailable,
         }
+    }
+}
+
+impl KafkaError for TxnError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            TxnError::InvalidRequest => ResponseError::InvalidRequest,
+            TxnError::InvalidTimeout => ResponseError::InvalidTransactionTimeout,
+            TxnError::InvalidProducerIdMapping => ResponseError::InvalidProducerIdMapping,
+            TxnError::ProducerFenced => ResponseError::ProducerFenced,
+            TxnError::Concurrent => ResponseError::ConcurrentTransactions,
+            TxnError::InvalidState => ResponseError::InvalidTxnState,
+            TxnError::NotInTransaction => ResponseError::TransactionAbortable,
+            // Retriable by every client; the cause is in the broker's own log.
+            TxnError::Full | TxnError::NotAvailable => ResponseError::CoordinatorNotAvailable,
+            TxnError::NotFound => ResponseError::TransactionalIdNotFound,
+        }
+    }
+}
+
+/// What a transactional request is answered by clients that know a fenced producer by its own error, and by older ones.
+pub(super) fn fenced_since(error: TxnError, knows_fencing: bool) -> i16 {
+    match error {
+        TxnError::ProducerFenced if !knows_fencing => ResponseError::InvalidProducerEpoch.code(),
+        error => error.code(),
     }
 }
 

@@ -10,7 +10,6 @@ use super::text;
 use crate::broker::node::{NODE_ID, Node};
 
 const GROUP: i8 = 0;
-/// Answered too: it is InitProducerId that refuses transactions, with an error that clients take as final.
 const TRANSACTION: i8 = 1;
 
 /// Us.

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::{CLUSTER_OPERATIONS, OPERATIONS_UNKNOWN, TOPIC_OPERATIONS, text};
 use crate::broker::catalog::{Topic, valid_name};
+use crate::broker::internal_topic::is_internal;
 use crate::broker::node::{LEADER_EPOCH, NODE_ID, Node};
 
 /// Brokers and topics.
@@ -78,6 +79,7 @@ fn present(topic: &Topic, operations: i32) -> MetadataResponseTopic {
     MetadataResponseTopic::default()
         .with_name(Some(TopicName(text(topic.name.clone()))))
         .with_topic_id(topic.id)
+        .with_is_internal(is_internal(&topic.name))
         .with_partitions((0..topic.partitions.len()).map(partition).collect())
         .with_topic_authorized_operations(operations)
 }

@@ -1,6 +1,8 @@
 //! One file an API: Kafka's messages on one side, log, catalog and groups on the other. Kafka's error codes are mapped
 //! in `errors`, and nowhere else.
 
+pub(crate) mod add_offsets_to_txn;
+pub(crate) mod add_partitions_to_txn;
 pub(crate) mod alter_configs;
 pub(crate) mod api_versions;
 mod asked;
@@ -13,6 +15,7 @@ pub(crate) mod describe_cluster;
 pub(crate) mod describe_configs;
 pub(crate) mod describe_groups;
 pub(crate) mod describe_producers;
+pub(crate) mod end_txn;
 mod errors;
 pub(crate) mod fetch;
 mod fetch_encoder;

@@ -3,7 +3,8 @@
 //! Appends happen here, in the order of requests; the answer waits for durability beside the next request, so that
 //! pipelined requests share a sync. acks=1 waits like acks=all: one node's leader has written when it has synced.
 //! When the disk is behind, the request waits here, and with it this client's later ones: order is kept.
-//! Deviation: transactional writes are refused.
+//! Within a transaction a partition takes what the coordinator knows to be part of it (KIP-890's verification). v11: an
+//! error of its own when it is not. Deviation: nobody writes to internal topics, administrators neither.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
-use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
+use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName, TransactionalId};
 use tokio::time::Instant;
 
 use super::errors::KafkaError;
@@ -19,10 +20,14 @@ use super::{text, unfolding};
 use crate::broker::answer::Answer;
 use crate::broker::dispatch::encode;
 use crate::broker::frame::{FrameError, Head};
+use crate::broker::internal_topic::is_internal;
 use crate::broker::log::{AppendError, Appended, Partition, is_compressed};
 use crate::broker::node::{LEADER_EPOCH, Node};
+use crate::broker::txn::{Entered, ProducerIdEpoch, TxnError};
 
 const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Clients of this version know TRANSACTION_ABORTABLE.
+const ABORTABLE_SINCE: i16 = 11;
 /// Between two tries while the disk is behind.
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
@@ -44,6 +49,29 @@ impl<E: KafkaError + std::fmt::Display> From<E> for Refused {
 
 type Outcome = Result<(Partition, Appended), Refused>;
 
+/// Where records go.
+struct Target<'a> {
+    partition: &'a Partition,
+    topic: &'a TopicName,
+    index: i32,
+    /// Whose transaction they belong to.
+    transactional_id: Option<&'a TransactionalId>,
+    /// Of the request.
+    version: i16,
+}
+
+/// Why one append was refused.
+enum Why {
+    Log(AppendError),
+    Transaction(TxnError),
+}
+
+impl From<AppendError> for Why {
+    fn from(error: AppendError) -> Self {
+        Why::Log(error)
+    }
+}
+
 /// Appends, and answers when what was appended is durable.
 ///
 /// `pins`: memory that the records keep for as long as they wait, and that nothing else counts.
@@ -55,11 +83,13 @@ pub(crate) async fn handle(
 ) -> Result<Answer, FrameError> {
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).min(WAIT_MAX);
     let deadline = Instant::now() + timeout;
-    let refusal = refusal(&request);
+    let refusal = (!(-1..=1).contains(&request.acks)).then_some(ResponseError::InvalidRequiredAcks);
+    let transactional_id = request.transactional_id.as_ref();
     let mut topics = Vec::with_capacity(request.topic_data.len());
     let mut bytes = 0;
     for topic in request.topic_data {
         let known = node.catalog.topic(&topic.name);
+        let refusal = refusal.or(is_internal(&topic.name).then_some(ResponseError::InvalidTopicException));
         let mut outcomes = Vec::with_capacity(topic.partition_data.len());
         for data in topic.partition_data {
             let partition = known.as_ref().and_then(|topic| topic.partition(data.index));
@@ -67,7 +97,9 @@ pub(crate) async fn handle(
                 (Some(error), _) => Err(refused(error)),
                 (None, None) => Err(refused(ResponseError::UnknownTopicOrPartition)),
                 (None, Some(partition)) => {
-                    append(node, partition, kept(data.records.unwrap_or_default(), pins), deadline).await
+                    let (topic, index, version) = (&topic.name, data.index, head.version);
+                    let target = Target { partition, topic, index, transactional_id, version };
+                    append(node, target, kept(data.records.unwrap_or_default(), pins), deadline).await
                 }
             };
             outcomes.push((data.index, outcome));
@@ -103,35 +135,76 @@ fn kept(records: Bytes, pins: usize) -> Bytes {
     if records.len() < pins / PINNED_RATIO_MAX { Bytes::copy_from_slice(&records) } else { records }
 }
 
-/// Why all of a request is refused.
-fn refusal(request: &ProduceRequest) -> Option<ResponseError> {
-    if !(-1..=1).contains(&request.acks) {
-        return Some(ResponseError::InvalidRequiredAcks);
-    }
-    request.transactional_id.as_ref().map(|_| ResponseError::InvalidTxnState)
-}
-
 fn refused(error: ResponseError) -> Refused {
     Refused { code: error.code(), message: error.to_string() }
 }
 
-async fn append(node: &Node, partition: &Partition, records: Bytes, deadline: Instant) -> Outcome {
+async fn append(node: &Arc<Node>, target: Target<'_>, records: Bytes, deadline: Instant) -> Outcome {
+    let partition = target.partition;
     // Unfolding takes its time: not on a thread that serves connections.
     let is_folded = is_compressed(&records);
     loop {
         let now_ms = node.now_ms();
         let appended = if is_folded {
-            let (log, partition, records) = (node.log.clone(), partition.clone(), records.clone());
-            unfolding(move || log.append(&partition, records, LEADER_EPOCH, now_ms)).await
+            let (node, partition, records) = (node.clone(), partition.clone(), records.clone());
+            match target.transactional_id {
+                None => unfolding(move || plainly(&node, &partition, records, now_ms)).await,
+                Some(id) => {
+                    let (id, topic, index) = (id.clone(), target.topic.clone(), target.index);
+                    unfolding(move || within(&node, &id, &partition, (&topic, index), records, now_ms)).await
+                }
+            }
         } else {
-            node.log.append(partition, records.clone(), LEADER_EPOCH, now_ms)
+            match target.transactional_id {
+                None => plainly(node, partition, records.clone(), now_ms),
+                Some(id) => within(node, id, partition, (target.topic, target.index), records.clone(), now_ms),
+            }
         };
         match appended {
             Ok(appended) => return Ok((partition.clone(), appended)),
-            Err(AppendError::Busy { .. }) if Instant::now() < deadline => tokio::time::sleep(BUSY_PAUSE).await,
-            Err(error) => return Err(error.into()),
+            Err(Why::Log(AppendError::Busy { .. })) if Instant::now() < deadline => {
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            Err(Why::Log(error)) => return Err(error.into()),
+            Err(Why::Transaction(error)) => return Err(outside(error, target.version)),
         }
     }
+}
+
+fn plainly(node: &Node, partition: &Partition, records: Bytes, now_ms: i64) -> Result<Appended, Why> {
+    node.log.append(partition, records, LEADER_EPOCH, now_ms).map_err(Why::Log)
+}
+
+/// Appends what the coordinator knows to be part of a transaction, which cannot end meanwhile.
+fn within(
+    node: &Node,
+    id: &TransactionalId,
+    partition: &Partition,
+    (topic, index): (&TopicName, i32),
+    records: Bytes,
+    now_ms: i64,
+) -> Result<Appended, Why> {
+    let enter = |producers: &[(i64, i16)]| -> Result<Option<Entered<'_>>, Why> {
+        if producers.is_empty() {
+            // Plain batches of a producer that has a transactional id.
+            return Ok(None);
+        }
+        let producers: Vec<_> = producers.iter().map(|&(id, epoch)| ProducerIdEpoch { id, epoch }).collect();
+        node.transactions.enter(id, &producers, topic, index).map(Some).map_err(Why::Transaction)
+    };
+    partition.append_in_transaction(records, LEADER_EPOCH, now_ms, enter)
+}
+
+/// As Kafka's partitions tell producers, which expect other errors than from a coordinator.
+fn outside(error: TxnError, version: i16) -> Refused {
+    let kafka = match error {
+        TxnError::ProducerFenced => ResponseError::InvalidProducerEpoch,
+        // Retriable, and it says that nothing was appended.
+        TxnError::Concurrent => ResponseError::NotEnoughReplicas,
+        TxnError::NotInTransaction if version < ABORTABLE_SINCE => ResponseError::InvalidTxnState,
+        error => error.kafka(),
+    };
+    Refused { code: kafka.code(), message: error.to_string() }
 }
 
 /// Waits until an append is durable, and says what became of it.

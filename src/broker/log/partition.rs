@@ -177,12 +177,21 @@ impl Partition {
         leader_epoch: i32,
         now_ms: i64,
     ) -> Result<Appended, AppendError> {
+        let checked = self.check(&batches, transactional, now_ms)?;
+        self.append_checked(checked, leader_epoch, now_ms)
+    }
+
+    pub(super) fn check(
+        &self,
+        batches: &Bytes,
+        transactional: Transactional,
+        now_ms: i64,
+    ) -> Result<Vec<CheckedBatch>, AppendError> {
         let rules = DoorRules::of(&lock(&self.0.front).config, transactional, now_ms);
         // Whoever tries again while the disk is behind shall not have every byte checked each time.
         self.0.queue.has_room(batches.len())?;
         // The checks read every byte: not under the lock.
-        let checked = batch::check_all(&batches, &rules)?;
-        self.append_checked(checked, leader_epoch, now_ms)
+        batch::check_all(batches, &rules)
     }
 
     /// Gives batches that may be stored their offsets, and queues them for the writer, who is to be woken next.

@@ -22,7 +22,28 @@ impl Partition {
         leader_epoch: i32,
         now_ms: i64,
     ) -> Result<Appended, AppendError> {
-        let appended = self.check_and_append(batches, Transactional::Allowed, leader_epoch, now_ms)?;
+        self.append_in_transaction(batches, leader_epoch, now_ms, |_| Ok(()))
+    }
+
+    /// As [`Partition::append_transactional`], if `enter` agrees once it hears of the producers (ids and epochs) of
+    /// transactional batches. What it returns is held until the batches have their place in the log.
+    ///
+    /// # Errors
+    /// Those of `append_transactional`, and those of `enter`: nothing is appended then.
+    pub fn append_in_transaction<G, E: From<AppendError>>(
+        &self,
+        batches: Bytes,
+        leader_epoch: i32,
+        now_ms: i64,
+        enter: impl FnOnce(&[(i64, i16)]) -> Result<G, E>,
+    ) -> Result<Appended, E> {
+        let checked = self.check(&batches, Transactional::Allowed, now_ms)?;
+        let transactional = checked.iter().map(|batch| &batch.header).filter(|header| header.is_transactional());
+        let mut producers: Vec<_> = transactional.map(|header| (header.producer_id, header.producer_epoch)).collect();
+        producers.dedup();
+        let entered = enter(&producers)?;
+        let appended = self.append_checked(checked, leader_epoch, now_ms)?;
+        drop(entered);
         self.wake_writer_for(&appended);
         Ok(appended)
     }

@@ -3,6 +3,7 @@
 //! One lock guards all ids, for moments only: under it a change is decided and queued for the log, so that the order of
 //! decisions is the order of records. While it is on its way to the disk the id takes no other change.
 
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -24,12 +25,14 @@ use crate::clock::SharedClock;
 pub(super) const GROUPS_PARTITION: i32 = 0;
 
 pub(super) struct Inner {
-    pub topic: InternalTopic,
+    pub topic: Arc<InternalTopic>,
     pub catalog: Catalog,
     pub groups: group::Coordinator,
     pub producer_ids: Arc<ProducerIds>,
     pub clock: SharedClock,
     pub ids: Mutex<Ids>,
+    /// When the timers look next; who finds something earlier wakes them.
+    pub next_look_ms: AtomicI64,
     pub deadlines_changed: Notify,
     pub stopped: Notify,
 }

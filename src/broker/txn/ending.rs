@@ -11,9 +11,10 @@ use super::ids::Ids;
 use super::metadata::{End, Metadata, TransactionState, TxnError};
 use crate::broker::internal_topic::CONSUMER_OFFSETS;
 use crate::broker::log::{AppendError, Appended, EndTransaction, Marker, Partition};
-use crate::broker::node::LEADER_EPOCH;
 
-/// There was never another coordinator.
+/// There was never another leader of a partition, …
+pub(super) const LEADER_EPOCH: i32 = 0;
+/// … nor another coordinator.
 pub(super) const COORDINATOR_EPOCH: i32 = 0;
 
 /// What stands in the queue of the log.

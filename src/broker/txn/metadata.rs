@@ -222,7 +222,7 @@ impl Metadata {
     }
 
     /// Whether whoever asks is this very producer.
-    fn check_producer(&self, producer: ProducerIdEpoch) -> Result<(), TxnError> {
+    pub(super) fn check_producer(&self, producer: ProducerIdEpoch) -> Result<(), TxnError> {
         if producer.id != self.producer.id {
             Err(TxnError::InvalidProducerIdMapping)
         } else if producer.epoch != self.producer.epoch {
