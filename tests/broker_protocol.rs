@@ -13,7 +13,7 @@ use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
     ApiVersionsRequest, ApiVersionsResponse, FetchRequest, InitProducerIdRequest, MetadataRequest, ProduceRequest,
-    TopicName, TransactionalId,
+    TopicName,
 };
 use kafka_protocol::protocol::{Decodable, StrBytes};
 
@@ -71,7 +71,7 @@ async fn frames_of_impossible_length_close_the_connection() {
 async fn an_unknown_api_and_an_unknown_version_close_the_connection() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start(dir.path()).await;
-    for (key, version) in [(999i16, 0i16), (0, 2), (3, 99), (-1, -1), (24, 0)] {
+    for (key, version) in [(999i16, 0i16), (0, 2), (3, 99), (-1, -1), (24, 5)] {
         let mut raw = Raw::connect(&broker);
         let mut frame = vec![0, 0, 0, 16];
         frame.extend(key.to_be_bytes());
@@ -203,13 +203,10 @@ async fn a_waiting_fetch_wakes_when_a_message_is_durable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn transactions_are_refused_for_good() {
+async fn a_producer_id_is_given_out_once_also_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start(dir.path()).await;
     let mut raw = Raw::connect(&broker);
-    let id = TransactionalId(StrBytes::from_static_str("t"));
-    let request = InitProducerIdRequest::default().with_transactional_id(Some(id.clone()));
-    assert_eq!(raw.ask(&request, 4).error_code, 35);
     let idempotent = InitProducerIdRequest::default().with_transactional_id(None);
     let ours: Vec<i64> = (0..3).map(|_| raw.ask(&idempotent, 4).producer_id.0).collect();
     assert_eq!(ours, vec![ours[0], ours[0] + 1, ours[0] + 2]);

@@ -63,7 +63,9 @@ async fn answer(node: &Arc<Node>, client: &Client, head: &Head, request: Request
         RequestKind::DeleteTopics(request) => encode(head, &on::delete_topics::handle(node, request, version).await),
         RequestKind::CreatePartitions(request) => encode(head, &on::create_partitions::handle(node, request).await),
         RequestKind::DeleteRecords(request) => encode(head, &on::delete_records::handle(node, request).await),
-        RequestKind::InitProducerId(request) => encode(head, &on::init_producer_id::handle(node, request, version).await),
+        RequestKind::InitProducerId(request) => {
+            encode(head, &on::init_producer_id::handle(node, request, version).await)
+        }
         RequestKind::AddPartitionsToTxn(request) => {
             encode(head, &on::add_partitions_to_txn::handle(node, request, version).await)
         }
@@ -90,6 +92,10 @@ async fn answer(node: &Arc<Node>, client: &Client, head: &Head, request: Request
             encode(head, &on::incremental_alter_configs::handle(node, request).await)
         }
         RequestKind::DescribeCluster(request) => encode(head, &on::describe_cluster::handle(node, request)),
+        RequestKind::WriteTxnMarkers(request) => encode(head, &on::write_txn_markers::handle(node, request).await),
+        RequestKind::TxnOffsetCommit(request) => encode(head, &on::txn_offset_commit::handle(node, request).await),
+        RequestKind::DescribeTransactions(request) => encode(head, &on::describe_transactions::handle(node, request)),
+        RequestKind::ListTransactions(request) => encode(head, &on::list_transactions::handle(node, request)),
         RequestKind::DescribeProducers(request) => encode(head, &on::describe_producers::handle(node, request)),
         _ => Err(FrameError::UnknownApi(head.api.key as i16)),
     }

@@ -213,6 +213,34 @@ pub(crate) static ADD_OFFSETS_TO_TXN: Schema =
 /// EndTxn
 pub(crate) static END_TXN: Schema =
     Schema { flexible_from: 3, fields: &[always(Text), always(Fixed(8)), always(Fixed(2)), always(Fixed(1))] };
+/// WriteTxnMarkers
+pub(crate) static WRITE_TXN_MARKERS: Schema = Schema {
+    flexible_from: 1,
+    fields: &[always(Structs(&[
+        always(Fixed(8)),
+        always(Fixed(2)),
+        always(Fixed(1)),
+        always(Structs(&[always(Text), always(Array(&Fixed(4)))])),
+        always(Fixed(4)),
+    ]))],
+};
+/// TxnOffsetCommit
+pub(crate) static TXN_OFFSET_COMMIT: Schema = Schema {
+    flexible_from: 3,
+    fields: &[
+        always(Text),
+        always(Text),
+        always(Fixed(8)),
+        always(Fixed(2)),
+        since(3, Fixed(4)),
+        since(3, Text),
+        since(3, Text),
+        always(Structs(&[
+            always(Text),
+            always(Structs(&[always(Fixed(4)), always(Fixed(8)), since(2, Fixed(4)), always(Text)])),
+        ])),
+    ],
+};
 /// OffsetForLeaderEpoch
 pub(crate) static OFFSET_FOR_LEADER_EPOCH: Schema = Schema {
     flexible_from: 4,
@@ -272,3 +300,8 @@ pub(crate) static DESCRIBE_CLUSTER: Schema =
 /// DescribeProducers
 pub(crate) static DESCRIBE_PRODUCERS: Schema =
     Schema { flexible_from: 0, fields: &[always(Structs(&[always(Text), always(Array(&Fixed(4)))]))] };
+/// DescribeTransactions
+pub(crate) static DESCRIBE_TRANSACTIONS: Schema = Schema { flexible_from: 0, fields: &[always(Array(&Text))] };
+/// ListTransactions
+pub(crate) static LIST_TRANSACTIONS: Schema =
+    Schema { flexible_from: 0, fields: &[always(Array(&Text)), always(Array(&Fixed(8))), since(1, Fixed(8))] };

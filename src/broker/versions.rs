@@ -26,7 +26,7 @@ const fn api(key: ApiKey, name: &'static str, min: i16, max: i16, schema: &'stat
 }
 
 /// Everything that is answered.
-pub(crate) static APIS: [Api; 30] = [
+pub(crate) static APIS: [Api; 34] = [
     api(ApiKey::Produce, "Produce", 3, 12, &shape::PRODUCE),
     api(ApiKey::Fetch, "Fetch", 4, 17, &shape::FETCH),
     api(ApiKey::ListOffsets, "ListOffsets", 1, 9, &shape::LIST_OFFSETS),
@@ -48,6 +48,8 @@ pub(crate) static APIS: [Api; 30] = [
     api(ApiKey::AddPartitionsToTxn, "AddPartitionsToTxn", 0, 3, &shape::ADD_PARTITIONS_TO_TXN),
     api(ApiKey::AddOffsetsToTxn, "AddOffsetsToTxn", 0, 4, &shape::ADD_OFFSETS_TO_TXN),
     api(ApiKey::EndTxn, "EndTxn", 0, 4, &shape::END_TXN),
+    api(ApiKey::WriteTxnMarkers, "WriteTxnMarkers", 1, 1, &shape::WRITE_TXN_MARKERS),
+    api(ApiKey::TxnOffsetCommit, "TxnOffsetCommit", 0, 4, &shape::TXN_OFFSET_COMMIT),
     api(ApiKey::OffsetForLeaderEpoch, "OffsetForLeaderEpoch", 2, 4, &shape::OFFSET_FOR_LEADER_EPOCH),
     api(ApiKey::DescribeConfigs, "DescribeConfigs", 1, 4, &shape::DESCRIBE_CONFIGS),
     api(ApiKey::AlterConfigs, "AlterConfigs", 0, 2, &shape::ALTER_CONFIGS),
@@ -57,6 +59,8 @@ pub(crate) static APIS: [Api; 30] = [
     api(ApiKey::OffsetDelete, "OffsetDelete", 0, 0, &shape::OFFSET_DELETE),
     api(ApiKey::DescribeCluster, "DescribeCluster", 0, 2, &shape::DESCRIBE_CLUSTER),
     api(ApiKey::DescribeProducers, "DescribeProducers", 0, 0, &shape::DESCRIBE_PRODUCERS),
+    api(ApiKey::DescribeTransactions, "DescribeTransactions", 0, 0, &shape::DESCRIBE_TRANSACTIONS),
+    api(ApiKey::ListTransactions, "ListTransactions", 0, 1, &shape::LIST_TRANSACTIONS),
 ];
 
 impl Api {

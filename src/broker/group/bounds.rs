@@ -78,7 +78,8 @@ impl Group {
 
     /// Whether nobody would miss it: no members, no offsets, and nothing on its way.
     pub(super) fn is_forgettable(&self) -> bool {
-        let nothing_held = self.members.is_empty() && self.pending.is_empty() && self.offsets.is_empty() && self.staged.is_empty();
+        let nothing_held =
+            self.members.is_empty() && self.pending.is_empty() && self.offsets.is_empty() && self.staged.is_empty();
         self.phase == Phase::Empty && nothing_held && self.unsaved.is_none() && self.saving.is_none()
     }
 }

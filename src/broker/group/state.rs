@@ -364,7 +364,12 @@ impl Group {
         if self.members.contains_key(member_id) { Ok(()) } else { Err(GroupError::UnknownMember) }
     }
 
-    pub(super) fn check_member(&self, member_id: &str, instance_id: Option<&str>, generation: i32) -> Result<(), GroupError> {
+    pub(super) fn check_member(
+        &self,
+        member_id: &str,
+        instance_id: Option<&str>,
+        generation: i32,
+    ) -> Result<(), GroupError> {
         self.check_identity(member_id, instance_id)?;
         if generation == self.generation { Ok(()) } else { Err(GroupError::IllegalGeneration) }
     }

@@ -137,9 +137,8 @@ impl Coordinator {
 
 impl Group {
     /// Whether the committed offset may be another one soon.
-    pub(crate) fn is_unstable(&self, topic: &str, partition: i32) -> bool {
-        // As a rule nothing is staged at all.
-        !self.staged.is_empty() && self.staged.contains_key(&(topic.to_owned(), partition))
+    pub(crate) fn is_unstable(&self, key: &OffsetKey) -> bool {
+        self.staged.contains_key(key)
     }
 
     fn check_transactional_commit(

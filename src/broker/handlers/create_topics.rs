@@ -1,7 +1,8 @@
 //! CreateTopics (19), versions 2-7. v4: -1 is the broker's default; v5 answers with what was created; v7 topic ids.
 //!
 //! One node: the replication factor is 1 or -1, and a replica assignment may name node 0 only. The configs of many
-//! topics at once are told of the first ones, as far as an answer of some size goes.
+//! topics at once are told of the first ones, as far as an answer of some size goes. Internal topics are not created for
+//! clients: the broker makes them as it needs them.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use uuid::Uuid;
 use super::asked::AnswerRoom;
 use super::errors::KafkaError;
 use super::text;
+use crate::broker::internal_topic::is_internal;
 use crate::broker::node::{NODE_ID, Node};
 use crate::broker::topic_config::Config;
 
@@ -78,6 +80,9 @@ fn tell(config: &Config) -> CreatableTopicConfigs {
 
 async fn create(node: &Node, topic: CreatableTopic, validate_only: bool) -> Result<Created, (i16, String)> {
     let told = |error: ResponseError, message: &str| (error.code(), message.to_owned());
+    if is_internal(&topic.name) {
+        return Err(told(ResponseError::InvalidTopicException, "the broker makes its own topics itself"));
+    }
     if !matches!(topic.replication_factor, -1 | 1) {
         let message = "there is one node: the replication factor must be 1 (or -1, the default)";
         return Err(told(ResponseError::InvalidReplicationFactor, message));

@@ -1,5 +1,5 @@
 //! DeleteRecords (21), versions 0-2. Offset -1 is the high watermark. Refused on topics that are compacted only, as in
-//! Kafka: their records go by key.
+//! Kafka: their records go by key. Refused on internal topics.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
@@ -7,6 +7,7 @@ use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
 use super::asked::once;
 use super::errors::KafkaError;
+use crate::broker::internal_topic::is_internal;
 use crate::broker::node::Node;
 
 /// Raises log starts.
@@ -23,6 +24,11 @@ pub(crate) async fn handle(node: &Node, request: DeleteRecordsRequest) -> Delete
                 partitions.push(result.with_error_code(code).with_low_watermark(-1));
                 continue;
             };
+            if is_internal(&name) {
+                let code = ResponseError::InvalidTopicException.code();
+                partitions.push(result.with_error_code(code).with_low_watermark(-1));
+                continue;
+            }
             if !partition.config().is_cut_by_retention() {
                 let code = ResponseError::PolicyViolation.code();
                 partitions.push(result.with_error_code(code).with_low_watermark(-1));

@@ -1,4 +1,5 @@
 //! DeleteTopics (20), versions 1-6. v6: by id as well as by name (KIP-516). Committed offsets of the topic go with it.
+//! Deviation: internal topics cannot be deleted; in Kafka it is its tool that refuses.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
@@ -7,6 +8,7 @@ use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicN
 
 use super::errors::KafkaError;
 use super::text;
+use crate::broker::internal_topic::is_internal;
 use crate::broker::node::Node;
 
 /// Deletes topics, each for itself.
@@ -30,6 +32,11 @@ async fn delete(node: &Node, wanted: DeleteTopicState) -> DeletableTopicResult {
             None => return result.with_error_code(ResponseError::UnknownTopicId.code()),
         },
     };
+    if is_internal(&name) {
+        let message = format!("{name} is the broker's own");
+        let code = ResponseError::InvalidTopicException.code();
+        return result.with_error_code(code).with_error_message(Some(text(message)));
+    }
     match node.catalog.delete(name.clone()).await {
         Ok(id) => {
             let gone = name.clone();

@@ -31,9 +31,7 @@ pub(crate) async fn handle(node: &Node, request: InitProducerIdRequest, version:
     let answer = InitProducerIdResponse::default();
     match given {
         Ok(producer) => answer.with_producer_id(ProducerId(producer.id)).with_producer_epoch(producer.epoch),
-        Err(code) => {
-            answer.with_error_code(code).with_producer_id(ProducerId(NONE_ID)).with_producer_epoch(NONE_EPOCH)
-        }
+        Err(code) => answer.with_error_code(code).with_producer_id(ProducerId(NONE_ID)).with_producer_epoch(NONE_EPOCH),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::broker::group::CommittedOffset;
 use crate::broker::node::Node;
 
 /// Kafka's `offset.metadata.max.bytes`.
-const METADATA_BYTES_MAX: usize = 4096;
+pub(super) const METADATA_BYTES_MAX: usize = 4096;
 
 /// Commits offsets, each partition for itself.
 pub(crate) async fn handle(node: &Node, request: OffsetCommitRequest) -> OffsetCommitResponse {

@@ -174,7 +174,8 @@ mod tests {
         let expected = "0001 0000000000000007 0002 0000ea60 01 02 03 6162 03 00000000 00000005 00 \
                         0000000000000304 0000000000000102 00";
         assert_eq!(encode_value(&metadata()), bytes(expected));
-        let empty = Metadata { state: TransactionState::Empty, partitions: Partitions::new(), previous_id: 9, ..metadata() };
+        let empty =
+            Metadata { state: TransactionState::Empty, partitions: Partitions::new(), previous_id: 9, ..metadata() };
         let expected = "0001 0000000000000007 0002 0000ea60 00 00 0000000000000304 0000000000000102 \
                         01 00 08 0000000000000009";
         assert_eq!(encode_value(&empty), bytes(expected));
@@ -189,8 +190,7 @@ mod tests {
     fn what_was_written_is_read_and_no_cut_of_it_is() {
         for (state, previous_id) in [(0, 9), (1, NONE_ID), (2, 4), (3, NONE_ID), (4, 1), (5, 2)] {
             let state = TransactionState::of(state).unwrap();
-            let partitions =
-                if state == TransactionState::Empty { Partitions::new() } else { metadata().partitions };
+            let partitions = if state == TransactionState::Empty { Partitions::new() } else { metadata().partitions };
             let one = Metadata { state, previous_id, partitions, ..metadata() };
             let value = encode_value(&one);
             assert_eq!(decode_value(&value), Some(one));

@@ -7,8 +7,7 @@ use super::repair::{Verdict, judge};
 use TransactionState::{CompleteAbort, CompleteCommit, Dead, Empty, Ongoing, PrepareAbort, PrepareCommit};
 
 const NOW_MS: i64 = 1_000_000;
-const ALL: [TransactionState; 7] =
-    [Empty, Ongoing, PrepareCommit, PrepareAbort, CompleteCommit, CompleteAbort, Dead];
+const ALL: [TransactionState; 7] = [Empty, Ongoing, PrepareCommit, PrepareAbort, CompleteCommit, CompleteAbort, Dead];
 const ME: ProducerIdEpoch = ProducerIdEpoch { id: 7, epoch: 3 };
 
 fn partitions(of: &[(&str, &[i32])]) -> Partitions {
