@@ -16,6 +16,9 @@ use crate::broker::internal_topic::is_internal;
 use crate::broker::log::{AppendError, Appended, EndTransaction, Marker, Partition};
 use crate::broker::node::{LEADER_EPOCH, Node};
 
+/// What became of a marker for a partition.
+type Marked = Result<(Partition, Appended), AppendError>;
+
 /// Of our coordinator.
 const COORDINATOR_EPOCH: i32 = 0;
 
@@ -40,7 +43,7 @@ async fn write(node: &Node, asked: WritableTxnMarker) -> WritableTxnMarkerResult
     for (name, indexes) in once(asked.topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)), |at| *at) {
         // The state of coordinators is theirs to end.
         let known = node.catalog.topic(&name).filter(|_| !is_internal(&name));
-        let mark = |index: i32| -> (i32, Option<Result<(Partition, Appended), AppendError>>) {
+        let mark = |index: i32| -> (i32, Option<Marked>) {
             let partition = known.as_ref().and_then(|topic| topic.partition(index));
             (index, partition.map(|at| at.write_marker(end, LEADER_EPOCH, now_ms).map(|marked| (at.clone(), marked))))
         };

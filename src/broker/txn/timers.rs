@@ -61,11 +61,11 @@ impl Inner {
         let idle = self.lock().idle(self.now_ms());
         let (inner, is_some) = (self.clone(), !idle.is_empty());
         let task = tokio::spawn(async move { inner.forget(idle).await });
-        is_some && task.await.is_ok_and(|forgotten| forgotten.is_ok())
+        is_some && task.await.is_ok_and(|forgotten| forgotten.is_ok_and(|count| count > 0))
     }
 
-    /// Writes tombstones; what is in use meanwhile stays.
-    async fn forget(self: Arc<Self>, idle: Vec<String>) -> Result<(), TxnError> {
+    /// Writes tombstones; what is in use meanwhile stays. Returns how many are gone.
+    async fn forget(self: Arc<Self>, idle: Vec<String>) -> Result<usize, TxnError> {
         let (dying, appended) = {
             let mut ids = self.lock();
             let dying: Vec<String> = idle
@@ -74,7 +74,7 @@ impl Inner {
                 .collect();
             let tombstones: Vec<_> = dying.iter().filter_map(|id| Some((codec::encode_key(id)?, None))).collect();
             if tombstones.is_empty() {
-                return Ok(());
+                return Ok(0);
             }
             let appended = self.topic.append(&tombstones, self.now_ms()).map_err(|error| unavailable("", &error))?;
             dying.iter().for_each(|id| ids.begin(id, TransactionState::Dead));
@@ -88,7 +88,7 @@ impl Inner {
                 ids.remove(id);
             }
         }
-        durable.map_err(|error| unavailable("", &error))
+        durable.map(|()| dying.len()).map_err(|error| unavailable("", &error))
     }
 }
 
