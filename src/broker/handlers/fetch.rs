@@ -197,8 +197,7 @@ fn read_one(target: &Target, left: Limits, at_least_one: bool) -> Fetched {
     };
     let bytes_max = target.bytes_max.min(left.bytes_max);
     let offset = target.offset;
-    let found =
-        partition.find_with_aborted(offset, bytes_max, at_least_one, left.copied_bytes_max, left.isolation);
+    let found = partition.find_with_aborted(offset, bytes_max, at_least_one, left.copied_bytes_max, left.isolation);
     match found {
         Ok((found, aborted)) => Fetched {
             data: data

@@ -122,9 +122,7 @@ mod tests {
     use super::super::journal::Journal;
     use super::super::queue::Completion;
     use super::super::records::{Change, PartitionRecord};
-    use super::super::{
-        Arrivals, Durability, LogSettings, Marker, PartitionConfig, PartitionId, recovery, writer,
-    };
+    use super::super::{Arrivals, Durability, LogSettings, Marker, PartitionConfig, PartitionId, recovery, writer};
     use super::*;
     use crate::broker::Broker;
     use crate::broker::topic_config::Overrides;

@@ -81,14 +81,16 @@ fn told(partition: &Partition, from: i64, to: i64) -> Result<Vec<AbortedTransact
 
 /// A client that begins with this batch is shown what was committed, and nothing else.
 fn check_reader(partition: &Partition, found: &[(i64, i64, Bytes)], skipped: usize) -> Result<(), Violation> {
-    let Some((from, ..)) = found.get(skipped) else { return Ok(()) };
+    let Some((base_offset, ..)) = found.get(skipped) else { return Ok(()) };
+    // The log may start within a batch.
+    let from = partition.log_start_offset().max(*base_offset);
     let stable = partition.last_stable_offset();
-    let is_read = |offset: i64| (*from..stable).contains(&offset);
-    let mut to_come = told(partition, *from, stable)?;
+    let is_read = |offset: &i64| (from..stable).contains(offset);
+    let mut to_come = told(partition, from, stable)?;
     to_come.sort_by_key(|aborted| std::cmp::Reverse(aborted.first_offset));
     let mut skips: BTreeSet<i64> = BTreeSet::new();
     let mut shown = BTreeSet::new();
-    for (_, end, bytes) in found[skipped..].iter().filter(|(base, ..)| is_read(*base)) {
+    for (_, end, bytes) in found[skipped..].iter().filter(|(base, ..)| *base < stable) {
         let Some((header, marker)) = header_of(bytes) else { continue };
         while let Some(begun) = to_come.pop_if(|aborted| aborted.first_offset < *end) {
             skips.insert(begun.producer_id);
@@ -97,11 +99,11 @@ fn check_reader(partition: &Partition, found: &[(i64, i64, Bytes)], skipped: usi
             Some(Marker::Abort) => _ = skips.remove(&header.producer_id),
             Some(Marker::Commit) => {}
             None if header.is_transactional() && skips.contains(&header.producer_id) => {}
-            None => shown.extend(records(bytes).into_iter().map(|record| record.offset)),
+            None => shown.extend(records(bytes).into_iter().map(|record| record.offset).filter(is_read)),
         }
     }
     let ended = Ended::of(found.iter().map(|(_, _, bytes)| bytes));
-    let committed: BTreeSet<i64> = ended.committed.into_keys().filter(|offset| is_read(*offset)).collect();
+    let committed: BTreeSet<i64> = ended.committed.into_keys().filter(is_read).collect();
     match shown.symmetric_difference(&committed).next() {
         None => Ok(()),
         Some(offset) if shown.contains(offset) => {
