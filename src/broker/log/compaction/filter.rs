@@ -21,7 +21,8 @@ pub(super) struct Filter<'a> {
     pub map: &'a KeyMap,
     /// The end of what the map covers; what lies beyond stays.
     pub covered: i64,
-    /// The last one of the log. Its record stays, so that a reader always reaches the end.
+    /// The last one before the last stable offset. Its record stays, also an aborted one, so that every reader always
+    /// reaches the end of what it may read.
     pub last_offset: i64,
     pub now_ms: i64,
     pub delete_retention_ms: i64,
@@ -49,7 +50,7 @@ impl Filter<'_> {
             return self.left_of_control(batch);
         }
         if self.transactions.is_aborted(header) {
-            return Ok(Left::Nothing);
+            return Ok(if header.last_offset() == self.last_offset { Left::All } else { Left::Nothing });
         }
         let plain = plain_records(batch)?;
         let horizon_ms = header.delete_horizon_ms();

@@ -112,7 +112,7 @@ struct Candidate {
     segment_bytes_max: u64,
     /// Looked at by earlier passes: everything before.
     first_dirty: i64,
-    /// The last offset of the log.
+    /// The last offset that a reader of committed records can reach.
     last_offset: i64,
     dirty_ppm: u64,
     overdue: bool,
@@ -124,11 +124,11 @@ impl Candidate {
         let limits = partition.config();
         let config = limits.compaction?;
         let readable = cleanable_end(partition);
-        let (mut segments, first_dirty, last_offset) = {
+        let (mut segments, first_dirty) = {
             let store = lock(&partition.0.store);
             let closed = store.segments.iter().take(store.closed_segments()).enumerate();
             let segments: Vec<_> = closed.map(|(index, segment)| (segment.clone(), store.end_of(index))).collect();
-            (segments, store.first_dirty.max(store.log_start), store.end_offset - 1)
+            (segments, store.first_dirty.max(store.log_start))
         };
         let (mut clean_bytes, mut dirty_bytes, mut overdue) = (0, 0, false);
         let mut count = 0;
@@ -153,7 +153,7 @@ impl Candidate {
             segments,
             segment_bytes_max: limits.segment_bytes_max,
             first_dirty,
-            last_offset,
+            last_offset: readable - 1,
             dirty_ppm,
             overdue,
         })

@@ -70,6 +70,11 @@ pub(super) fn check_transactions(partition: &Partition, found: &[(i64, i64, Byte
             return Err(format!("{told:?} are told to be aborted, not {aborted:?}"));
         }
     }
+    let stable = partition.last_stable_offset();
+    let reaches = found.iter().any(|(base, end, _)| (base + 1..=*end).contains(&stable));
+    if partition.log_start_offset() < stable && !reaches {
+        return Err(format!("a reader of committed records does not reach the last stable offset {stable}"));
+    }
     check_reader(partition, found, 0)?;
     check_reader(partition, found, found.len() / 3)?;
     check_reader(partition, found, found.len() * 2 / 3)
