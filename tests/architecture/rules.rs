@@ -26,6 +26,7 @@ pub const ROOMS: &[Room] = &[
             "broker::group",
             "broker::txn",
             "broker::catalog",
+            "broker::internal_topic",
             "broker::topic_config",
             "broker::log",
             "clock",
@@ -42,6 +43,7 @@ pub const ROOMS: &[Room] = &[
             "broker::group",
             "broker::txn",
             "broker::catalog",
+            "broker::internal_topic",
             "broker::topic_config",
             "broker::log",
             "clock",
@@ -52,13 +54,18 @@ pub const ROOMS: &[Room] = &[
         "the only place that maps between protocol messages and the rest",
     ),
     room(
+        "broker::internal_topic",
+        &["broker::catalog", "broker::log", "broker::topic_config", "config"],
+        "how coordinators keep records in the log, whatever these say",
+    ),
+    room(
         "broker::group",
-        &["broker::log", "clock", "metrics", "shutdown"],
+        &["broker::internal_topic", "broker::log", "clock", "metrics", "shutdown"],
         "a state machine, without sockets or handlers",
     ),
     room(
         "broker::txn",
-        &["broker::log", "clock", "metrics", "shutdown"],
+        &["broker::internal_topic", "broker::log", "clock", "metrics", "shutdown"],
         "a state machine, without sockets or handlers",
     ),
     room(
