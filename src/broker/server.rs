@@ -16,7 +16,8 @@ use super::catalog::{Catalog, CatalogError};
 use super::complaints::{Complaints, Flood, Tell};
 use super::connection;
 use super::frame::FrameError;
-use super::group::Coordinator;
+use super::group::{Coordinator, GroupsError};
+use super::internal_topic::{CONSUMER_OFFSETS, InternalTopic};
 use super::limits::Limits;
 use super::log::{AppendError, Log, LogSettings, OpenError, RecoveryReport};
 use super::node::{Node, new_cluster_id};
@@ -53,6 +54,9 @@ pub enum BrokerError {
     /// The topics did not open.
     #[error("topics in {dir}: {source}")]
     Catalog { dir: PathBuf, source: CatalogError },
+    /// The groups did not open.
+    #[error("consumer groups in {dir}: {source}")]
+    Groups { dir: PathBuf, source: GroupsError },
 }
 
 /// A running broker. Dropping it stops it without a clean mark; `stop` is the way to end it.
@@ -100,9 +104,12 @@ impl Broker {
         let catalog = Catalog::open(log.clone(), &settings)
             .await
             .map_err(|source| BrokerError::Catalog { dir: dir.clone(), source })?;
-        let groups = Coordinator::open(Arc::new(log.clone()));
-        let producer_ids = ProducerIds::open(log.clone());
         let clock = SystemClock::shared();
+        let groups_topic = InternalTopic::open(catalog.clone(), CONSUMER_OFFSETS);
+        let groups = Coordinator::open(&log, groups_topic, clock.clone())
+            .await
+            .map_err(|source| BrokerError::Groups { dir: dir.clone(), source })?;
+        let producer_ids = ProducerIds::open(log.clone());
         // Now that the log's files are open.
         let configured = limits.connections_max;
         limits.connections_max = open_files::connections_max(configured, files_max);
@@ -293,6 +300,7 @@ async fn keep_house(node: Arc<Node>, tick: Duration, mut stop: watch::Receiver<b
                     housekeeper.log.wake_cleaner(housekeeper.now_ms());
                 })
                 .await;
+                node.groups.expire_offsets().await;
                 node.groups.forget_empty().await;
                 node.catalog.clear_orphans().await;
             }

@@ -4,7 +4,7 @@
 //! Groups and partitions named twice are answered once. Groups whose offsets do not fit into an answer of some size any
 //! more are answered with an error that clients ask again after.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_fetch_response::{
@@ -15,15 +15,15 @@ use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse,
 
 use super::asked::{AnswerRoom, once};
 use super::text;
-use crate::broker::group::{CommittedOffset, OffsetKey};
+use crate::broker::group::{CommittedOffset, Offsets};
 use crate::broker::node::Node;
 
 /// What a topic or a partition takes in an answer besides its texts, about.
 const ITEM_BYTES: usize = 128;
 
 type Wanted = Vec<(TopicName, Vec<i32>)>;
-type Offsets = BTreeMap<OffsetKey, CommittedOffset>;
-type Found = Vec<(TopicName, Vec<(i32, CommittedOffset)>)>;
+type Partitions = Vec<(i32, Option<CommittedOffset>)>;
+type Found = Vec<(TopicName, Partitions)>;
 
 /// Committed offsets.
 pub(crate) fn handle(node: &Node, request: OffsetFetchRequest, version: i16) -> OffsetFetchResponse {
@@ -59,7 +59,7 @@ fn find(node: &Node, group_id: &GroupId, wanted: Option<Wanted>, room: &mut Answ
     let whole = match wanted {
         Some(wanted) => {
             let known = node.groups.describe(group_id, |group| gathered.chosen(&wanted, &group.offsets));
-            known.unwrap_or_else(|| gathered.chosen(&wanted, &Offsets::new()))
+            known.unwrap_or_else(|| gathered.chosen(&wanted, &Offsets::default()))
         }
         None => node.groups.describe(group_id, |group| gathered.all(&group.offsets)).unwrap_or(true),
     };
@@ -85,9 +85,8 @@ impl Gathered<'_> {
         if !self.room.fits(self.bytes) {
             return false;
         }
-        let none = || CommittedOffset { offset: -1, leader_epoch: -1, metadata: String::new() };
         if let Some((_, partitions)) = self.found.last_mut() {
-            partitions.push((index, committed.cloned().unwrap_or_else(none)));
+            partitions.push((index, committed.cloned()));
         }
         true
     }
@@ -116,28 +115,34 @@ impl Gathered<'_> {
     }
 }
 
-fn one_of((name, partitions): (TopicName, Vec<(i32, CommittedOffset)>)) -> OffsetFetchResponseTopic {
+fn one_of((name, partitions): (TopicName, Partitions)) -> OffsetFetchResponseTopic {
     let partitions = partitions.into_iter().map(|(index, committed)| one(index, committed)).collect();
     OffsetFetchResponseTopic::default().with_name(name).with_partitions(partitions)
 }
 
-fn many_of((name, partitions): (TopicName, Vec<(i32, CommittedOffset)>)) -> OffsetFetchResponseTopics {
+fn many_of((name, partitions): (TopicName, Partitions)) -> OffsetFetchResponseTopics {
     let partitions = partitions.into_iter().map(|(index, committed)| many(index, committed)).collect();
     OffsetFetchResponseTopics::default().with_name(name).with_partitions(partitions)
 }
 
-fn one(index: i32, committed: CommittedOffset) -> OffsetFetchResponsePartition {
+fn one(index: i32, committed: Option<CommittedOffset>) -> OffsetFetchResponsePartition {
+    let (offset, leader_epoch, metadata) = told(committed);
     OffsetFetchResponsePartition::default()
         .with_partition_index(index)
-        .with_committed_offset(committed.offset)
-        .with_committed_leader_epoch(committed.leader_epoch)
-        .with_metadata(Some(text(committed.metadata)))
+        .with_committed_offset(offset)
+        .with_committed_leader_epoch(leader_epoch)
+        .with_metadata(Some(text(metadata)))
 }
 
-fn many(index: i32, committed: CommittedOffset) -> OffsetFetchResponsePartitions {
+fn many(index: i32, committed: Option<CommittedOffset>) -> OffsetFetchResponsePartitions {
+    let (offset, leader_epoch, metadata) = told(committed);
     OffsetFetchResponsePartitions::default()
         .with_partition_index(index)
-        .with_committed_offset(committed.offset)
-        .with_committed_leader_epoch(committed.leader_epoch)
-        .with_metadata(Some(text(committed.metadata)))
+        .with_committed_offset(offset)
+        .with_committed_leader_epoch(leader_epoch)
+        .with_metadata(Some(text(metadata)))
+}
+
+fn told(committed: Option<CommittedOffset>) -> (i64, i32, String) {
+    committed.map_or((-1, -1, String::new()), |found| (found.offset, found.leader_epoch, found.metadata))
 }

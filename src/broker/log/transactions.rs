@@ -48,6 +48,11 @@ impl Partition {
         lock(&self.0.front).producers.open().of(producer_id)
     }
 
+    /// The sequence that the next batch of this producer must begin with; as appended, not as durable.
+    pub fn next_sequence(&self, producer_id: i64, producer_epoch: i16) -> i32 {
+        lock(&self.0.front).producers.next_sequence(producer_id, producer_epoch)
+    }
+
     /// The producers that are remembered, as far as they are durable, by id.
     pub fn active_producers(&self) -> Vec<ActiveProducer> {
         lock(&self.0.store).producers.active()

@@ -1,0 +1,156 @@
+//! Offsets that count once the transaction of a producer is committed. Until then nobody is told of them, and who asks
+//! for stable offsets waits.
+//!
+//! They lie in the log as a transactional batch of that producer, and the marker that the coordinator of transactions has
+//! written behind them decides: a crash loses none and doubles none, and compaction sees what we see.
+//!
+//! Source: KIP-98, KIP-447.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use super::commits::{STOPS, TOO_MANY};
+use super::coordinator::{Coordinator, check_id};
+use super::offsets::{CommittedOffset, OffsetKey};
+use super::registry::{Entry, Inner};
+use super::state::Group;
+use super::store::{Producer, StoreError};
+use super::terms::{GroupError, Phase};
+use crate::broker::log::{AppendError, EndTransaction, Marker};
+
+impl Coordinator {
+    /// Commits offsets of a group within a producer's transaction: they count once it is committed, and hold back those
+    /// who fetch stable offsets until it has ended. Resolves when they are durable.
+    pub(crate) async fn stage_offsets(
+        &self,
+        group_id: &str,
+        producer: Producer,
+        offsets: Vec<(OffsetKey, CommittedOffset)>,
+    ) -> Result<(), StoreError> {
+        let entry = self.get_or_make_room(group_id).await.map_err(|_| TOO_MANY)?;
+        let inner = self.0.clone();
+        let task = tokio::spawn(async move {
+            let _ordered = entry.writing.lock().await;
+            let (producer_id, _) = producer;
+            inner.check_room(&entry, Some(producer_id), &offsets)?;
+            // Before the first record lies in the log: the marker that ends it may be queued at any time then.
+            inner.open_transactions().entry(producer_id).or_default().insert(entry.id.clone());
+            let first = inner.store.stage_offsets(producer, &entry.id, &offsets).await?;
+            {
+                let group = &mut entry.lock();
+                for (log_offset, (key, committed)) in (first..).zip(offsets) {
+                    group.offsets.stage(producer_id, key, committed, log_offset);
+                }
+            }
+            inner.weigh(&entry);
+            Ok(())
+        });
+        task.await.unwrap_or(Err(STOPS))
+    }
+
+    /// Ends a producer's transaction: queues the marker behind all that was queued before, at once, when called. What is
+    /// returned resolves when the marker is durable, and what was staged counts, or is gone. To end what is not open does
+    /// no harm.
+    ///
+    /// # Errors
+    /// Those of the log's `write_marker` and `durable`. Nothing has changed then; it may be tried again.
+    pub(crate) fn end_transaction(
+        &self,
+        end: EndTransaction,
+    ) -> impl Future<Output = Result<(), AppendError>> + Send + 'static {
+        let queued = self.0.store.queue_marker(end);
+        let inner = self.0.clone();
+        let task = tokio::spawn(async move {
+            let Some(marker) = queued? else { return Ok(()) };
+            inner.store.durable(&marker).await?;
+            inner.end_staged(end, marker.base_offset).await;
+            Ok(())
+        });
+        async move { task.await.unwrap_or_else(|_| Err(AppendError::Storage("the broker stops".to_owned()))) }
+    }
+
+    /// Whether an open transaction may still change what is committed there.
+    pub(crate) fn has_pending(&self, group_id: &str, key: &OffsetKey) -> bool {
+        self.describe(group_id, |group| group.offsets.has_pending(key)).unwrap_or(false)
+    }
+
+    /// The producers whose open transactions have staged offsets.
+    pub(crate) fn producers_in_transactions(&self) -> Vec<i64> {
+        self.0.open_transactions().keys().copied().collect()
+    }
+
+    /// Whether this member may commit offsets within a transaction (KIP-447). Older clients do not say who they are.
+    pub(crate) fn check_transactional_commit(
+        &self,
+        group_id: &str,
+        member_id: &str,
+        instance_id: Option<&str>,
+        generation: i32,
+    ) -> Result<(), GroupError> {
+        match self.find(group_id) {
+            Some(entry) => entry.lock().check_transactional_commit(member_id, instance_id, generation, Instant::now()),
+            None if generation < 0 => check_id(group_id),
+            None => Err(GroupError::IllegalGeneration),
+        }
+    }
+}
+
+impl Inner {
+    /// Carries out a marker that is durable.
+    async fn end_staged(&self, end: EndTransaction, marker_offset: i64) {
+        let EndTransaction { producer_id, marker, .. } = end;
+        let groups = self.open_transactions().get(&producer_id).cloned().unwrap_or_default();
+        for id in groups {
+            let Some(entry) = self.entry_or_close(producer_id, &id) else { continue };
+            // What was queued before the marker has been applied then.
+            let _ordered = entry.writing.lock().await;
+            let goes_on = entry.lock().offsets.end(producer_id, marker == Marker::Commit, marker_offset);
+            if !goes_on {
+                self.close_transaction(producer_id, &id);
+            }
+            self.weigh(&entry);
+        }
+    }
+
+    /// The group, or none when it was deleted with all that it had.
+    fn entry_or_close(&self, producer_id: i64, id: &str) -> Option<Arc<Entry>> {
+        // Held meanwhile: a group that is made anew may stage something at once.
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let found = entries.get(id).cloned();
+        if found.is_none() {
+            self.close_transaction(producer_id, id);
+        }
+        found
+    }
+
+    /// A group has nothing left of a producer's transaction.
+    fn close_transaction(&self, producer_id: i64, group_id: &str) {
+        let mut open = self.open_transactions();
+        if let Some(groups) = open.get_mut(&producer_id) {
+            groups.remove(group_id);
+            if groups.is_empty() {
+                open.remove(&producer_id);
+            }
+        }
+    }
+}
+
+impl Group {
+    fn check_transactional_commit(
+        &mut self,
+        member_id: &str,
+        instance_id: Option<&str>,
+        generation: i32,
+        now: Instant,
+    ) -> Result<(), GroupError> {
+        if self.phase == Phase::Dead {
+            return Err(GroupError::NotAvailable);
+        }
+        if generation < 0 && (self.phase == Phase::Empty || (member_id.is_empty() && instance_id.is_none())) {
+            return Ok(());
+        }
+        self.check_member(member_id, instance_id, generation)?;
+        self.touch(member_id, now);
+        Ok(())
+    }
+}
