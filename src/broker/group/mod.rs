@@ -10,6 +10,8 @@ mod bounds;
 mod codec;
 mod commits;
 mod coordinator;
+#[cfg(test)]
+mod durability_tests;
 mod earlier;
 mod expiry;
 mod form;

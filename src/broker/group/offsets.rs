@@ -24,6 +24,19 @@ pub(crate) struct CommittedOffset {
     pub(crate) expire_timestamp_ms: Option<i64>,
 }
 
+impl CommittedOffset {
+    /// What is told of a partition for which nothing was committed.
+    pub(crate) fn none() -> CommittedOffset {
+        CommittedOffset {
+            offset: -1,
+            leader_epoch: -1,
+            metadata: String::new(),
+            commit_timestamp_ms: -1,
+            expire_timestamp_ms: None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Placed {
     /// Where its record lies in the log.
@@ -62,6 +75,11 @@ impl Offsets {
     /// Whether an open transaction may still change what is committed for a partition.
     pub(crate) fn has_pending(&self, key: &OffsetKey) -> bool {
         self.pending.values().any(|offsets| offsets.contains_key(key))
+    }
+
+    /// Whether there is any open transaction.
+    pub(super) fn is_in_transaction(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// Neither committed nor pending ones.

@@ -136,6 +136,12 @@ impl Inner {
 }
 
 impl Group {
+    /// Whether the committed offset may be another one soon.
+    pub(crate) fn is_unstable(&self, topic: &str, partition: i32) -> bool {
+        // As a rule nothing is staged at all.
+        self.offsets.is_in_transaction() && self.offsets.has_pending(&(topic.to_owned(), partition))
+    }
+
     fn check_transactional_commit(
         &mut self,
         member_id: &str,

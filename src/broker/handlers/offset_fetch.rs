@@ -22,8 +22,7 @@ use crate::broker::node::Node;
 const ITEM_BYTES: usize = 128;
 
 type Wanted = Vec<(TopicName, Vec<i32>)>;
-type Partitions = Vec<(i32, Option<CommittedOffset>)>;
-type Found = Vec<(TopicName, Partitions)>;
+type Found = Vec<(TopicName, Vec<(i32, CommittedOffset)>)>;
 
 /// Committed offsets.
 pub(crate) fn handle(node: &Node, request: OffsetFetchRequest, version: i16) -> OffsetFetchResponse {
@@ -86,7 +85,7 @@ impl Gathered<'_> {
             return false;
         }
         if let Some((_, partitions)) = self.found.last_mut() {
-            partitions.push((index, committed.cloned()));
+            partitions.push((index, committed.cloned().unwrap_or_else(CommittedOffset::none)));
         }
         true
     }
@@ -115,34 +114,28 @@ impl Gathered<'_> {
     }
 }
 
-fn one_of((name, partitions): (TopicName, Partitions)) -> OffsetFetchResponseTopic {
+fn one_of((name, partitions): (TopicName, Vec<(i32, CommittedOffset)>)) -> OffsetFetchResponseTopic {
     let partitions = partitions.into_iter().map(|(index, committed)| one(index, committed)).collect();
     OffsetFetchResponseTopic::default().with_name(name).with_partitions(partitions)
 }
 
-fn many_of((name, partitions): (TopicName, Partitions)) -> OffsetFetchResponseTopics {
+fn many_of((name, partitions): (TopicName, Vec<(i32, CommittedOffset)>)) -> OffsetFetchResponseTopics {
     let partitions = partitions.into_iter().map(|(index, committed)| many(index, committed)).collect();
     OffsetFetchResponseTopics::default().with_name(name).with_partitions(partitions)
 }
 
-fn one(index: i32, committed: Option<CommittedOffset>) -> OffsetFetchResponsePartition {
-    let (offset, leader_epoch, metadata) = told(committed);
+fn one(index: i32, committed: CommittedOffset) -> OffsetFetchResponsePartition {
     OffsetFetchResponsePartition::default()
         .with_partition_index(index)
-        .with_committed_offset(offset)
-        .with_committed_leader_epoch(leader_epoch)
-        .with_metadata(Some(text(metadata)))
+        .with_committed_offset(committed.offset)
+        .with_committed_leader_epoch(committed.leader_epoch)
+        .with_metadata(Some(text(committed.metadata)))
 }
 
-fn many(index: i32, committed: Option<CommittedOffset>) -> OffsetFetchResponsePartitions {
-    let (offset, leader_epoch, metadata) = told(committed);
+fn many(index: i32, committed: CommittedOffset) -> OffsetFetchResponsePartitions {
     OffsetFetchResponsePartitions::default()
         .with_partition_index(index)
-        .with_committed_offset(offset)
-        .with_committed_leader_epoch(leader_epoch)
-        .with_metadata(Some(text(metadata)))
-}
-
-fn told(committed: Option<CommittedOffset>) -> (i64, i32, String) {
-    committed.map_or((-1, -1, String::new()), |found| (found.offset, found.leader_epoch, found.metadata))
+        .with_committed_offset(committed.offset)
+        .with_committed_leader_epoch(committed.leader_epoch)
+        .with_metadata(Some(text(committed.metadata)))
 }
