@@ -176,7 +176,13 @@ mod tests {
                 for elements in 0..3 {
                     // The topic and the group that the samples name exist, so that answers are full ones.
                     let _ = broker.node.catalog.create("abc".to_owned(), 2, Overrides::new(), false).await;
-                    let committed = CommittedOffset { offset: 1, leader_epoch: 0, metadata: "m".to_owned() };
+                    let committed = CommittedOffset {
+                        offset: 1,
+                        leader_epoch: 0,
+                        metadata: "m".to_owned(),
+                        commit_timestamp_ms: broker.node.now_ms(),
+                        expire_timestamp_ms: None,
+                    };
                     broker.node.groups.commit("abc", vec![(("abc".to_owned(), 0), committed)]).await.unwrap();
                     let name = format!("{} v{version} with {elements}", api.name);
                     socket.write_all(&frame(api, version, elements)).await.unwrap();

@@ -3,7 +3,7 @@
 //! Owns: how such a topic is made, written and read back. What is appended by one caller after another lies in the log in
 //! that order, and in the journal in the order of all that was queued. Must not know what the keys and values mean.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::records::{
@@ -18,19 +18,18 @@ pub(crate) const TRANSACTION_STATE: &str = "__transaction_state";
 /// Where the group coordinator keeps groups and committed offsets.
 pub(crate) const CONSUMER_OFFSETS: &str = "__consumer_offsets";
 
-/// Apache Kafka's configs of these topics; the size of a batch is bounded by who writes, not by the topic's default.
+/// As Apache Kafka configures these topics, but for smaller segments; the size of a batch is bounded by who writes, not by the topic's default.
 const CONFIGS: [(&str, &str); 4] = [
     ("cleanup.policy", "compact"),
     ("compression.type", "producer"),
     ("max.message.bytes", "67108864"),
-    ("segment.bytes", "104857600"),
+    // All of it is read at each start: small segments are compacted soon.
+    ("segment.bytes", "16777216"),
 ];
 /// Read at once when the topic is loaded.
 const READ_BYTES: usize = 4 << 20;
-/// What a plain batch says of its producer.
-const NO_PRODUCER_ID: i64 = -1;
-const NO_PRODUCER_EPOCH: i16 = -1;
-const NO_SEQUENCE: i32 = -1;
+/// What a plain batch says of its producer: id, epoch, sequence.
+const NO_PRODUCER: (i64, i16, i32) = (-1, -1, -1);
 /// We have always been the leader.
 const LEADER_EPOCH: i32 = 0;
 
@@ -66,8 +65,10 @@ pub(crate) enum Content {
 /// Why the topic cannot be read back.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
+    /// Its files cannot be read.
     #[error("{0}: {1}")]
     Read(&'static str, ReadError),
+    /// They hold something that is no batch of records.
     #[error("{0}: the batch at offset {1} cannot be read: {2}; restore the directory from a backup")]
     Malformed(&'static str, i64, String),
 }
@@ -78,12 +79,15 @@ pub(crate) struct InternalTopic {
     name: &'static str,
     partition: OnceLock<Partition>,
     making: tokio::sync::Mutex<()>,
+    /// Held between the look at a producer's next sequence and the append of it.
+    in_transaction: Mutex<()>,
 }
 
 impl InternalTopic {
     /// The topic of that name, if it was made already; else it is made by the first [`InternalTopic::make`].
     pub(crate) fn open(catalog: Catalog, name: &'static str) -> InternalTopic {
-        let topic = InternalTopic { catalog, name, partition: OnceLock::new(), making: tokio::sync::Mutex::default() };
+        let (making, in_transaction) = (tokio::sync::Mutex::default(), Mutex::default());
+        let topic = InternalTopic { catalog, name, partition: OnceLock::new(), making, in_transaction };
         topic.look();
         topic
     }
@@ -125,15 +129,33 @@ impl InternalTopic {
     /// # Errors
     /// Those of [`Partition::append`]; nothing is queued then. `Storage` also while the topic was not made.
     pub(crate) fn append(&self, records: &[(Bytes, Option<Bytes>)], now_ms: i64) -> Result<Appended, AppendError> {
-        let batch = encode(records, now_ms)?;
+        let batch = encode(records, NO_PRODUCER, now_ms)?;
         self.made()?.append(batch, LEADER_EPOCH, now_ms)
     }
 
-    /// Queues the end of a producer's transaction in this topic: of one that commits offsets.
+    /// As [`InternalTopic::append`], within a producer's transaction, which this begins in this topic if need be.
+    ///
+    /// # Errors
+    /// Those of [`Partition::append_transactional`].
+    pub(crate) fn append_in_transaction(
+        &self,
+        producer_id: i64,
+        producer_epoch: i16,
+        records: &[(Bytes, Option<Bytes>)],
+        now_ms: i64,
+    ) -> Result<Appended, AppendError> {
+        let partition = self.made()?;
+        let _alone = self.in_transaction.lock().unwrap_or_else(PoisonError::into_inner);
+        // The records are ours: the client numbers what it sends itself, and nothing of it comes here.
+        let sequence = partition.next_sequence(producer_id, producer_epoch);
+        let batch = encode(records, (producer_id, producer_epoch, sequence), now_ms)?;
+        partition.append_transactional(batch, LEADER_EPOCH, now_ms)
+    }
+
+    /// Queues the end of a producer's transaction in this topic.
     ///
     /// # Errors
     /// Those of [`Partition::write_marker`].
-    #[allow(dead_code, reason = "offsets of transactions are not kept in their topic yet")]
     pub(crate) fn write_marker(&self, end: EndTransaction, now_ms: i64) -> Result<Appended, AppendError> {
         self.made()?.write_marker(end, LEADER_EPOCH, now_ms)
     }
@@ -172,19 +194,20 @@ impl InternalTopic {
     }
 }
 
-/// One plain batch.
-fn encode(records: &[(Bytes, Option<Bytes>)], now_ms: i64) -> Result<Bytes, AppendError> {
+/// One batch; within a transaction if there is a producer.
+fn encode(records: &[(Bytes, Option<Bytes>)], producer: (i64, i16, i32), now_ms: i64) -> Result<Bytes, AppendError> {
+    let (producer_id, producer_epoch, base_sequence) = producer;
     let record = |(at, (key, value)): (usize, &(Bytes, Option<Bytes>))| Record {
-        transactional: false,
+        transactional: producer != NO_PRODUCER,
         control: false,
         delete_horizon: false,
         partition_leader_epoch: LEADER_EPOCH,
-        producer_id: NO_PRODUCER_ID,
-        producer_epoch: NO_PRODUCER_EPOCH,
+        producer_id,
+        producer_epoch,
         timestamp_type: TimestampType::Creation,
         offset: at as i64,
-        // It counts on within a batch, from "none" on.
-        sequence: NO_SEQUENCE.wrapping_add(at as i32),
+        // It counts on within a batch, also from "none" on.
+        sequence: base_sequence.wrapping_add(at as i32),
         timestamp: now_ms,
         key: Some(key.clone()),
         value: value.clone(),

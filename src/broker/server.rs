@@ -16,7 +16,8 @@ use super::catalog::{Catalog, CatalogError};
 use super::complaints::{Complaints, Flood, Tell};
 use super::connection;
 use super::frame::FrameError;
-use super::group::Coordinator;
+use super::group::{Coordinator, GroupsError};
+use super::internal_topic::{CONSUMER_OFFSETS, InternalTopic};
 use super::limits::Limits;
 use super::log::{AppendError, Log, LogSettings, OpenError, RecoveryReport};
 use super::node::{Node, new_cluster_id};
@@ -54,6 +55,9 @@ pub enum BrokerError {
     /// The topics did not open.
     #[error("topics in {dir}: {source}")]
     Catalog { dir: PathBuf, source: CatalogError },
+    /// The groups did not open.
+    #[error("consumer groups in {dir}: {source}")]
+    Groups { dir: PathBuf, source: GroupsError },
     /// The transactions did not open.
     #[error("transactions in {dir}: {source}")]
     Transactions { dir: PathBuf, source: txn::OpenError },
@@ -104,9 +108,12 @@ impl Broker {
         let catalog = Catalog::open(log.clone(), &settings)
             .await
             .map_err(|source| BrokerError::Catalog { dir: dir.clone(), source })?;
-        let groups = Coordinator::open(Arc::new(log.clone()));
-        let producer_ids = Arc::new(ProducerIds::open(log.clone()));
         let clock = SystemClock::shared();
+        let groups_topic = InternalTopic::open(catalog.clone(), CONSUMER_OFFSETS);
+        let groups = Coordinator::open(&log, groups_topic, clock.clone())
+            .await
+            .map_err(|source| BrokerError::Groups { dir: dir.clone(), source })?;
+        let producer_ids = Arc::new(ProducerIds::open(log.clone()));
         let transactions = txn::Coordinator::open(catalog.clone(), groups.clone(), producer_ids.clone(), clock.clone())
             .await
             .map_err(|source| BrokerError::Transactions { dir: dir.clone(), source })?;
@@ -302,6 +309,7 @@ async fn keep_house(node: Arc<Node>, tick: Duration, mut stop: watch::Receiver<b
                     housekeeper.log.wake_cleaner(housekeeper.now_ms());
                 })
                 .await;
+                node.groups.expire_offsets().await;
                 node.groups.forget_empty().await;
                 node.catalog.clear_orphans().await;
             }

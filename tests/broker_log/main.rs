@@ -6,6 +6,7 @@ mod checkpoints;
 mod compaction;
 mod compaction_kill;
 mod compaction_model;
+mod compaction_transactions;
 mod full_disk;
 mod golden;
 mod indexes;

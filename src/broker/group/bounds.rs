@@ -1,14 +1,16 @@
-//! What groups may hold, in memory and in the log's state, and which of them are not worth keeping.
+//! What groups may hold, in memory and in the log, and which of them are not worth keeping.
 //!
 //! Clients bring opaque metadata along, and names are free: neither may grow without end.
 
 use bytes::Bytes;
 
 use super::join::JoinRequest;
+use super::offsets::CommittedOffset;
 use super::state::Group;
-use super::store::CommittedOffset;
 use super::terms::{GroupError, Phase, SyncRequest};
 
+/// Of each name that a member gives: a generated id adds to it, and what is remembered has 15 bits for the length.
+const TEXT_BYTES_MAX: usize = 32_000;
 /// What one member may say about itself, all protocols together.
 const JOIN_BYTES_MAX: usize = 1 << 20;
 /// The assignments of one generation.
@@ -30,8 +32,18 @@ impl JoinRequest {
         ITEM_BYTES + protocols + instance + self.client_id.len() + self.protocol_type.len() + self.member_id.len()
     }
 
+    /// The longest of its texts that are remembered.
+    fn text_bytes(&self) -> usize {
+        let names = self.protocols.iter().map(|(name, _)| name.len());
+        let texts = [&self.client_id, &self.protocol_type, &self.client_host].map(String::len);
+        names.chain(texts).chain(self.instance_id.as_ref().map(String::len)).max().unwrap_or(0)
+    }
+
     /// The request, if there is room for it beside the `used` bytes, cut loose from the frame that it came in.
     pub(super) fn admit(mut self, used: usize) -> Result<JoinRequest, GroupError> {
+        if self.text_bytes() > TEXT_BYTES_MAX {
+            return Err(GroupError::TooLarge);
+        }
         check(self.bytes(), JOIN_BYTES_MAX, used)?;
         self.protocols.iter_mut().for_each(|(_, metadata)| *metadata = Bytes::copy_from_slice(metadata));
         Ok(self)
@@ -72,14 +84,12 @@ impl Group {
         };
         let members: usize = self.members.values().map(member).sum();
         let pending: usize = self.pending.keys().map(|id| ITEM_BYTES + id.len()).sum();
-        let offsets: usize = self.offsets.iter().map(|(key, committed)| offset_bytes(key, committed)).sum();
-        members + pending + offsets + self.staged_bytes() + text(&self.protocol_type)
+        members + pending + self.offsets.bytes() + text(&self.protocol_type)
     }
 
     /// Whether nobody would miss it: no members, no offsets, and nothing on its way.
     pub(super) fn is_forgettable(&self) -> bool {
-        let nothing_held =
-            self.members.is_empty() && self.pending.is_empty() && self.offsets.is_empty() && self.staged.is_empty();
+        let nothing_held = self.members.is_empty() && self.pending.is_empty() && self.offsets.is_empty();
         self.phase == Phase::Empty && nothing_held && self.unsaved.is_none() && self.saving.is_none()
     }
 }

@@ -1,21 +1,19 @@
 //! All groups: finds the one that is meant, guards it, and carries requests to it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::Notify;
-
-use super::codec;
 use super::join::{JoinRequest, Joined};
-use super::registry::{
-    Entry, GROUP_PREFIX, Inner, OFFSET_PREFIX, OffsetKey, SEPARATOR, keep_time, new_entry, offset_key, offset_key_parts,
-};
+use super::loading::Replay;
+use super::migration;
+use super::registry::{Entry, Inner, keep_time, new_entry};
 use super::state::Group;
-use super::store::{CommittedOffset, StateStore, StoreError};
+use super::store::{Store, StoreError};
 use super::terms::{GroupError, Step, SyncRequest, Synced};
-use super::transactional;
+use crate::broker::internal_topic::{InternalTopic, LoadError};
+use crate::broker::log::Log;
+use crate::clock::SharedClock;
 
 const GROUPS_MAX: usize = 10_000;
 const GROUP_ID_BYTES_MAX: usize = 255;
@@ -28,44 +26,42 @@ pub(crate) struct GroupOverview {
     pub(crate) state: &'static str,
 }
 
+/// Why groups cannot be put together again.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupsError {
+    /// What was remembered cannot be read.
+    #[error(transparent)]
+    Load(LoadError),
+    /// The earlier form cannot be taken along.
+    #[error("groups of an earlier version cannot be moved to __consumer_offsets: {0}")]
+    Migrate(StoreError),
+}
+
 /// The coordinator of all groups. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Coordinator(pub(super) Arc<Inner>);
 
 impl Coordinator {
-    /// Reads groups and offsets, and starts the timer task.
-    pub(crate) fn open(store: Arc<dyn StateStore>) -> Coordinator {
-        let now = Instant::now();
-        let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-        for (key, value) in store.entries(GROUP_PREFIX.as_bytes()) {
-            let id = String::from_utf8_lossy(&key[GROUP_PREFIX.len().min(key.len())..]).into_owned();
-            match codec::decode(value, now) {
-                Some(group) => _ = groups.insert(id, group),
-                None => tracing::error!(group = id, "the stored group cannot be read; its members must join again"),
-            }
-        }
-        for (key, value) in store.entries(OFFSET_PREFIX.as_bytes()) {
-            let text = String::from_utf8_lossy(&key).into_owned();
-            let read = offset_key_parts(&text).zip(codec::decode_offset(value));
-            let Some(((id, topic, partition), committed)) = read else {
-                tracing::error!(key = text, "a committed offset cannot be read; it counts as not committed");
-                continue;
-            };
-            groups.entry(id).or_insert_with(Group::new).offsets.insert((topic, partition), committed);
-        }
-        let staged_by = Mutex::new(transactional::load(&*store, &mut groups));
-        let entries = groups.into_iter().map(|(id, group)| (id.clone(), Arc::new(new_entry(id, group)))).collect();
-        let inner = Arc::new(Inner {
-            store,
-            bytes: AtomicUsize::new(0),
-            entries: RwLock::new(entries),
-            staged_by,
-            deadlines_changed: Notify::new(),
-            stopped: Notify::new(),
+    /// Reads groups and offsets from their topic, into which those of the log's state are moved first, and starts the
+    /// timer task.
+    pub(crate) async fn open(log: &Log, topic: InternalTopic, clock: SharedClock) -> Result<Coordinator, GroupsError> {
+        let store = Arc::new(Store::new(topic, clock));
+        migration::migrate(log, &store).await.map_err(GroupsError::Migrate)?;
+        let reading = store.clone();
+        let replayed = tokio::task::spawn_blocking(move || {
+            let mut replay = Replay::default();
+            reading.read_all(|entry| replay.take(entry)).map(|()| replay)
         });
+        let replay = match replayed.await {
+            Ok(replay) => replay.map_err(GroupsError::Load)?,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
+        let (groups, open) = replay.into_groups(Instant::now());
+        let entries = groups.into_iter().map(|(id, group)| (id.clone(), Arc::new(new_entry(id, group)))).collect();
+        let inner = Arc::new(Inner::new(store, entries, open));
         inner.all().iter().for_each(|entry| inner.weigh(entry));
         tokio::spawn(keep_time(inner.clone()));
-        Coordinator(inner)
+        Ok(Coordinator(inner))
     }
 
     /// Ends the timer task.
@@ -101,7 +97,8 @@ impl Coordinator {
         generation: i32,
     ) -> Result<(), GroupError> {
         // Deadlines only move away: the timer task need not know.
-        self.known_member(group_id)?.lock().heartbeat(member_id, instance_id, generation, Instant::now())
+        let entry = self.known_member(group_id)?;
+        entry.lock().heartbeat(member_id, instance_id, generation, Instant::now())
     }
 
     /// Takes members out, named by id, instance or both; returns the id of each.
@@ -134,56 +131,6 @@ impl Coordinator {
         entry.lock().check_commit(member_id, instance_id, generation, Instant::now())
     }
 
-    /// Makes offsets durable, then visible.
-    pub(crate) async fn commit(
-        &self,
-        group_id: &str,
-        offsets: Vec<(OffsetKey, CommittedOffset)>,
-    ) -> Result<(), StoreError> {
-        let Ok(entry) = self.get_or_make_room(group_id).await else {
-            return Err(StoreError("the number of groups is at its limit".to_owned()));
-        };
-        let inner = self.0.clone();
-        // To its end, also when the client goes away: memory and disk must agree.
-        let task = tokio::spawn(async move {
-            let _ordered = entry.writing.lock().await;
-            inner.check_room(&entry, &offsets)?;
-            let change = |(key, committed): &(OffsetKey, CommittedOffset)| {
-                (offset_key(&entry.id, key), Some(codec::encode_offset(committed)))
-            };
-            inner.store.put(offsets.iter().map(change).collect()).await?;
-            entry.lock().offsets.extend(offsets);
-            inner.weigh(&entry);
-            Ok(())
-        });
-        task.await.unwrap_or_else(|_| Err(StoreError("the broker stops".to_owned())))
-    }
-
-    /// Forgets offsets: of one group, or of all.
-    pub(crate) async fn forget_offsets(
-        &self,
-        group_id: Option<String>,
-        which: impl Fn(&OffsetKey) -> bool + Send + Sync + 'static,
-    ) -> Result<(), StoreError> {
-        let coordinator = self.clone();
-        // To its end, for the same reason.
-        let task = tokio::spawn(async move {
-            let chosen = |entry: &Arc<Entry>| group_id.as_ref().is_none_or(|id| *id == entry.id);
-            for entry in coordinator.entries().into_iter().filter(chosen) {
-                let _ordered = entry.writing.lock().await;
-                let gone: BTreeSet<OffsetKey> = entry.lock().offsets.keys().filter(|key| which(key)).cloned().collect();
-                if !gone.is_empty() {
-                    let changes = gone.iter().map(|key| (offset_key(&entry.id, key), None)).collect();
-                    coordinator.0.store.put(changes).await?;
-                    entry.lock().offsets.retain(|key, _| !gone.contains(key));
-                    coordinator.0.weigh(&entry);
-                }
-            }
-            Ok(())
-        });
-        task.await.unwrap_or_else(|_| Err(StoreError("the broker stops".to_owned())))
-    }
-
     /// All groups.
     pub(crate) fn list(&self) -> Vec<GroupOverview> {
         let overview = |entry: Arc<Entry>| {
@@ -191,7 +138,7 @@ impl Coordinator {
             let protocol_type = group.protocol_type.clone().unwrap_or_default();
             GroupOverview { id: entry.id.clone(), protocol_type, state: group.phase.name() }
         };
-        self.entries().into_iter().map(overview).collect()
+        self.0.all().into_iter().map(overview).collect()
     }
 
     /// Looks at a group.
@@ -215,10 +162,6 @@ impl Coordinator {
         // To its end: a group must not stay dead and present.
         let task = tokio::spawn(async move { inner.forget_empty().await });
         let _ = task.await;
-    }
-
-    fn entries(&self) -> Vec<Arc<Entry>> {
-        self.0.all()
     }
 
     pub(super) fn find(&self, group_id: &str) -> Option<Arc<Entry>> {
@@ -256,7 +199,7 @@ impl Coordinator {
     }
 
     fn change<T>(&self, entry: &Arc<Entry>, change: impl FnOnce(&mut Group) -> T) -> T {
-        let result = change(&mut entry.lock());
+        let result = change(&mut self.0.lock(entry));
         self.0.weigh(entry);
         self.0.save(entry);
         self.0.deadlines_changed.notify_one();
@@ -273,6 +216,6 @@ async fn resolve<T>(step: Step<T>) -> Result<T, GroupError> {
 }
 
 pub(super) fn check_id(group_id: &str) -> Result<(), GroupError> {
-    let allowed = (1..=GROUP_ID_BYTES_MAX).contains(&group_id.len()) && !group_id.contains(SEPARATOR);
+    let allowed = (1..=GROUP_ID_BYTES_MAX).contains(&group_id.len());
     if allowed { Ok(()) } else { Err(GroupError::InvalidGroup) }
 }

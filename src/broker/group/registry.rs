@@ -1,26 +1,19 @@
 //! The groups that there are: each with its guard, its writes in order, its weight and its deadlines.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::bounds::{OFFSETS_BYTES_MAX, offset_bytes};
+use super::bounds::OFFSETS_BYTES_MAX;
+use super::codec::Key;
+use super::loading::OpenTransactions;
+use super::offsets::{CommittedOffset, OffsetKey};
 use super::state::Group;
-use super::store::{CommittedOffset, StateStore, StoreError};
+use super::store::{Store, StoreError};
 use super::terms::{GroupError, Phase};
-use super::transactional::StagedBy;
-
-pub(super) const GROUP_PREFIX: &str = "group/";
-pub(super) const OFFSET_PREFIX: &str = "offset/";
-/// Between the parts of an offset's key; topic names cannot hold it, and group ids that do are refused.
-pub(super) const SEPARATOR: char = '\0';
-
-/// Topic and partition.
-pub(crate) type OffsetKey = (String, i32);
 
 /// A group with the lock that orders its writes.
 pub(super) struct Entry {
@@ -39,20 +32,49 @@ impl Entry {
 }
 
 pub(super) struct Inner {
-    pub(super) store: Arc<dyn StateStore>,
+    pub(super) store: Arc<Store>,
     /// What all groups hold.
     pub(super) bytes: AtomicUsize,
     pub(super) entries: RwLock<BTreeMap<String, Arc<Entry>>>,
-    pub(super) staged_by: Mutex<StagedBy>,
+    /// Where a producer's marker has something to end; of a group under its `writing` lock.
+    open: Mutex<OpenTransactions>,
+    /// Producers whose marker is on its way.
+    pub(super) ending: Mutex<HashSet<i64>>,
+    /// Wall clock when offsets are looked at next.
+    pub(super) next_expiry_ms: AtomicI64,
     pub(super) deadlines_changed: Notify,
     pub(super) stopped: Notify,
 }
 
 impl Inner {
+    pub(super) fn new(store: Arc<Store>, entries: BTreeMap<String, Arc<Entry>>, open: OpenTransactions) -> Inner {
+        Inner {
+            store,
+            bytes: AtomicUsize::new(0),
+            entries: RwLock::new(entries),
+            open: Mutex::new(open),
+            ending: Mutex::default(),
+            next_expiry_ms: AtomicI64::new(0),
+            deadlines_changed: Notify::new(),
+            stopped: Notify::new(),
+        }
+    }
+
+    /// A group, for a change that happens now.
+    pub(super) fn lock<'a>(&self, entry: &'a Entry) -> MutexGuard<'a, Group> {
+        let mut group = entry.lock();
+        group.wall_ms = self.store.now_ms();
+        group
+    }
+
+    pub(super) fn open_transactions(&self) -> MutexGuard<'_, OpenTransactions> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) async fn delete(&self, entry: &Entry) -> Result<(), GroupError> {
         let group_id = entry.id.as_str();
         let _ordered = entry.writing.lock().await;
-        let mut changes = vec![(group_key(group_id), None)];
+        let gone;
         {
             let mut group = entry.lock();
             match group.phase {
@@ -60,10 +82,12 @@ impl Inner {
                 Phase::Dead => return Err(GroupError::NotFound),
                 _ => return Err(GroupError::NotEmpty),
             }
-            changes.extend(group.offsets.keys().map(|key| (offset_key(group_id, key), None)));
-            changes.extend(group.staged_keys(group_id).into_iter().map(|key| (key, None)));
+            gone = group.offsets.keys(|_| true);
         }
-        if let Err(error) = self.store.put(changes).await {
+        let offset = |key| Key::Offset { group: group_id.to_owned(), key };
+        // The group last: after a crash in between it is still there, to be deleted again.
+        let keys = gone.into_iter().map(offset).chain([Key::Group(group_id.to_owned())]);
+        if let Err(error) = self.store.forget(&keys.collect::<Vec<_>>()).await {
             tracing::error!(group = group_id, "the group is not deleted: {error}");
             entry.lock().phase = Phase::Empty;
             return Err(GroupError::NotAvailable);
@@ -88,8 +112,8 @@ impl Inner {
         if forgotten.is_empty() {
             return;
         }
-        let changes = forgotten.iter().map(|(entry, _)| (group_key(&entry.id), None)).collect();
-        let written = self.store.put(changes).await;
+        let keys: Vec<Key> = forgotten.iter().map(|(entry, _)| Key::Group(entry.id.clone())).collect();
+        let written = self.store.forget(&keys).await;
         for (entry, _ordered) in forgotten {
             match &written {
                 Ok(()) => self.remove(entry),
@@ -120,19 +144,21 @@ impl Inner {
         self.bytes.fetch_sub(before, Ordering::AcqRel);
     }
 
-    /// Whether offsets may be added; those that only move are always welcome.
-    pub(super) fn check_room(&self, entry: &Entry, offsets: &[(OffsetKey, CommittedOffset)]) -> Result<(), StoreError> {
+    /// Whether offsets may be added, to those of a producer's transaction or to the committed ones; those that only move
+    /// are always welcome.
+    pub(super) fn check_room(
+        &self,
+        entry: &Entry,
+        staged_by: Option<i64>,
+        offsets: &[(OffsetKey, CommittedOffset)],
+    ) -> Result<(), StoreError> {
         let group = entry.lock();
         if group.phase == Phase::Dead {
-            return Err(StoreError("the group was deleted meanwhile".to_owned()));
+            return Err(StoreError::Refused("the group was deleted meanwhile"));
         }
-        let more = |(key, committed): &(OffsetKey, CommittedOffset)| {
-            let known = group.offsets.get(key).map_or(0, |known| offset_bytes(key, known));
-            offset_bytes(key, committed).saturating_sub(known)
-        };
-        let added: usize = offsets.iter().map(more).sum();
+        let added = group.offsets.bytes_added(staged_by, offsets);
         if added > 0 && self.bytes.load(Ordering::Acquire) + added > OFFSETS_BYTES_MAX {
-            return Err(StoreError("the groups hold as much as they may; delete some".to_owned()));
+            return Err(StoreError::Refused("the groups hold as much as they may; delete some"));
         }
         Ok(())
     }
@@ -151,14 +177,14 @@ impl Inner {
                     (group.unsaved.take(), group.saving, std::mem::take(&mut group.returning))
                 };
                 // Another task took a later form along.
-                let Some(form) = unsaved else { return };
-                let written = inner.store.put(vec![(group_key(&entry.id), Some(form))]).await;
+                let Some(record) = unsaved else { return };
+                let written = inner.store.put_group(&entry.id, &record).await;
                 if let Err(error) = &written {
                     tracing::error!(group = entry.id, "{error}");
                 }
                 returning.into_iter().for_each(|member| member.answer(written.is_ok()));
                 if let Some(generation) = saving {
-                    entry.lock().saved(generation, written.is_ok(), Instant::now());
+                    inner.lock(&entry).saved(generation, written.is_ok(), Instant::now());
                     inner.weigh(&entry);
                 }
             }
@@ -180,7 +206,7 @@ pub(super) async fn keep_time(inner: Arc<Inner>) {
         let mut next: Option<Instant> = None;
         for entry in entries {
             let deadline = {
-                let mut group = entry.lock();
+                let mut group = inner.lock(&entry);
                 let expired = group.next_deadline().is_some_and(|deadline| deadline <= now);
                 if expired {
                     group.expire(now);
@@ -208,18 +234,4 @@ pub(super) async fn keep_time(inner: Arc<Inner>) {
             () = inner.stopped.notified() => return,
         }
     }
-}
-
-pub(super) fn group_key(group_id: &str) -> Bytes {
-    Bytes::from(format!("{GROUP_PREFIX}{group_id}"))
-}
-
-pub(super) fn offset_key(group_id: &str, (topic, partition): &OffsetKey) -> Bytes {
-    Bytes::from(format!("{OFFSET_PREFIX}{group_id}{SEPARATOR}{topic}{SEPARATOR}{partition}"))
-}
-
-pub(super) fn offset_key_parts(key: &str) -> Option<(String, String, i32)> {
-    let mut parts = key.strip_prefix(OFFSET_PREFIX)?.split(SEPARATOR);
-    let (group, topic, partition) = (parts.next()?, parts.next()?, parts.next()?);
-    Some((group.to_owned(), topic.to_owned(), partition.parse().ok()?))
 }

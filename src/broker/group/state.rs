@@ -14,11 +14,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::codec;
+use super::codec::GroupRecord;
 use super::member::{Member, Returning};
-use super::store::CommittedOffset;
+use super::offsets::Offsets;
 use super::terms::{GroupError, Phase, Step, SyncRequest, Synced};
-use super::transactional::Staged;
 
 /// One group.
 #[derive(Debug)]
@@ -33,13 +32,15 @@ pub(crate) struct Group {
     pub(crate) instances: HashMap<String, String>,
     /// Ids handed out whose owners have not come back, and when they are forgotten.
     pub(crate) pending: BTreeMap<String, Instant>,
-    pub(crate) offsets: BTreeMap<(String, i32), CommittedOffset>,
-    /// Offsets that count once transactions are committed.
-    pub(crate) staged: Staged,
+    pub(crate) offsets: Offsets,
+    /// Wall clock of the change that is made now; whoever changes the group says so.
+    pub(crate) wall_ms: i64,
+    /// Wall clock since when the group is in its phase; none from before that was remembered.
+    pub(crate) state_since_ms: Option<i64>,
     /// When those that have not joined again, or not asked for their assignment, are put out.
     rebalance_deadline: Option<Instant>,
     /// The durable form, when it has changed and is not written yet.
-    pub(crate) unsaved: Option<Bytes>,
+    pub(crate) unsaved: Option<GroupRecord>,
     /// The generation whose assignment is being written; its members are answered when it is durable.
     pub(crate) saving: Option<i32>,
     /// Static members that came back, until the form that knows their new ids is durable.
@@ -58,8 +59,9 @@ impl Group {
             members: BTreeMap::new(),
             instances: HashMap::new(),
             pending: BTreeMap::new(),
-            offsets: BTreeMap::new(),
-            staged: Staged::new(),
+            offsets: Offsets::default(),
+            wall_ms: 0,
+            state_since_ms: None,
             rebalance_deadline: None,
             unsaved: None,
             saving: None,
@@ -117,7 +119,7 @@ impl Group {
             self.rebalance(now);
             return;
         }
-        self.phase = Phase::Stable;
+        self.enter(Phase::Stable);
         // Members that have not asked yet still have until then.
         let waiting: Vec<String> =
             self.members.values().filter(|member| member.syncing.is_some()).map(|member| member.id.clone()).collect();
@@ -258,7 +260,7 @@ impl Group {
                 }
                 member.sync_pending = false;
             }
-            self.phase = Phase::PreparingRebalance;
+            self.enter(Phase::PreparingRebalance);
             self.rebalance_deadline = Some(now + self.rebalance_timeout());
         }
         self.try_complete_join(now);
@@ -291,14 +293,14 @@ impl Group {
             self.leader = present;
         }
         if self.members.is_empty() {
-            self.phase = Phase::Empty;
+            self.enter(Phase::Empty);
             self.protocol = None;
             self.rebalance_deadline = None;
             self.remember();
             return;
         }
         self.protocol = self.select_protocol();
-        self.phase = Phase::CompletingRebalance;
+        self.enter(Phase::CompletingRebalance);
         self.rebalance_deadline = Some(now + self.rebalance_timeout());
         let ids: Vec<String> = self.members.keys().cloned().collect();
         for id in ids {
@@ -376,6 +378,11 @@ impl Group {
 
     /// Leaves the durable form of this very moment to be written.
     pub(crate) fn remember(&mut self) {
-        self.unsaved = Some(codec::encode(self));
+        self.unsaved = Some(self.record());
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.state_since_ms = Some(self.wall_ms);
     }
 }

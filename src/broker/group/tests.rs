@@ -9,7 +9,6 @@ use tokio::sync::oneshot::error::TryRecvError;
 use super::codec;
 use super::join::{JoinRequest, Joined};
 use super::state::Group;
-use super::store::CommittedOffset;
 use super::terms::{GroupError, Phase, Step, SyncRequest, Synced};
 
 const SESSION: Duration = Duration::from_secs(10);
@@ -202,26 +201,27 @@ fn a_member_without_a_common_protocol_is_refused() {
 }
 
 #[test]
-fn the_durable_form_survives_and_its_truncations_are_refused() {
+fn what_is_remembered_of_a_group_brings_it_back() {
     let now = Instant::now();
-    let (group, _) = stable(&[Some("a"), None], now);
-    let form = codec::encode(&group);
-    let back = codec::decode(form.clone(), now).unwrap();
+    let (mut group, joined) = stable(&[Some("a"), None], now);
+    let record = group.record();
+    let bytes = codec::group_value(&record).unwrap();
+    let back = Group::restored(codec::read_group_value(bytes).unwrap(), now);
     assert_eq!((back.phase, back.generation, &back.leader), (Phase::Stable, group.generation, &group.leader));
+    assert_eq!((&back.protocol_type, &back.protocol), (&group.protocol_type, &group.protocol));
     assert_eq!(back.instances, group.instances);
     for (id, member) in &group.members {
-        assert_eq!(
-            (&back.members[id].assignment, &back.members[id].protocols),
-            (&member.assignment, &member.protocols)
-        );
+        let restored = &back.members[id];
+        assert_eq!((&restored.assignment, &restored.protocols), (&member.assignment, &member.protocols));
+        assert_eq!(restored.deadline, now + SESSION);
+        assert_eq!(restored.rebalance_timeout, REBALANCE);
     }
-    for length in 0..form.len() {
-        assert!(codec::decode(form.slice(..length), now).is_none(), "cut at {length}");
+    // When the last one has gone, that time is remembered.
+    group.wall_ms = 17;
+    for member in joined {
+        group.leave(&member.member_id, None, now).unwrap();
     }
-    let committed = CommittedOffset { offset: 7, leader_epoch: 0, metadata: "m".to_owned() };
-    let form = codec::encode_offset(&committed);
-    assert_eq!(codec::decode_offset(form.clone()), Some(committed));
-    for length in 0..form.len() {
-        assert_eq!(codec::decode_offset(form.slice(..length)), None);
-    }
+    let unsaved = group.unsaved.take().unwrap();
+    assert_eq!((unsaved.state_since_ms, unsaved.members.len()), (Some(17), 0));
+    assert_eq!(Group::restored(unsaved, now).phase, Phase::Empty);
 }

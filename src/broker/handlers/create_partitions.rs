@@ -6,6 +6,7 @@ use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse
 
 use super::errors::KafkaError;
 use super::text;
+use crate::broker::internal_topic::is_internal;
 use crate::broker::node::{NODE_ID, Node};
 
 /// Adds partitions to topics, each for itself.
@@ -18,6 +19,12 @@ pub(crate) async fn handle(node: &Node, request: CreatePartitionsRequest) -> Cre
             .iter()
             .flatten()
             .any(|replica| !matches!(&replica.broker_ids[..], [id] if id.0 == NODE_ID));
+        if is_internal(&topic.name) {
+            let message = "the broker keeps its own topics in one partition each";
+            let code = ResponseError::InvalidPartitions.code();
+            results.push(result.with_error_code(code).with_error_message(Some(text(message))));
+            continue;
+        }
         if elsewhere {
             results.push(result.with_error_code(ResponseError::InvalidReplicaAssignment.code()));
             continue;

@@ -73,8 +73,13 @@ impl KafkaError for ConfigError {
 
 impl KafkaError for StoreError {
     fn kafka(&self) -> ResponseError {
-        // Retriable by every client; the cause is in the broker's own log.
-        ResponseError::CoordinatorNotAvailable
+        match self {
+            StoreError::Concurrent => ResponseError::ConcurrentTransactions,
+            StoreError::Append(AppendError::TooLarge { .. }) => ResponseError::InvalidCommitOffsetSize,
+            StoreError::Append(AppendError::InvalidProducerEpoch { .. }) => ResponseError::InvalidProducerEpoch,
+            // Retriable by every client; the cause is in the broker's own log.
+            _ => ResponseError::CoordinatorNotAvailable,
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use super::{aside, isolation, text};
 use crate::broker::answer::Part;
 use crate::broker::budget::Share;
 use crate::broker::frame::{FrameError, Head};
-use crate::broker::log::{Arrivals, Batches, Found, Isolation, Listening, Partition, ReadError};
+use crate::broker::log::{self, Arrivals, Batches, Isolation, Listening, Partition};
 use crate::broker::node::{LEADER_EPOCH, Node};
 
 /// Bytes of records in one answer, whatever the client would take.
@@ -197,36 +197,23 @@ fn read_one(target: &Target, left: Limits, at_least_one: bool) -> Fetched {
     };
     let bytes_max = target.bytes_max.min(left.bytes_max);
     let offset = target.offset;
-    let found = partition
-        .find(offset, bytes_max, at_least_one, left.copied_bytes_max, left.isolation)
-        .and_then(|found| Ok((aborted(partition, offset, &found, left.isolation)?, found)));
+    let found = partition.find_with_aborted(offset, bytes_max, at_least_one, left.copied_bytes_max, left.isolation);
     match found {
-        Ok((aborted, found)) => Fetched {
+        Ok((found, aborted)) => Fetched {
             data: data
                 .with_high_watermark(found.high_watermark)
                 .with_last_stable_offset(found.last_stable_offset)
                 .with_log_start_offset(found.log_start_offset)
-                .with_aborted_transactions(Some(aborted)),
+                .with_aborted_transactions(Some(aborted.into_iter().map(told).collect())),
             batches: found.batches,
         },
         Err(error) => failed(data, error.code()),
     }
 }
 
-/// Which of the transactions in it a reader of committed records must skip.
-fn aborted(
-    partition: &Partition,
-    offset: i64,
-    found: &Found,
-    isolation: Isolation,
-) -> Result<Vec<AbortedTransaction>, ReadError> {
-    if isolation == Isolation::Uncommitted {
-        return Ok(Vec::new());
-    }
-    let aborted = partition.aborted_transactions(offset, found.end_offset)?.into_iter().map(|aborted| {
-        AbortedTransaction::default()
-            .with_producer_id(ProducerId(aborted.producer_id))
-            .with_first_offset(aborted.first_offset)
-    });
-    Ok(aborted.collect())
+/// A transaction whose records a reader of committed records must skip.
+fn told(aborted: log::AbortedTransaction) -> AbortedTransaction {
+    AbortedTransaction::default()
+        .with_producer_id(ProducerId(aborted.producer_id))
+        .with_first_offset(aborted.first_offset)
 }

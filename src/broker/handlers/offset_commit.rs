@@ -1,6 +1,5 @@
-//! OffsetCommit (8), versions 2-9. v6 leader epoch; v7 static members. Answered when durable.
-//!
-//! Deviation: offsets do not expire with time (`retention_time_ms` is ignored); they go with their group or topic.
+//! OffsetCommit (8), versions 2-9. v2-4 may say for how long offsets are kept; v6 leader epoch; v7 static members.
+//! Answered when durable.
 
 use std::collections::BTreeMap;
 
@@ -24,6 +23,9 @@ pub(crate) async fn handle(node: &Node, request: OffsetCommitRequest) -> OffsetC
         request.generation_id_or_member_epoch,
     );
     let refused = allowed.as_ref().err().map(KafkaError::code);
+    let commit_timestamp_ms = node.now_ms();
+    let retention_ms = Some(request.retention_time_ms).filter(|retention_ms| *retention_ms >= 0);
+    let expire_timestamp_ms = retention_ms.map(|retention_ms| commit_timestamp_ms.saturating_add(retention_ms));
     // Of a partition that is named twice, the last mention counts.
     let mut offsets = BTreeMap::new();
     let mut topics = Vec::with_capacity(request.topics.len());
@@ -41,7 +43,8 @@ pub(crate) async fn handle(node: &Node, request: OffsetCommitRequest) -> OffsetC
                 ResponseError::OffsetMetadataTooLarge.code()
             } else {
                 let (offset, leader_epoch) = (asked.committed_offset, asked.committed_leader_epoch);
-                let committed = CommittedOffset { offset, leader_epoch, metadata };
+                let committed =
+                    CommittedOffset { offset, leader_epoch, metadata, commit_timestamp_ms, expire_timestamp_ms };
                 offsets.insert((topic.name.to_string(), asked.partition_index), committed);
                 0
             };

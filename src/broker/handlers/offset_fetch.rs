@@ -91,8 +91,8 @@ impl Gathered<'_> {
             return false;
         }
         if let Some((_, partitions)) = self.found.last_mut() {
-            let is_told = !(self.stable && group.is_unstable(key));
-            partitions.push((key.1, is_told.then(|| committed.cloned().unwrap_or_else(none))));
+            let is_told = !(self.stable && group.is_unstable(&key.0, key.1));
+            partitions.push((key.1, is_told.then(|| committed.cloned().unwrap_or_else(CommittedOffset::none))));
         }
         true
     }
@@ -112,7 +112,7 @@ impl Gathered<'_> {
     }
 
     fn all(&mut self, group: &Group) -> bool {
-        group.offsets.keys().all(|key| {
+        group.offsets.iter().all(|(key, _)| {
             if self.found.last().is_none_or(|(last, _)| **last != *key.0) {
                 self.topic(TopicName(text(key.0.clone())), 1);
             }
@@ -125,12 +125,8 @@ impl Gathered<'_> {
 fn told(told: Told) -> (i16, CommittedOffset) {
     match told {
         Some(committed) => (0, committed),
-        None => (ResponseError::UnstableOffsetCommit.code(), none()),
+        None => (ResponseError::UnstableOffsetCommit.code(), CommittedOffset::none()),
     }
-}
-
-fn none() -> CommittedOffset {
-    CommittedOffset { offset: -1, leader_epoch: -1, metadata: String::new() }
 }
 
 fn one_of((name, partitions): (TopicName, Vec<(i32, Told)>)) -> OffsetFetchResponseTopic {

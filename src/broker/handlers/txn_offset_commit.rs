@@ -18,6 +18,7 @@ use crate::broker::txn::{ProducerIdEpoch, TxnError};
 /// Offsets that count once the transaction is committed.
 pub(crate) async fn handle(node: &Node, mut request: TxnOffsetCommitRequest) -> TxnOffsetCommitResponse {
     let producer = ProducerIdEpoch { id: request.producer_id.0, epoch: request.producer_epoch };
+    let commit_timestamp_ms = node.now_ms();
     let refused = check(node, &request, producer).err();
     // Of a partition that is named twice, the last mention counts.
     let mut offsets = BTreeMap::new();
@@ -36,7 +37,8 @@ pub(crate) async fn handle(node: &Node, mut request: TxnOffsetCommitRequest) -> 
                 ResponseError::OffsetMetadataTooLarge.code()
             } else {
                 let (offset, leader_epoch) = (asked.committed_offset, asked.committed_leader_epoch);
-                let committed = CommittedOffset { offset, leader_epoch, metadata };
+                let committed =
+                    CommittedOffset { offset, leader_epoch, metadata, commit_timestamp_ms, expire_timestamp_ms: None };
                 offsets.insert((topic.name.to_string(), asked.partition_index), committed);
                 0
             };

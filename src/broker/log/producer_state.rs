@@ -113,6 +113,12 @@ impl ProducerStates {
         Ok(None)
     }
 
+    /// The sequence that `check` expects of this producer in this epoch.
+    pub fn next_sequence(&self, producer_id: i64, epoch: i16) -> i32 {
+        let known = self.producers.get(&producer_id).filter(|known| known.epoch == epoch);
+        known.and_then(|known| known.batches.last()).map_or(0, |last| sequence_after(last.last_sequence, 1))
+    }
+
     /// Whether the producers of these batches can be remembered: those with open transactions are never forgotten.
     pub fn check_room<'a>(&self, batches: impl ExactSizeIterator<Item = &'a BatchHeader>) -> Result<(), AppendError> {
         let open = self.open.len();

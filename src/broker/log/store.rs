@@ -45,6 +45,8 @@ pub(super) struct Store {
     pub first_dirty: i64,
     /// Written anew by compaction; the files stay until a checkpoint tells of the new ones.
     pub replaced: Vec<Arc<Segment>>,
+    /// How often compaction has put something into another's place.
+    pub replacements: u64,
     pub producers: ProducerStates,
     /// The end that the last checkpoint holds, and with it all that its batches told of producers.
     pub checkpointed_end: i64,
@@ -98,6 +100,7 @@ impl Store {
             self.segments.insert(at, new);
         }
         self.directory_dirty = true;
+        self.replacements += 1;
         true
     }
 

@@ -8,7 +8,7 @@ use super::batch::Transactional;
 use super::open_transactions::AbortedTransaction;
 use super::partition::Partition;
 use super::producer_state::ActiveProducer;
-use super::{AppendError, Appended, EndTransaction, ReadError, lock};
+use super::{AppendError, Appended, EndTransaction, Found, Isolation, ReadError, lock};
 
 impl Partition {
     /// As [`Partition::append`], for a producer whose transaction the coordinator knows: transactional batches are
@@ -69,13 +69,46 @@ impl Partition {
         lock(&self.0.front).producers.open().of(producer_id)
     }
 
+    /// The sequence that the next batch of this producer must begin with; as appended, not as durable.
+    pub fn next_sequence(&self, producer_id: i64, producer_epoch: i16) -> i32 {
+        lock(&self.0.front).producers.next_sequence(producer_id, producer_epoch)
+    }
+
     /// The producers that are remembered, as far as they are durable, by id.
     pub fn active_producers(&self) -> Vec<ActiveProducer> {
         lock(&self.0.store).producers.active()
     }
 
+    /// As [`Partition::find`], with the aborted transactions that a reader of committed records must skip in it; none for
+    /// other readers. Both are of one moment: compaction takes aborted records out of the log, and then their
+    /// transactions are told of no longer.
+    ///
+    /// # Errors
+    /// Those of `find`.
+    pub fn find_with_aborted(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        at_least_one: bool,
+        copied_bytes_max: usize,
+        isolation: Isolation,
+    ) -> Result<(Found, Vec<AbortedTransaction>), ReadError> {
+        loop {
+            let replacements = lock(&self.0.store).replacements;
+            let found = self.find(offset, max_bytes, at_least_one, copied_bytes_max, isolation)?;
+            if isolation == Isolation::Uncommitted || found.batches.is_empty() {
+                return Ok((found, Vec::new()));
+            }
+            let aborted = self.aborted_transactions(offset, found.end_offset)?;
+            if lock(&self.0.store).replacements == replacements {
+                return Ok((found, aborted));
+            }
+        }
+    }
+
     /// The aborted transactions that a reader of the offsets from `from` up to `to` must skip, in the order of their
-    /// markers. Complete for a `to` up to the last stable offset. Blocking file read (page cache) if need be.
+    /// markers. Complete for a `to` up to the last stable offset. Blocking file read (page cache) if need be. With
+    /// compaction only [`Partition::find_with_aborted`] tells what belongs together.
     ///
     /// # Errors
     /// `Storage` when a file cannot be read.
@@ -115,9 +148,7 @@ mod tests {
     use super::super::journal::Journal;
     use super::super::queue::Completion;
     use super::super::records::{Change, PartitionRecord};
-    use super::super::{
-        Arrivals, Durability, Isolation, LogSettings, Marker, PartitionConfig, PartitionId, recovery, writer,
-    };
+    use super::super::{Arrivals, Durability, LogSettings, Marker, PartitionConfig, PartitionId, recovery, writer};
     use super::*;
     use crate::broker::Broker;
     use crate::broker::topic_config::Overrides;

@@ -6,9 +6,11 @@
 
 use std::sync::Arc;
 
-use super::coordinator::{GROUPS_PARTITION, Inner, Writing, is_moot, unavailable};
+use futures_util::future::BoxFuture;
+
+use super::coordinator::{Inner, Writing, is_moot, unavailable};
 use super::ids::Ids;
-use super::metadata::{End, Metadata, TransactionState, TxnError};
+use super::metadata::{End, Metadata, TxnError};
 use crate::broker::internal_topic::CONSUMER_OFFSETS;
 use crate::broker::log::{AppendError, Appended, EndTransaction, Marker, Partition};
 
@@ -21,9 +23,11 @@ pub(super) const COORDINATOR_EPOCH: i32 = 0;
 struct Queued {
     decision: Appended,
     markers: Vec<(Partition, Appended)>,
+    /// The marker behind offsets of groups: when it is durable, and they count or are gone.
+    offsets: Option<BoxFuture<'static, Result<(), AppendError>>>,
     /// Some of the markers could not be queued.
     is_short: bool,
-    /// Missing if something must be durable before it.
+    /// Missing if one of the markers is.
     note: Option<Appended>,
 }
 
@@ -47,13 +51,16 @@ impl Inner {
 
     fn queue_end(&self, id: &str, prepared: &Metadata) -> Result<Queued, TxnError> {
         let now_ms = self.now_ms();
-        let mut queued =
-            Queued { decision: self.append(id, prepared)?, markers: Vec::new(), is_short: false, note: None };
+        let decision = self.append(id, prepared)?;
+        let mut queued = Queued { decision, markers: Vec::new(), offsets: None, is_short: false, note: None };
         let Some(end) = end_of(prepared) else { return Ok(queued) };
-        let mut has_offsets = false;
         for (topic, indexes) in &prepared.partitions {
             if topic == CONSUMER_OFFSETS {
-                has_offsets |= indexes.contains(&GROUPS_PARTITION);
+                match self.groups.end_transaction(end) {
+                    Ok(ending) => queued.offsets = Some(Box::pin(ending)),
+                    Err(error) if is_moot(&error) => {}
+                    Err(_) => queued.is_short = true,
+                }
                 continue;
             }
             let known = self.catalog.topic(topic);
@@ -65,7 +72,7 @@ impl Inner {
                 }
             }
         }
-        if !has_offsets && !queued.is_short {
+        if !queued.is_short {
             queued.note = prepared.completed(now_ms).and_then(|completed| self.append(id, &completed).ok());
         }
         Ok(queued)
@@ -74,7 +81,13 @@ impl Inner {
     /// Waits for what is queued, and writes the rest. False when it is decided, and not done.
     async fn carry_out(&self, id: &str, prepared: Metadata, queued: Queued) -> Result<bool, TxnError> {
         let decision = self.topic.durable(&queued.decision).await;
-        let markers = told(&queued.markers).await;
+        let mut markers = told(&queued.markers).await;
+        if let Some(offsets) = queued.offsets {
+            match offsets.await {
+                Ok(()) => markers.written += 1,
+                Err(_) => markers.refused += 1,
+            }
+        }
         if let Err(error) = &decision
             && markers.written == 0
         {
@@ -92,12 +105,7 @@ impl Inner {
         let Some(completed) = prepared.completed(self.now_ms()) else { return Ok(()) };
         let note = match queued {
             Some(note) => note,
-            None => {
-                let is_committed = prepared.state == TransactionState::PrepareCommit;
-                let groups = self.groups.end_transaction(prepared.producer.id, is_committed).await;
-                groups.map_err(|error| unavailable(id, &error))?;
-                self.append(id, &completed)?
-            }
+            None => self.append(id, &completed)?,
         };
         self.topic.durable(&note).await.map_err(|error| unavailable(id, &error))?;
         self.lock().set(id, completed);

@@ -16,7 +16,7 @@ use super::ending::{COORDINATOR_EPOCH, marker};
 use super::metadata::*;
 use crate::broker::catalog::Catalog;
 use crate::broker::group::{self, CommittedOffset};
-use crate::broker::internal_topic::CONSUMER_OFFSETS;
+use crate::broker::internal_topic::{CONSUMER_OFFSETS, InternalTopic};
 use crate::broker::log::{Durability, EndTransaction, Log, LogSettings, Partition};
 use crate::broker::producer_ids::ProducerIds;
 use crate::broker::topic_config::Overrides;
@@ -62,8 +62,9 @@ impl World {
         let catalog = Catalog::open(log.clone(), &settings).await.unwrap();
         // Already there after a restart.
         let _ = catalog.create("t".to_owned(), 2, Overrides::new(), false).await;
-        let groups = group::Coordinator::open(Arc::new(log.clone()));
         let (clock, ids) = (Arc::new(HandClock::default()), Arc::new(ProducerIds::open(log.clone())));
+        let groups_topic = InternalTopic::open(catalog.clone(), CONSUMER_OFFSETS);
+        let groups = group::Coordinator::open(&log, groups_topic, clock.clone()).await.unwrap();
         let transactions = Coordinator::open(catalog.clone(), groups.clone(), ids, clock.clone()).await.unwrap();
         World { log, catalog, groups, clock, transactions }
     }
@@ -90,8 +91,7 @@ impl World {
         for index in [0, 1] {
             self.write(producer, index, 0).await;
         }
-        let committed = CommittedOffset { offset: 5, leader_epoch: 0, metadata: String::new() };
-        let offsets = vec![(("t".to_owned(), 0), committed)];
+        let offsets = vec![(("t".to_owned(), 0), offset())];
         self.transactions.commit_offsets(ID, producer, GROUP, offsets).await.unwrap();
         producer
     }
@@ -110,11 +110,8 @@ impl World {
     }
 
     async fn mark(&self, metadata: &Metadata, index: i32) {
-        let (producer_id, producer_epoch) = (metadata.producer.id, metadata.producer.epoch);
-        let marker = marker(metadata.ending().unwrap());
-        let end = EndTransaction { producer_id, producer_epoch, marker, coordinator_epoch: COORDINATOR_EPOCH };
         let partition = self.partition(index);
-        let appended = partition.write_marker(end, 0, START_MS).unwrap();
+        let appended = partition.write_marker(end_of(metadata), 0, START_MS).unwrap();
         partition.durable(&appended).await.unwrap();
     }
 
@@ -155,6 +152,16 @@ impl World {
     }
 }
 
+fn offset() -> CommittedOffset {
+    CommittedOffset { offset: 5, commit_timestamp_ms: START_MS, ..CommittedOffset::none() }
+}
+
+fn end_of(metadata: &Metadata) -> EndTransaction {
+    let (producer_id, producer_epoch) = (metadata.producer.id, metadata.producer.epoch);
+    let marker = marker(metadata.ending().unwrap());
+    EndTransaction { producer_id, producer_epoch, marker, coordinator_epoch: COORDINATOR_EPOCH }
+}
+
 fn batch(producer: ProducerIdEpoch, sequence: i32) -> Bytes {
     let record = Record {
         transactional: true,
@@ -190,7 +197,7 @@ async fn an_end_that_was_decided_is_carried_out_wherever_the_crash_came() {
                 world.mark(&prepared, index).await;
             }
             if has_offsets_ended {
-                world.groups.end_transaction(prepared.producer.id, end == End::Commit).await.unwrap();
+                world.groups.end_transaction(end_of(&prepared)).unwrap().await.unwrap();
             }
             let world = world.restart(dir.path()).await;
             world.reaches(prepared.completed(0).unwrap().state).await;
@@ -247,8 +254,7 @@ async fn what_nobody_knows_of_any_more_is_aborted() {
     let stranger = ProducerIdEpoch { id: 4711, epoch: 2 };
     world.write(stranger, 0, 0).await;
     world.write(stranger, 1, 0).await;
-    let offset = CommittedOffset { offset: 5, leader_epoch: 0, metadata: String::new() };
-    world.groups.stage_offsets(GROUP, (4711, 2), vec![(("t".to_owned(), 0), offset)]).await.unwrap();
+    world.groups.stage_offsets(GROUP, (4711, 2), vec![(("t".to_owned(), 0), offset())]).await.unwrap();
     let world = world.restart(dir.path()).await;
     world.is_over(End::Abort);
     world.log.close().await.unwrap();

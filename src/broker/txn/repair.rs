@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::coordinator::{GROUPS_PARTITION, Inner, is_moot};
+use super::coordinator::{Inner, is_moot};
 use super::ending::{COORDINATOR_EPOCH, LEADER_EPOCH, marker};
 use super::loading::Loaded;
 use super::metadata::{End, Metadata, Partitions, TransactionState};
@@ -50,7 +50,7 @@ impl Inner {
             let known = id.and_then(|id| loaded.ids.get(id));
             (id, judge(known, id.and_then(|id| loaded.ended.get(id)), topic, partition))
         };
-        for topic in self.catalog.topics().into_iter().filter(|topic| topic.name != CONSUMER_OFFSETS) {
+        for topic in self.catalog.topics() {
             for partition in &topic.partitions {
                 let open = partition.active_producers().into_iter().filter(|producer| producer.transaction_start >= 0);
                 for producer in open {
@@ -65,20 +65,12 @@ impl Inner {
                             let producer_epoch = producer.epoch.max(known_epoch);
                             let (marker, coordinator_epoch) = (marker(end), COORDINATOR_EPOCH);
                             let end = EndTransaction { producer_id, producer_epoch, marker, coordinator_epoch };
-                            self.end_at_start(partition, end).await?;
+                            match topic.name == CONSUMER_OFFSETS {
+                                true => self.groups.end_transaction(end)?.await?,
+                                false => self.end_at_start(partition, end).await?,
+                            }
                         }
                     }
-                }
-            }
-        }
-        for producer_id in self.groups.producers_in_transactions() {
-            match judge(producer_id, CONSUMER_OFFSETS, GROUPS_PARTITION) {
-                (_, Verdict::Leave) => {}
-                (id, Verdict::Abort) => self.abort_at_start(id),
-                (_, Verdict::End(end)) => {
-                    tracing::warn!(producer_id, "offsets of a transaction that is over are pending: {end:?}");
-                    let ended = self.groups.end_transaction(producer_id, end == End::Commit).await;
-                    ended.map_err(|error| AppendError::Storage(error.to_string()))?;
                 }
             }
         }

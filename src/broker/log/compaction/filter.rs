@@ -3,8 +3,10 @@
 //! A record goes when a later one has its key, when it has no key (it came before the topic was compacted), or when it is
 //! a tombstone whose time is over. That time begins when a pass first meets the tombstone: its end, the delete horizon,
 //! is written into the batch's header (KIP-534). Offsets, times, producer and sequence of what stays do not change.
+//!
+//! The records of aborted transactions go at once, those of committed ones are like any other. A marker begins to count
+//! down, as a tombstone does, when a pass finds it to be all that is left of its transaction.
 
-use std::cell::Cell;
 use std::io;
 
 use bytes::Bytes;
@@ -13,18 +15,19 @@ use super::super::batch::CheckedBatch;
 use super::super::compressed::{fold, plain_records};
 use super::super::record::{RecordView, Records};
 use super::map::KeyMap;
+use super::transactions::Transactions;
 
 pub(super) struct Filter<'a> {
     pub map: &'a KeyMap,
     /// The end of what the map covers; what lies beyond stays.
     pub covered: i64,
-    /// The last one of the log. Its record stays, so that a reader always reaches the end.
+    /// The last one before the last stable offset. Its record stays, also an aborted one, so that every reader always
+    /// reaches the end of what it may read.
     pub last_offset: i64,
     pub now_ms: i64,
     pub delete_retention_ms: i64,
-    /// A batch that nobody looked into was left as it is: what it holds may be older than a tombstone behind it, and
-    /// would come back to life without that.
-    pub tombstones_stay: Cell<bool>,
+    /// Is told of the batches in the order of the log.
+    pub transactions: Transactions<'a>,
 }
 
 /// What is left of a batch.
@@ -38,14 +41,16 @@ pub(super) enum Left {
 impl Filter<'_> {
     /// # Errors
     /// The records are malformed, though the batch is whole.
-    pub fn left_of(&self, batch: &CheckedBatch) -> io::Result<Left> {
+    pub fn left_of(&mut self, batch: &CheckedBatch) -> io::Result<Left> {
         let header = &batch.header;
-        if header.is_transactional() {
-            self.tombstones_stay.set(true);
-            return Ok(Left::All);
-        }
         if header.last_offset() >= self.covered {
             return Ok(Left::All);
+        }
+        if header.is_control() {
+            return self.left_of_control(batch);
+        }
+        if self.transactions.is_aborted(header) {
+            return Ok(if header.last_offset() == self.last_offset { Left::All } else { Left::Nothing });
         }
         let plain = plain_records(batch)?;
         let horizon_ms = header.delete_horizon_ms();
@@ -55,9 +60,7 @@ impl Filter<'_> {
             let record = record.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a record is malformed"))?;
             count += 1;
             let offset = header.base_offset.saturating_add(record.offset_delta);
-            let is_over = !record.has_value
-                && !self.tombstones_stay.get()
-                && horizon_ms.is_some_and(|horizon_ms| self.now_ms >= horizon_ms);
+            let is_over = !record.has_value && horizon_ms.is_some_and(|horizon_ms| self.now_ms >= horizon_ms);
             let is_wanted = !is_over && record.key.is_some_and(|key| self.map.is_last(key, offset));
             if is_wanted || offset == self.last_offset {
                 has_tombstone |= !record.has_value;
@@ -70,6 +73,27 @@ impl Filter<'_> {
             0 => Ok(Left::Nothing),
             left if left == count && new_horizon_ms.is_none() => Ok(Left::All),
             _ => written(batch, &kept, new_horizon_ms).map(Left::Some),
+        }
+    }
+
+    /// A marker goes when its time is over, which begins when nothing else is left of its transaction.
+    fn left_of_control(&mut self, batch: &CheckedBatch) -> io::Result<Left> {
+        let header = &batch.header;
+        // Control batches of other kinds are none of ours.
+        if batch.marker().is_none() || !self.transactions.is_last_of_its_transaction(header) {
+            return Ok(Left::All);
+        }
+        match header.delete_horizon_ms() {
+            None => {
+                let records: Option<Vec<_>> = Records::of(&batch.records).collect();
+                let records = records.ok_or(io::ErrorKind::InvalidData)?;
+                let horizon_ms = self.now_ms.saturating_add(self.delete_retention_ms);
+                written(batch, &records, Some(horizon_ms)).map(Left::Some)
+            }
+            Some(horizon_ms) if self.now_ms >= horizon_ms && header.last_offset() != self.last_offset => {
+                Ok(Left::Nothing)
+            }
+            Some(_) => Ok(Left::All),
         }
     }
 }

@@ -12,6 +12,7 @@ use super::super::batch::CheckedBatch;
 use super::super::compressed::plain_records;
 use super::super::disk::Disk;
 use super::super::record::Records;
+use super::transactions::Aborted;
 
 /// What fits into a table of 2^20 places: 26 MB.
 pub(super) const KEYS_MAX: usize = (1 << 20) / 8 * 7;
@@ -32,10 +33,10 @@ impl KeyMap {
         Uuid::new_v5(&self.secret, key).into_bytes()
     }
 
-    /// Notes the keys of a batch. False when there was no room for all of them: then the batch is not covered, though
-    /// those that are noted are true.
-    pub fn note_batch(&mut self, batch: &CheckedBatch) -> io::Result<bool> {
-        if batch.header.is_transactional() {
+    /// Notes the keys of a batch, unless it was aborted. False when there was no room for all of them: then the batch is
+    /// not covered, though those that are noted are true.
+    pub fn note_batch(&mut self, batch: &CheckedBatch, aborted: &Aborted) -> io::Result<bool> {
+        if batch.header.is_control() || aborted.holds(&batch.header) {
             return Ok(true);
         }
         for record in Records::of(&plain_records(batch)?) {

@@ -1,8 +1,9 @@
 //! Compaction: of each key only the last record is kept, in closed segments, without anybody waiting for it.
 //!
 //! Owns: which partition is next, one pass over it, and what happens when that fails. One pass reads what is dirty into
-//! a map of bounded size ([`map`]), decides batch by batch what the map leaves of the log ([`filter`]), and writes
-//! segments anew where something goes ([`rewrite`]). Must not know: the writer, the journal, the network.
+//! a map of bounded size ([`map`]), decides batch by batch what the map, and how transactions ended ([`transactions`]),
+//! leave of the log ([`filter`]), and writes segments anew where something goes ([`rewrite`]). Must not know: the writer,
+//! the journal, the network.
 //!
 //! Nothing that counts is changed in place. A segment that was written anew has a name of its own and takes the old ones'
 //! place in memory; the next checkpoint syncs it with its directory and tells of it, and only then the old files are
@@ -15,8 +16,8 @@ mod batches;
 mod filter;
 mod map;
 mod rewrite;
+mod transactions;
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use std::sync::mpsc::Receiver;
 
 use self::filter::Filter;
 use self::map::{KEYS_MAX, KeyMap};
+use self::transactions::{Aborted, Transactions};
 use super::core::{Core, FileError, PoisonOnPanic};
 use super::partition::Partition;
 use super::segment::Segment;
@@ -110,7 +112,7 @@ struct Candidate {
     segment_bytes_max: u64,
     /// Looked at by earlier passes: everything before.
     first_dirty: i64,
-    /// The last offset of the log.
+    /// The last offset that a reader of committed records can reach.
     last_offset: i64,
     dirty_ppm: u64,
     overdue: bool,
@@ -122,11 +124,11 @@ impl Candidate {
         let limits = partition.config();
         let config = limits.compaction?;
         let readable = cleanable_end(partition);
-        let (mut segments, first_dirty, last_offset) = {
+        let (mut segments, first_dirty) = {
             let store = lock(&partition.0.store);
             let closed = store.segments.iter().take(store.closed_segments()).enumerate();
             let segments: Vec<_> = closed.map(|(index, segment)| (segment.clone(), store.end_of(index))).collect();
-            (segments, store.first_dirty.max(store.log_start), store.end_offset - 1)
+            (segments, store.first_dirty.max(store.log_start))
         };
         let (mut clean_bytes, mut dirty_bytes, mut overdue) = (0, 0, false);
         let mut count = 0;
@@ -151,15 +153,15 @@ impl Candidate {
             segments,
             segment_bytes_max: limits.segment_bytes_max,
             first_dirty,
-            last_offset,
+            last_offset: readable - 1,
             dirty_ppm,
             overdue,
         })
     }
 }
 
-/// Nothing at or beyond is cleaned: open transactions may still be aborted. [`filter`] leaves the batches of transactions
-/// alone, as it does not know how they ended.
+/// Nothing at or beyond is cleaned: open transactions may still be aborted, and what is older than theirs stays until it
+/// is known whether they count.
 fn cleanable_end(partition: &Partition) -> i64 {
     partition.last_stable_offset()
 }
@@ -175,20 +177,21 @@ impl Pass<'_> {
     fn run(&self, keys_max: usize) -> Result<(), PassError> {
         let Candidate { partition, segments, .. } = self.candidate;
         let mut map = KeyMap::new(&*self.core.disk, keys_max);
-        let covered = self.fill(&mut map)?;
-        let filter = Filter {
+        let aborted = self.aborted()?;
+        let covered = self.fill(&mut map, &aborted)?;
+        let mut filter = Filter {
             map: &map,
             covered,
             last_offset: self.candidate.last_offset,
             now_ms: self.now_ms,
             delete_retention_ms: self.candidate.config.delete_retention_ms,
-            tombstones_stay: Cell::new(false),
+            transactions: Transactions::new(&aborted),
         };
         let until = segments.partition_point(|(segment, _)| segment.base_offset < covered);
         // In order, and all or none of what follows: a tombstone may only begin to count down where everything before
         // it has been cleaned.
         for group in rewrite::groups(&segments[..until], self.candidate.segment_bytes_max) {
-            let Some(written) = self.rewrite(group, &filter)? else { continue };
+            let Some(written) = self.rewrite(group, &mut filter)? else { continue };
             let old: Vec<Arc<Segment>> = group.iter().map(|(segment, _)| segment.clone()).collect();
             let replaced = lock(&partition.0.store).replace(&old, written.clone());
             if !replaced {
@@ -205,8 +208,25 @@ impl Pass<'_> {
         Ok(())
     }
 
+    /// The aborted transactions in what may be cleaned.
+    fn aborted(&self) -> Result<Aborted, PassError> {
+        let Candidate { partition, segments, .. } = self.candidate;
+        let from = segments.first().map_or(0, |(segment, _)| segment.base_offset);
+        let to = segments.last().map_or(0, |(_, end)| *end);
+        let mut aborted = Vec::new();
+        // Markers may lie behind, also where it is still written.
+        let all = lock(&partition.0.store).all_from(from);
+        for segment in all {
+            let found = segment.collect_aborted(from, to, &mut aborted);
+            if found.map_err(|error| failed(segment.log_path(), error))? {
+                break;
+            }
+        }
+        Ok(Aborted::of(aborted))
+    }
+
     /// Reads what is dirty into the map, as far as it has room; returns the end of what it covers.
-    fn fill(&self, map: &mut KeyMap) -> Result<i64, PassError> {
+    fn fill(&self, map: &mut KeyMap, aborted: &Aborted) -> Result<i64, PassError> {
         let from = self.candidate.first_dirty;
         let mut covered = from;
         for (segment, end) in self.candidate.segments.iter().filter(|(_, end)| *end > from) {
@@ -216,7 +236,7 @@ impl Pass<'_> {
                 if batch.header.last_offset() < from {
                     continue;
                 }
-                let noted = map.note_batch(&batch).map_err(|error| failed(segment.log_path(), error))?;
+                let noted = map.note_batch(&batch, aborted).map_err(|error| failed(segment.log_path(), error))?;
                 if noted {
                     covered = batch.header.last_offset() + 1;
                 } else if covered > from {

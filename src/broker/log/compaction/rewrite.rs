@@ -46,7 +46,7 @@ impl Pass<'_> {
     pub(super) fn rewrite(
         &self,
         group: &[Bounded],
-        filter: &Filter<'_>,
+        filter: &mut Filter<'_>,
     ) -> Result<Option<Option<Arc<Segment>>>, PassError> {
         self.check_room(group)?;
         let mut output =
@@ -72,7 +72,7 @@ impl Pass<'_> {
     }
 
     /// False when there is nothing to change, and nothing was written.
-    fn copy(&self, group: &[Bounded], filter: &Filter<'_>, output: &mut Output<'_>) -> Result<bool, PassError> {
+    fn copy(&self, group: &[Bounded], filter: &mut Filter<'_>, output: &mut Output<'_>) -> Result<bool, PassError> {
         // Several become one in any case. A single one is written only from the first change on.
         let mut changed = group.len() > 1;
         for (segment, _) in group {

@@ -27,10 +27,10 @@ use super::partition_model::PartitionModel;
 use super::sim_disk::SimDisk;
 
 pub(super) const DIRECTORY: &str = "/data/broker";
-const SLOTS: usize = 3;
+const SLOTS: usize = 4;
 /// Some batches are part of transactions there.
-const TRANSACTIONAL: usize = 1;
-const COMPACTED: usize = 2;
+const TRANSACTIONAL: [usize; 2] = [1, 3];
+const COMPACTED: [usize; 2] = [2, 3];
 const KEYS: u8 = 6;
 const CLOCK_JUMP_MS: i64 = 1_000_000;
 /// Small enough that files roll and are used again within a short life.
@@ -71,7 +71,7 @@ pub(super) fn open(disk: &SimDisk, durability: Durability) -> Result<Opened, Vio
     Ok(Opened { core, jobs })
 }
 
-/// Slot 0 takes plain batches, slot 1 transactions as well, slot 2 is compacted.
+/// Slot 0 takes plain batches, slot 1 transactions as well, slot 2 is compacted, slot 3 is both.
 fn config(slot: usize) -> PartitionConfig {
     let compaction = Compaction { delete_retention_ms: CLOCK_JUMP_MS / 2, dirty_ppm_min: 0, ..Compaction::default() };
     PartitionConfig {
@@ -81,7 +81,7 @@ fn config(slot: usize) -> PartitionConfig {
         retention_ms: None,
         batch_bytes_max: 1 << 20,
         log_append_time: false,
-        compaction: (slot == COMPACTED).then_some(compaction),
+        compaction: COMPACTED.contains(&slot).then_some(compaction),
         timestamp_before_ms_max: i64::MAX,
         timestamp_after_ms_max: i64::MAX,
     }
@@ -146,8 +146,8 @@ impl<'a> Life<'a> {
                 59..62 => self.raise_log_start(),
                 62..64 => self.roll(),
                 64..66 => retention::enforce(self.core, self.now_ms),
-                66..69 => self.end_transaction()?,
-                69..75 => drop(compaction::clean_one(self.core, self.now_ms)),
+                66..71 => self.end_transaction()?,
+                71..75 => drop(compaction::clean_one(self.core, self.now_ms)),
                 75..76 => self.now_ms += CLOCK_JUMP_MS,
                 76..91 => self.write()?,
                 _ => self.keep_house(),
@@ -194,7 +194,7 @@ impl<'a> Life<'a> {
         let Some(partition) = self.partition(id) else { return Ok(()) };
         let producer = self.rng.random_range(-1..PRODUCERS);
         let contents: Vec<Content> = (0..self.rng.random_range(1..4)).map(|_| self.content()).collect();
-        let is_transactional = slot == TRANSACTIONAL && producer == PRODUCERS - 1;
+        let is_transactional = TRANSACTIONAL.contains(&slot) && producer == PRODUCERS - 1;
         let attributes = if is_transactional { TRANSACTIONAL_BIT } else { 0 };
         let writer = (producer >= 0).then(|| self.clients.writer(id, producer, contents.len()));
         let bytes = batch(writer, attributes, self.now_ms, &contents);
@@ -250,7 +250,8 @@ impl<'a> Life<'a> {
 
     /// As the coordinator does, whether or not there is one.
     fn end_transaction(&mut self) -> Result<(), Violation> {
-        let Some(id) = self.model.live(TRANSACTIONAL).map(|partition| partition.id) else { return Ok(()) };
+        let slot = TRANSACTIONAL[self.rng.random_range(0..TRANSACTIONAL.len())];
+        let Some(id) = self.model.live(slot).map(|partition| partition.id) else { return Ok(()) };
         let Some(partition) = self.partition(id) else { return Ok(()) };
         let producer_id = self.clients.producer_id(PRODUCERS - 1);
         let marker = if self.rng.random_bool(0.5) { Marker::Commit } else { Marker::Abort };

@@ -10,6 +10,7 @@ mod image;
 mod life;
 mod model;
 mod partition_model;
+mod reader_model;
 mod sim_disk;
 
 use std::cell::Cell;
@@ -44,6 +45,8 @@ pub(super) enum Check {
     ProducerSequence,
     /// That no group of the journal is missing before this one.
     GroupSequence,
+    /// That the cleaner asks which transactions were aborted.
+    AbortedInCleaner,
 }
 
 thread_local! {
@@ -265,6 +268,11 @@ fn a_log_that_does_not_sync_its_directories_is_noticed() {
 #[test]
 fn a_log_that_does_not_check_its_producers_sequences_is_noticed() {
     assert!(first_to_notice_without(Check::ProducerSequence).is_some());
+}
+
+#[test]
+fn a_cleaner_that_takes_aborted_records_for_committed_ones_is_noticed() {
+    assert!(first_to_notice_without(Check::AbortedInCleaner).is_some());
 }
 
 #[test]

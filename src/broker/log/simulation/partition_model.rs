@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::super::PartitionId;
-use super::super::batch::CheckedBatch;
-use super::super::open_transactions::OpenTransactions;
 use super::super::partition::Partition;
 use super::batches::{Record, is_whole, records, split};
 use super::model::{Crash, Said, Violation};
+use super::reader_model::{Ended, check_transactions};
 
 /// One life of one partition.
 #[derive(Clone, Debug)]
@@ -27,7 +26,7 @@ pub(super) struct PartitionModel {
     submitted_records: BTreeSet<(i64, Bytes)>,
     /// What a consumer has read: base offset, end offset, bytes.
     seen: BTreeMap<i64, (i64, Bytes, Said)>,
-    /// The tombstones among it, by key and offset, with the step: also those that were lost since.
+    /// The committed tombstones among it, by key and offset, with the step: also those that were lost since.
     tombstones: BTreeMap<(Bytes, i64), usize>,
 }
 
@@ -64,8 +63,9 @@ impl PartitionModel {
     /// Reads what was not read before.
     pub fn consume(&mut self, partition: &Partition, said: Said) -> Result<(), Violation> {
         let from = self.seen.last_key_value().map_or(0, |(_, (end, ..))| *end);
+        let mut ended = Ended::of(self.seen.values().map(|(_, bytes, _)| bytes));
         for (base_offset, end, bytes) in read_all(partition, from)? {
-            let tombstones = records(&bytes).into_iter().filter(|record| record.is_tombstone);
+            let tombstones = ended.apply(&bytes).into_iter().filter(|record| record.is_tombstone);
             self.tombstones.extend(tombstones.map(|record| ((record.key, record.offset), said.step)));
             self.seen.insert(base_offset, (end, bytes, said));
         }
@@ -87,8 +87,9 @@ impl PartitionModel {
         let seen: Vec<(i64, &Bytes)> = seen.map(|(base_offset, (_, bytes, _))| (*base_offset, bytes)).collect();
         let kept = match partition.config().compaction {
             Some(_) => self.check_compacted(&found, &seen, log_start, at_step),
-            None => self.check_whole(&found, &seen).and_then(|()| check_transactions(partition, &found)),
+            None => self.check_whole(&found, &seen),
         };
+        let kept = kept.and_then(|()| check_transactions(partition, &found));
         kept.map_err(|broken| format!("{name}: {broken}"))
     }
 
@@ -121,7 +122,8 @@ impl PartitionModel {
         Ok(())
     }
 
-    /// Of each key the last record is there or a later one, unless it was a tombstone; and nothing came back to life.
+    /// Of each key the last committed record is there or a later one, unless it was a tombstone; and nothing that was
+    /// aborted counts, or came back to life.
     fn check_compacted(
         &self,
         found: &[(i64, i64, Bytes)],
@@ -129,18 +131,24 @@ impl PartitionModel {
         log_start: i64,
         at_step: usize,
     ) -> Result<(), Violation> {
-        let mut last_found: BTreeMap<Bytes, i64> = BTreeMap::new();
-        for record in found.iter().flat_map(|(_, _, bytes)| records(bytes)) {
-            let Record { offset, key, body, .. } = record;
+        for Record { offset, body, .. } in found.iter().flat_map(|(_, _, bytes)| records(bytes)) {
             if !self.submitted_records.contains(&(offset, body)) {
                 return Err(format!("the record at offset {offset} was never sent there"));
             }
-            last_found.insert(key, offset);
         }
-        let mut last_seen: BTreeMap<Bytes, Record> = BTreeMap::new();
-        for record in seen.iter().flat_map(|(_, bytes)| records(bytes)).filter(|record| record.offset >= log_start) {
-            last_seen.insert(record.key.clone(), record);
+        let found = Ended::of(found.iter().map(|(_, _, bytes)| bytes));
+        let seen = Ended::of(seen.iter().map(|(_, bytes)| *bytes));
+        if let Some(offset) = seen.aborted.keys().find(|offset| found.committed.contains_key(*offset)) {
+            return Err(format!("the record at offset {offset} was aborted, and counts"));
         }
+        let by_key = |(offset, record): (i64, Record)| (record.key, offset);
+        let last_found: BTreeMap<Bytes, i64> = found.committed.into_iter().map(by_key).collect();
+        let last_seen: BTreeMap<Bytes, Record> = seen
+            .committed
+            .into_values()
+            .filter(|record| record.offset >= log_start)
+            .map(|record| (record.key.clone(), record))
+            .collect();
         for (key, Record { offset, is_tombstone, .. }) in last_seen {
             match last_found.get(&key) {
                 Some(found) if *found < offset => {
@@ -191,27 +199,6 @@ impl PartitionModel {
         seen.into_iter().for_each(|(base_offset, bytes)| self.submit(base_offset, bytes));
         Ok(())
     }
-}
-
-/// The last stable offset and the aborted transactions follow from the batches.
-fn check_transactions(partition: &Partition, found: &[(i64, i64, Bytes)]) -> Result<(), Violation> {
-    if partition.log_start_offset() > 0 {
-        // Transactions may have begun in what is gone.
-        return Ok(());
-    }
-    let mut open = OpenTransactions::default();
-    let mut aborted = Vec::new();
-    for (_, _, bytes) in found {
-        let Some((header, _)) = split(bytes.clone()).pop() else { continue };
-        let marker = CheckedBatch::split(bytes, header).and_then(|batch| batch.marker());
-        aborted.extend(open.apply(&header, marker.map(|stored| stored.marker)));
-    }
-    let stable = open.oldest().unwrap_or(partition.high_watermark());
-    if partition.last_stable_offset() != stable {
-        return Err(format!("the last stable offset is {}, not {stable}", partition.last_stable_offset()));
-    }
-    let told = partition.aborted_transactions(0, partition.high_watermark()).map_err(|error| error.to_string())?;
-    if told == aborted { Ok(()) } else { Err(format!("{told:?} are told to be aborted, not {aborted:?}")) }
 }
 
 /// Everything that can be read from `from` on: base offset, end offset, bytes.
