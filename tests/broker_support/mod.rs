@@ -33,6 +33,7 @@ pub fn settings(dir: &Path) -> BrokerSettings {
         advertise: None,
         durability: Durability::Fsync,
         default_partitions: 3,
+        auto_create_topics: false,
         retention: Duration::from_secs(86_400),
         retention_bytes_per_partition: 1 << 30,
     }
