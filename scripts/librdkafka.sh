@@ -11,11 +11,14 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 run=$root/scripts/with-env
 wanted=${1:-}
 
-say() { printf 'librdkafka: %s\n' "$*" >&2; }
-die() {
-    say "$@"
-    exit 1
-}
+deps=$root/.local-deps
+# shellcheck disable=SC2034 # packages.sh reads these
+log=$deps/librdkafka-setup.log
+# shellcheck disable=SC2034
+speaker=librdkafka
+
+# shellcheck disable=SC1091
+. "$root/scripts/packages.sh"
 
 case $wanted in
 performance | tests) ;;
@@ -28,9 +31,20 @@ if [ -z "$source" ] || [ ! -d "$source/librdkafka" ]; then
     die 'cargo metadata names no rdkafka-sys with the source of librdkafka'
 fi
 version=${source##*rdkafka-sys-}
-built=$root/.local-deps/librdkafka-$version
+built=$deps/librdkafka-$version
 program=$built/rdkafka_performance
 tests=$built/librdkafka/tests
+
+# Without these, some tests say that they are skipped.
+helpers() {
+    missing=
+    [ -e /usr/include/rapidjson/schema.h ] || missing=rapidjson-dev
+    have kcat || missing="$missing kcat"
+    [ -n "$missing" ] || return 0
+    # shellcheck disable=SC2086 # a list of words
+    if have apt-get && find_root && say "installing $missing" && apt_install $missing; then return 0; fi
+    say "going on without $missing: some tests will be skipped"
+}
 
 libraries() {
     [ ! -e Makefile.config ] || return 0
@@ -57,6 +71,7 @@ if [ "$wanted" = tests ]; then is_built=$tests/test-runner; else is_built=$progr
 if [ ! -x "$is_built" ]; then
     say "building $wanted of rdkafka-sys $version in .local-deps"
     mkdir -p "$built"
+    [ "$wanted" != tests ] || helpers
     jobs=$(getconf _NPROCESSORS_ONLN)
     # librdkafka's makefiles cannot build below a path with blanks.
     work=$(mktemp -d /tmp/finstream-librdkafka.XXXXXX)

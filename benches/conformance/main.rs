@@ -22,8 +22,10 @@ use broker::{Broker, Settings, Subject};
 use clap::Parser;
 use librdkafka::Suite;
 use report::{Outcome, Row, table, totals};
-use suite::{Plan, TESTS, Test};
+use suite::{TESTS, Test};
 
+/// The API without which there are no transactions.
+const END_TXN: i16 = 26;
 /// What librdkafka's suite expects of a new topic.
 const SUITE_PARTITIONS: u32 = 4;
 
@@ -139,7 +141,7 @@ fn run(arguments: &Arguments, dir: &Path) -> Results {
     if arguments.wants("rust-rdkafka") && !arguments.subset && !arguments.kafka {
         let settings = Settings { default_partitions: rust_rdkafka::DEFAULT_PARTITIONS, auto_creation: true };
         let mut broker = Broker::start(arguments.subject(), settings, dir, "rust-rdkafka");
-        let mut rows = rust_rdkafka::run(&broker.address, dir, suite::TRANSACTIONS);
+        let mut rows = rust_rdkafka::run(&broker.address, dir, broker.serves(END_TXN));
         check_alive(&mut broker, &mut rows);
         version.clone_from(&broker.version);
         sections.push(("rust-rdkafka's integration tests", rows));
@@ -149,13 +151,15 @@ fn run(arguments: &Arguments, dir: &Path) -> Results {
 
 /// Rows of the suite's tests, those that are skipped among them, in order.
 fn suite_rows(arguments: &Arguments, chosen: &[&Test], broker: &Broker, dir: &Path) -> Vec<Row> {
-    let to_run: Vec<&Test> = chosen.iter().copied().filter(|test| !matches!(test.plan, Plan::Skip(_))).collect();
+    let serves_transactions = broker.serves(END_TXN);
+    let skipped = |test: &Test| test.plan.skipped(serves_transactions);
+    let to_run: Vec<&Test> = chosen.iter().copied().filter(|test| skipped(test).is_none()).collect();
     let mut ran = Suite::find(dir, arguments.subset).run(&to_run, &broker.address, arguments.jobs).into_iter();
     let rows: Vec<Row> = chosen
         .iter()
-        .filter_map(|test| match test.plan {
-            Plan::Skip(reason) => Some(Row::with(test.name, Outcome::Skipped(reason.to_string()))),
-            _ => ran.next(),
+        .filter_map(|test| match skipped(test) {
+            Some(reason) => Some(Row::with(test.name, Outcome::Skipped(reason.to_string()))),
+            None => ran.next(),
         })
         .collect();
     // The suite says that all passed when it ran none: each test that is chosen must have an outcome of its own.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::process;
 use crate::report::{Outcome, Row};
+use crate::suite::NO_TRANSACTIONS;
 
 /// The first run builds librdkafka and what the tests need.
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -35,8 +36,7 @@ pub fn run(address: &str, log_dir: &Path, transactions: bool) -> Vec<Row> {
         rows.push(Row::with("cargo test", Outcome::Failed(format!("{}: see {}", ended.describe(), log.display()))));
     }
     if !transactions {
-        let why = "needs transactions, which are not served yet".to_string();
-        rows.push(Row::with(TRANSACTIONS, Outcome::Skipped(why)));
+        rows.push(Row::with(TRANSACTIONS, Outcome::Skipped(NO_TRANSACTIONS.to_string())));
     }
     rows.iter().for_each(Row::tell);
     rows

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 pub use self::error::CatalogError;
 use super::log::{AppendError, Log, Partition, PartitionId};
-use super::topic_config::{Config, ConfigError, Defaults, Operation, Overrides};
+use super::topic_config::{COMPRESSION_TYPE, Config, ConfigError, Defaults, Operation, Overrides, codec};
 use crate::config::BrokerSettings;
 
 /// Partitions of one topic, at most.
@@ -39,6 +39,12 @@ impl Topic {
     /// The partition of that number.
     pub(crate) fn partition(&self, index: i32) -> Option<&Partition> {
         usize::try_from(index).ok().and_then(|index| self.partitions.get(index))
+    }
+
+    /// The codec that its batches are stored in; none: the one that the producer chose.
+    pub(crate) fn codec(&self) -> Option<i16> {
+        // The default is the producer's.
+        codec(self.overrides.get(COMPRESSION_TYPE)?)
     }
 }
 

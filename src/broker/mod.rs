@@ -11,6 +11,7 @@ mod catalog;
 mod complaints;
 mod connection;
 mod dispatch;
+mod fetch_sessions;
 mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

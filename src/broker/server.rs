@@ -15,6 +15,7 @@ use super::budget::{AnswerBudget, RequestBudget};
 use super::catalog::{Catalog, CatalogError};
 use super::complaints::{Complaints, Flood, Tell};
 use super::connection;
+use super::fetch_sessions::FetchSessions;
 use super::frame::FrameError;
 use super::group::Coordinator;
 use super::limits::Limits;
@@ -121,6 +122,7 @@ impl Broker {
             catalog,
             groups,
             producer_ids,
+            fetch_sessions: FetchSessions::default(),
             answers,
             requests,
             limits,

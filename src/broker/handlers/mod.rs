@@ -16,6 +16,7 @@ pub(crate) mod describe_producers;
 mod errors;
 pub(crate) mod fetch;
 mod fetch_encoder;
+mod fetch_session;
 pub(crate) mod find_coordinator;
 pub(crate) mod heartbeat;
 pub(crate) mod incremental_alter_configs;

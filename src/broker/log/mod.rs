@@ -38,6 +38,7 @@ mod queue;
 mod read;
 mod record;
 mod records;
+mod recompress;
 mod recovery;
 mod retention;
 mod segment;
