@@ -82,9 +82,9 @@ async fn every_codec_of_a_producer_is_stored_as_every_codec_of_a_topic() {
             let producer: FutureProducer = config.create().unwrap();
             let value = "v".repeat(300);
             let keys: Vec<String> = (0..20).map(|number| format!("key-{number}")).collect();
-            let sending = keys.iter().map(|key| {
-                producer.send(FutureRecord::to(&topic).partition(0).key(key).payload(&value), PATIENCE)
-            });
+            let sending = keys
+                .iter()
+                .map(|key| producer.send(FutureRecord::to(&topic).partition(0).key(key).payload(&value), PATIENCE));
             for (offset, sent) in (0..).zip(futures_util::future::join_all(sending).await) {
                 assert_eq!(sent.unwrap().offset, offset, "{topic}");
             }

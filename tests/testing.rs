@@ -91,7 +91,7 @@ impl Drop for Child {
 }
 
 fn ephemeral(sandbox: &Sandbox, ready_file: &Path) -> std::process::Command {
-    let mut command = sandbox.command_with_default_data(&["--role", "broker", "--ephemeral"]);
+    let mut command = sandbox.command(&["--role", "broker", "--ephemeral"]);
     command.args(["--kafka-listen", "127.0.0.1:0", "--ready-file"]).arg(ready_file);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command

@@ -142,7 +142,9 @@ impl Report {
         match test["state"].as_str() {
             Some("PASSED") if is_empty => Outcome::Failed(format!("{}: no part ran", part.unwrap_or_default())),
             Some("PASSED") => Outcome::Passed(Some(seconds)),
-            Some("SKIPPED") if log.contains(NO_RAPIDJSON) => Outcome::Skipped("was built without RapidJSON".to_string()),
+            Some("SKIPPED") if log.contains(NO_RAPIDJSON) => {
+                Outcome::Skipped("was built without RapidJSON".to_string())
+            }
             Some("SKIPPED") => Outcome::Failed("was not run".to_string()),
             _ => Outcome::Failed(format!("{}{}", self.ended.describe(), first_failure(&log))),
         }
@@ -163,5 +165,7 @@ fn first_failure(log: &str) -> String {
 fn without_colours(line: &str) -> String {
     let mut parts = line.split("\u{1b}[");
     let first = parts.next().unwrap_or_default().to_string();
-    parts.fold(first, |text, part| text + part.split_once(|c: char| c.is_ascii_alphabetic()).map_or("", |(_, rest)| rest))
+    parts.fold(first, |text, part| {
+        text + part.split_once(|c: char| c.is_ascii_alphabetic()).map_or("", |(_, rest)| rest)
+    })
 }

@@ -136,13 +136,16 @@ pub const TESTS: &[Test] = &[
     quick("0073_headers"),
     run("0075_retry"),
     run("0076_produce_retry"),
-    skip("0077_compaction", "asks for segment.bytes=10000: Apache Kafka 4 takes 1 MiB or more (KIP-1030), and so do we"),
+    skip(
+        "0077_compaction",
+        "asks for segment.bytes=10000: Apache Kafka 4 takes 1 MiB or more (KIP-1030), and so do we",
+    ),
     Test {
         plan: Plan::Parts(
             &[
                 "Topics",
                 "CreatePartitions",
-                "Configs",
+                "do_test_DescribeConfigs:",
                 "DeleteRecords",
                 "ConsumerGroup",
                 "DeleteGroups",
@@ -150,7 +153,8 @@ pub const TESTS: &[Test] = &[
                 "DescribeCluster",
                 "unclean_destroy",
             ],
-            "without its parts on ACLs and SCRAM users: the embedded broker has no users to tell apart",
+            "without its parts on ACLs and SCRAM users (there are no users to tell apart), and on settings of brokers and groups \
+             at run time (the broker's are its flags)",
         ),
         ..run("0081_admin")
     },

@@ -378,7 +378,8 @@ mod tests {
         let (sessions, now) = (FetchSessions::default(), Instant::now());
         let most = SESSION_PARTITIONS_MAX as i32;
         assert_eq!(begin(&sessions, most + 1, now), NO_SESSION);
-        let ids: Vec<i32> = (0..ALL_PARTITIONS_MAX / SESSION_PARTITIONS_MAX).map(|_| begin(&sessions, most, now)).collect();
+        let ids: Vec<i32> =
+            (0..ALL_PARTITIONS_MAX / SESSION_PARTITIONS_MAX).map(|_| begin(&sessions, most, now)).collect();
         assert!(ids.iter().all(|id| *id != NO_SESSION));
         assert_eq!(begin(&sessions, 1, now), NO_SESSION);
         let more = vec![(key(most), wanted(0))];

@@ -136,7 +136,11 @@ pub struct Raw {
 
 impl Raw {
     pub fn connect(broker: &Broker) -> Raw {
-        let socket = TcpStream::connect(broker.address()).unwrap();
+        Raw::connect_to(broker.address())
+    }
+
+    pub fn connect_to(address: SocketAddr) -> Raw {
+        let socket = TcpStream::connect(address).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Raw { socket, next_id: 1 }
     }

@@ -151,8 +151,9 @@ fn find(node: &Node, name: TopicName, id: Uuid, partitions: Vec<(i32, Wanted)>, 
 
 /// Whoever is behind reads what the page cache may have let go; the tail was written just now.
 fn may_wait_for_disk(targets: &Targets) -> bool {
-    let may_wait =
-        |target: &Target| target.partition.as_ref().is_ok_and(|partition| partition.may_wait_for_disk(target.wanted.offset));
+    let may_wait = |target: &Target| {
+        target.partition.as_ref().is_ok_and(|partition| partition.may_wait_for_disk(target.wanted.offset))
+    };
     targets.iter().flat_map(|topic| &topic.targets).any(may_wait)
 }
 
