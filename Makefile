@@ -45,8 +45,13 @@ bars: setup ## measure the bars of docs/MEASUREMENTS.md on this machine; ARGS="-
 .PHONY: bench-broker
 bench-broker: setup ## our broker beside Apache Kafka (fetched first) and the bare disk; ARGS="--help"
 	@$(if $(HELP),:,scripts/kafka/fetch.sh >/dev/null)
-	@$(if $(HELP),:,scripts/perf-client.sh >/dev/null)
+	@$(if $(HELP),:,scripts/librdkafka.sh performance >/dev/null)
 	@$(CARGO) bench --quiet --bench broker -- $(ARGS)
+
+.PHONY: conformance
+conformance: setup ## librdkafka's own suite, rust-rdkafka's tests and kcat against our broker; ARGS="--help"
+	@$(if $(HELP),:,scripts/librdkafka.sh tests >/dev/null)
+	@$(CARGO) bench --quiet --bench conformance -- $(ARGS)
 
 .PHONY: floor
 floor: setup ## what appends and syncs cost on this disk without a broker; ARGS="--help"

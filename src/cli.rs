@@ -265,6 +265,22 @@ pub struct PipelineArgs {
     )]
     pub kafka_advertise: Option<String>,
 
+    /// Make a topic when a client asks for one that is not there, as Apache Kafka does
+    ///
+    /// Such a topic has --partitions partitions. Producers ask; consumers do so only where their allow.auto.create.topics is
+    /// true.
+    #[arg(
+        long,
+        value_name = "true|false",
+        hide_possible_values = true,
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        env = "FINSTREAM_AUTO_CREATE_TOPICS",
+        help_heading = "Broker",
+        hide_short_help = true
+    )]
+    pub auto_create_topics: bool,
+
     /// Acknowledge after fdatasync, or after the page-cache write
     #[arg(
         long,

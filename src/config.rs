@@ -21,6 +21,8 @@ pub struct BrokerSettings {
     pub durability: Durability,
     /// Partitions of a topic created with -1 partitions.
     pub default_partitions: i32,
+    /// Whether a topic is created when a client asks for one that is not there: Kafka's `auto.create.topics.enable`.
+    pub auto_create_topics: bool,
     /// Default `retention.ms` of a topic.
     pub retention: Duration,
     /// Default `retention.bytes` of a topic, which bounds each of its partitions, as in Apache Kafka.

@@ -29,3 +29,4 @@ pub mod config;
 pub mod data_dir;
 pub mod http;
 pub mod run;
+pub mod testing;

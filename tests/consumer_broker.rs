@@ -30,6 +30,7 @@ async fn broker(dir: &Path) -> Broker {
         advertise: None,
         durability: Durability::Fsync,
         default_partitions: 2,
+        auto_create_topics: false,
         retention: Duration::from_secs(3_600),
         retention_bytes_per_partition: 1 << 30,
     };

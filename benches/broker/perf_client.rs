@@ -44,8 +44,9 @@ pub struct PerfClient {
 impl PerfClient {
     /// Builds it where that was not done yet.
     pub fn find() -> PerfClient {
-        let program = first_line(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/perf-client.sh"), &[]);
-        assert!(!program.is_empty(), "rdkafka_performance cannot be built: run scripts/perf-client.sh");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/librdkafka.sh");
+        let program = first_line(script, &["performance"]);
+        assert!(!program.is_empty(), "rdkafka_performance cannot be built: run scripts/librdkafka.sh performance");
         PerfClient { program }
     }
 

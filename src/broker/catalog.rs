@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 pub use self::error::CatalogError;
 use super::log::{AppendError, Log, Partition, PartitionId};
-use super::topic_config::{Config, ConfigError, Defaults, Operation, Overrides};
+use super::topic_config::{COMPRESSION_TYPE, Config, ConfigError, Defaults, Operation, Overrides, codec};
 use crate::config::BrokerSettings;
 
 /// Partitions of one topic, at most.
@@ -40,6 +40,12 @@ impl Topic {
     pub(crate) fn partition(&self, index: i32) -> Option<&Partition> {
         usize::try_from(index).ok().and_then(|index| self.partitions.get(index))
     }
+
+    /// The codec that its batches are stored in; none: the one that the producer chose.
+    pub(crate) fn codec(&self) -> Option<i16> {
+        // The default is the producer's.
+        codec(self.overrides.get(COMPRESSION_TYPE)?)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -59,6 +65,7 @@ struct Inner {
     log: Log,
     defaults: Defaults,
     default_partitions: i32,
+    auto_create: bool,
     topics: RwLock<Topics>,
     changes: Mutex<()>,
 }
@@ -75,6 +82,7 @@ impl Catalog {
             log,
             defaults: Defaults::new(settings),
             default_partitions: settings.default_partitions.clamp(1, TOPIC_PARTITIONS_MAX),
+            auto_create: settings.auto_create_topics,
             topics: RwLock::default(),
             changes: Mutex::default(),
         };
@@ -127,6 +135,11 @@ impl Catalog {
     /// How many partitions -1 stands for.
     pub(crate) fn default_partitions(&self) -> i32 {
         self.0.default_partitions
+    }
+
+    /// Whether asking for a topic creates it.
+    pub(crate) fn creates_when_asked(&self) -> bool {
+        self.0.auto_create
     }
 
     /// Creates a topic, or only says whether it could be. Returns its id, nil when it was only validated.
@@ -398,6 +411,7 @@ mod tests {
             advertise: None,
             durability: Durability::Fsync,
             default_partitions: 1,
+            auto_create_topics: false,
             retention: Duration::from_secs(3600),
             retention_bytes_per_partition: 1 << 30,
         };

@@ -56,7 +56,7 @@ async fn answer(node: &Arc<Node>, client: &Client, head: &Head, request: Request
     let version = head.version;
     match request {
         RequestKind::ApiVersions(_) => encode(head, &on::api_versions::handle()),
-        RequestKind::Metadata(request) => encode(head, &on::metadata::handle(node, request, version)),
+        RequestKind::Metadata(request) => encode(head, &on::metadata::handle(node, request, version).await),
         RequestKind::ListOffsets(request) => encode(head, &on::list_offsets::handle(node, request, version).await),
         RequestKind::OffsetForLeaderEpoch(request) => encode(head, &on::offset_for_leader_epoch::handle(node, request)),
         RequestKind::CreateTopics(request) => encode(head, &on::create_topics::handle(node, request, version).await),
@@ -166,6 +166,7 @@ mod tests {
             advertise: None,
             durability: Durability::Os,
             default_partitions: 1,
+            auto_create_topics: true,
             retention: Duration::from_secs(3600),
             retention_bytes_per_partition: 1 << 30,
         };

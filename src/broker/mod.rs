@@ -2,8 +2,9 @@
 //!
 //! `server` accepts, `connection` keeps one client's requests in order, `frame` takes bytes off the socket, `schema`
 //! proves a request's counts, `dispatch` decodes and calls one of `handlers`, `sender` sends what they answer; `catalog`
-//! holds topics, `internal_topic` keeps the state of coordinators, `group` holds consumer groups,
-//! `txn` holds transactions, `log` holds the bytes. Nobody outside reaches further than `Broker`.
+//! holds topics, `internal_topic` keeps the state of coordinators, `group` holds consumer groups, `txn` holds
+//! transactions, `fetch_sessions` holds what readers want, `log` holds the bytes. Nobody outside reaches further than
+//! `Broker`.
 
 mod answer;
 mod aside;
@@ -12,6 +13,7 @@ mod catalog;
 mod complaints;
 mod connection;
 mod dispatch;
+mod fetch_sessions;
 mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

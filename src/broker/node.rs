@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::budget::{AnswerBudget, RequestBudget};
 use super::catalog::Catalog;
+use super::fetch_sessions::FetchSessions;
 use super::group::Coordinator;
 use super::limits::Limits;
 use super::log::Log;
@@ -27,6 +28,7 @@ pub(crate) struct Node {
     pub(crate) groups: Coordinator,
     pub(crate) producer_ids: Arc<ProducerIds>,
     pub(crate) transactions: txn::Coordinator,
+    pub(crate) fetch_sessions: FetchSessions,
     /// Records in answers that wait to be sent.
     pub(crate) answers: Arc<AnswerBudget>,
     /// Large requests that arrive or are carried out.

@@ -15,6 +15,7 @@ use super::budget::{AnswerBudget, RequestBudget};
 use super::catalog::{Catalog, CatalogError};
 use super::complaints::{Complaints, Flood, Tell};
 use super::connection;
+use super::fetch_sessions::FetchSessions;
 use super::frame::FrameError;
 use super::group::{Coordinator, GroupsError};
 use super::internal_topic::{CONSUMER_OFFSETS, InternalTopic};
@@ -136,6 +137,7 @@ impl Broker {
             groups,
             producer_ids,
             transactions,
+            fetch_sessions: FetchSessions::default(),
             answers,
             requests,
             limits,

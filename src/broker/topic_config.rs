@@ -14,6 +14,21 @@ use crate::config::BrokerSettings;
 /// Set configs of a topic: only what differs from the defaults was ever stored.
 pub(crate) type Overrides = BTreeMap<String, String>;
 
+/// The config that says how batches are stored.
+pub(crate) const COMPRESSION_TYPE: &str = "compression.type";
+
+/// The codec's number in a batch's attributes that a `compression.type` stands for; none: as the producer chose.
+pub(crate) fn codec(compression_type: &str) -> Option<i16> {
+    match compression_type {
+        "uncompressed" => Some(0),
+        "gzip" => Some(1),
+        "snappy" => Some(2),
+        "lz4" => Some(3),
+        "zstd" => Some(4),
+        _ => None,
+    }
+}
+
 /// Where a value comes from, in DescribeConfigs' numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConfigSource {
@@ -251,7 +266,8 @@ mod tests {
         assert!(set("retention.hours", "1").unwrap_err().to_string().contains("retention.ms"));
         let impossible = [
             ("min.insync.replicas", "2", "one node"),
-            ("compression.type", "zstd", "producer"),
+            ("compression.type", "lzo", "producer"),
+            ("compression.zstd.level", "5", "its default"),
             ("retention.ms", "soon", "milliseconds"),
             ("retention.ms", "", "milliseconds"),
             ("unclean.leader.election.enable", "true", "no election"),

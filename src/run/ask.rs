@@ -58,7 +58,8 @@ pub(super) async fn broker(
         advertise: None,
         durability: Durability::Fsync,
         default_partitions: shared.partitions,
-        // A question cuts nothing. Which limits the log is to have, only those know who run the pipeline.
+        // A question makes nothing and cuts nothing. Which limits the log is to have, only those know who run the pipeline.
+        auto_create_topics: false,
         retention: std::time::Duration::MAX,
         retention_bytes_per_partition: u64::MAX,
     };

@@ -161,6 +161,7 @@ pub const ROOMS: &[Room] = &[
         ],
         "starts the chosen roles and stops them in order",
     ),
+    room("testing", &["broker", "broker::log", "config"], "the embedded broker alone, for tests of other programs"),
     room(
         "main",
         &["audit", "cli", "config", "data_dir", "http", "metrics", "postgres", "run", "shutdown"],

@@ -33,6 +33,7 @@ pub fn settings(dir: &Path) -> BrokerSettings {
         advertise: None,
         durability: Durability::Fsync,
         default_partitions: 3,
+        auto_create_topics: false,
         retention: Duration::from_secs(86_400),
         retention_bytes_per_partition: 1 << 30,
     }
@@ -135,7 +136,11 @@ pub struct Raw {
 
 impl Raw {
     pub fn connect(broker: &Broker) -> Raw {
-        let socket = TcpStream::connect(broker.address()).unwrap();
+        Raw::connect_to(broker.address())
+    }
+
+    pub fn connect_to(address: SocketAddr) -> Raw {
+        let socket = TcpStream::connect(address).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Raw { socket, next_id: 1 }
     }

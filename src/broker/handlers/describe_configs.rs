@@ -84,10 +84,11 @@ fn broker_configs(node: &Node, wanted: Wanted) -> Vec<DescribeConfigsResourceRes
     let number = |number: usize| number.to_string();
     let listener = format!("PLAINTEXT://{}:{}", node.host, node.port);
     let pause_ms = node.limits.housekeeping_pause.as_millis().to_string();
+    let creates = node.catalog.creates_when_asked();
     let idle_ms = node.limits.idle_timeout.as_millis().to_string();
     let own: [(&'static str, String, ConfigType, &'static str); 20] = [
         ("advertised.listeners", listener, Text, "Where clients are told to connect to."),
-        ("auto.create.topics.enable", "false".into(), Boolean, "Topics are made by CreateTopics only."),
+        ("auto.create.topics.enable", creates.to_string(), Boolean, "Whether asking for a topic makes it."),
         ("broker.id", NODE_ID.to_string(), Int, "The number of the only node."),
         ("connections.max.idle.ms", idle_ms, Long, "A connection without requests is closed after this."),
         ("default.replication.factor", "1".into(), Int, "There is one node."),

@@ -3,6 +3,7 @@
 use kafka_protocol::ResponseError;
 
 use crate::broker::catalog::CatalogError;
+use crate::broker::fetch_sessions::SessionError;
 use crate::broker::group::{GroupError, StoreError};
 use crate::broker::log::{AppendError, ReadError};
 use crate::broker::topic_config::ConfigError;
@@ -25,7 +26,9 @@ impl KafkaError for AppendError {
             AppendError::Corrupt(_) => ResponseError::CorruptMessage,
             AppendError::TooLarge { .. } => ResponseError::MessageTooLarge,
             // As in Kafka: old formats are known and refused, others are no batches.
-            AppendError::UnsupportedMagic(0 | 1) | AppendError::InvalidRecord(_) => ResponseError::InvalidRecord,
+            AppendError::UnsupportedMagic(0 | 1) | AppendError::InvalidRecord(_) | AppendError::KeylessRecords(_) => {
+                ResponseError::InvalidRecord
+            }
             AppendError::UnsupportedMagic(_) => ResponseError::CorruptMessage,
             AppendError::InvalidTimestamp { .. } | AppendError::TimestampType => ResponseError::InvalidTimestamp,
             AppendError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
@@ -61,6 +64,16 @@ impl KafkaError for CatalogError {
             CatalogError::TooManyPartitions(_) => ResponseError::PolicyViolation,
             CatalogError::Unreadable(..) | CatalogError::Log(_) => ResponseError::KafkaStorageError,
             CatalogError::State(error) => error.kafka(),
+        }
+    }
+}
+
+impl KafkaError for SessionError {
+    fn kafka(&self) -> ResponseError {
+        match self {
+            SessionError::Unknown => ResponseError::FetchSessionIdNotFound,
+            SessionError::Epoch => ResponseError::InvalidFetchSessionEpoch,
+            SessionError::TopicIds => ResponseError::FetchSessionTopicIdError,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Fetch (1), versions 4-17. v12 flexible; v13 topics by id (KIP-516); v15 and later only add what brokers send.
 //!
 //! A fetch with too little to return waits until a high watermark moves, `max_wait_ms` at most. Whole batches, the
-//! first of which contains the offset; at least one batch, however small the limits. Fetch sessions (KIP-227) are
-//! declined by session id 0, which every client must accept. A reader of committed records (isolation level 1) gets
+//! first of which contains the offset; at least one batch, however small the limits. v7: sessions (KIP-227), in which a
+//! client names what changes and hears what changed; see `fetch_session`. A reader of committed records (isolation level 1) gets
 //! what lies below the last stable offset, waits for that to move, and hears which transactions in it were aborted.
 //! A partition that is named twice counts once, with what was said last: the sessions' map of partitions does the same.
 
@@ -10,18 +10,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::{AbortedTransaction, PartitionData};
 use kafka_protocol::messages::{FetchRequest, ProducerId, TopicName};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::asked::once;
 use super::errors::KafkaError;
 use super::fetch_encoder::{Fetched, FetchedTopic, encode};
-use super::{aside, isolation, text};
+use super::fetch_session::{self, Asked};
+use super::{aside, isolation};
 use crate::broker::answer::Part;
 use crate::broker::budget::Share;
+use crate::broker::fetch_sessions::{NO_SESSION, SessionError, Wanted};
 use crate::broker::frame::{FrameError, Head};
 use crate::broker::log::{self, Arrivals, Batches, Isolation, Listening, Partition};
 use crate::broker::node::{LEADER_EPOCH, Node};
@@ -37,22 +37,21 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 const LOOKED_UP_HERE_MAX: usize = 256;
 
 /// What is wanted of one partition, and where it is found.
-struct Target {
-    index: i32,
-    offset: i64,
-    bytes_max: usize,
+pub(super) struct Target {
+    pub index: i32,
+    pub wanted: Wanted,
     partition: Result<Partition, ResponseError>,
 }
 
 /// Name and id as the request has them, with a copy of the name: a request that waits does not hold its frame.
-struct Topic {
-    name: TopicName,
-    id: Uuid,
-    targets: Vec<Target>,
+pub(super) struct Topic {
+    pub name: TopicName,
+    pub id: Uuid,
+    pub targets: Vec<Target>,
 }
 
 /// All that a request asks for, each partition once.
-type Targets = Vec<Topic>;
+pub(super) type Targets = Vec<Topic>;
 
 /// What an answer may hold.
 #[derive(Clone, Copy)]
@@ -68,24 +67,27 @@ pub(crate) async fn handle(
     head: &Head,
     mut request: FetchRequest,
 ) -> Result<(Vec<Part>, Share), FrameError> {
-    if request.session_id != 0 {
-        let parts = encode(head, ResponseError::FetchSessionIdNotFound.code(), &[])?;
-        return Ok((parts, node.answers.take(0)));
-    }
+    let refused = |error: SessionError, session_id: i32| {
+        Ok((encode(head, (error.code(), session_id), &[])?, node.answers.take(0)))
+    };
+    let (asked, session) = match fetch_session::open(node, &mut request, head.version) {
+        Ok(opened) => opened,
+        Err(error) => return refused(error, NO_SESSION),
+    };
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
     let deadline = Instant::now() + wait;
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(RESPONSE_BYTES_MAX);
     let isolation = isolation(request.isolation_level);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max);
-    let (topics, version) = (std::mem::take(&mut request.topics), head.version);
+    let version = head.version;
     // Its strings hold its frame, and whoever waits holds nothing.
     drop(request);
-    let is_long = topics.iter().map(|topic| topic.partitions.len()).sum::<usize>() > LOOKED_UP_HERE_MAX;
+    let is_long = asked.len() > LOOKED_UP_HERE_MAX;
     let targets = if is_long {
         let node = node.clone();
-        aside(move || find_all(&node, topics, version)).await
+        aside(move || find_all(&node, asked, version)).await
     } else {
-        find_all(node, topics, version)
+        find_all(node, asked, version)
     };
     let nothing_asked = targets.iter().all(|topic| topic.targets.is_empty());
     let targets = Arc::new(targets);
@@ -103,8 +105,13 @@ pub(crate) async fn handle(
         };
         let enough = answer.bytes >= bytes_min || answer.failed || nothing_asked;
         if enough || Instant::now() >= deadline {
+            let mut topics = answer.topics;
+            let session_id = match fetch_session::close(node, &session, &targets, &mut topics, version) {
+                Ok(session_id) => session_id,
+                Err(error) => return refused(error, session.id()),
+            };
             share.settle(answer.copied_bytes);
-            return Ok((encode(head, 0, &answer.topics)?, share));
+            return Ok((encode(head, (0, session_id), &topics)?, share));
         }
         // Who waits holds nothing meanwhile.
         let missing = bytes_min - answer.bytes;
@@ -121,35 +128,32 @@ pub(crate) async fn handle(
     }
 }
 
-fn find_all(node: &Node, topics: Vec<FetchTopic>, version: i16) -> Targets {
-    let asked = topics.into_iter().map(|topic| ((topic.topic, topic.topic_id), topic.partitions));
-    let topics = once(asked, |partition| partition.partition);
-    topics.into_iter().map(|((name, id), partitions)| find(node, name, id, partitions, version)).collect()
+fn find_all(node: &Node, asked: Asked, version: i16) -> Targets {
+    asked.into_topics().map(|((name, id), partitions)| find(node, name, id, partitions, version)).collect()
 }
 
-fn find(node: &Node, name: TopicName, id: Uuid, partitions: Vec<FetchPartition>, version: i16) -> Topic {
+fn find(node: &Node, name: TopicName, id: Uuid, partitions: Vec<(i32, Wanted)>, version: i16) -> Topic {
     let (known, missing) = if version >= 13 {
         (node.catalog.topic_by_id(id), ResponseError::UnknownTopicId)
     } else {
         (node.catalog.topic(&name), ResponseError::UnknownTopicOrPartition)
     };
-    let target = |asked: FetchPartition| {
+    let target = |(index, wanted): (i32, Wanted)| {
         let partition = match &known {
             None => Err(missing),
-            Some(_) if asked.current_leader_epoch > LEADER_EPOCH => Err(ResponseError::UnknownLeaderEpoch),
-            Some(topic) => topic.partition(asked.partition).cloned().ok_or(ResponseError::UnknownTopicOrPartition),
+            Some(_) if wanted.leader_epoch > LEADER_EPOCH => Err(ResponseError::UnknownLeaderEpoch),
+            Some(topic) => topic.partition(index).cloned().ok_or(ResponseError::UnknownTopicOrPartition),
         };
-        let bytes_max = usize::try_from(asked.partition_max_bytes).unwrap_or(0);
-        Target { index: asked.partition, offset: asked.fetch_offset, bytes_max, partition }
+        Target { index, wanted, partition }
     };
-    let targets = partitions.into_iter().map(target).collect();
-    Topic { name: TopicName(text(name.as_str())), id, targets }
+    Topic { name, id, targets: partitions.into_iter().map(target).collect() }
 }
 
 /// Whoever is behind reads what the page cache may have let go; the tail was written just now.
 fn may_wait_for_disk(targets: &Targets) -> bool {
-    let may_wait =
-        |target: &Target| target.partition.as_ref().is_ok_and(|partition| partition.may_wait_for_disk(target.offset));
+    let may_wait = |target: &Target| {
+        target.partition.as_ref().is_ok_and(|partition| partition.may_wait_for_disk(target.wanted.offset))
+    };
     targets.iter().flat_map(|topic| &topic.targets).any(may_wait)
 }
 
@@ -195,8 +199,8 @@ fn read_one(target: &Target, left: Limits, at_least_one: bool) -> Fetched {
         Ok(partition) => partition,
         Err(error) => return failed(data, error.code()),
     };
-    let bytes_max = target.bytes_max.min(left.bytes_max);
-    let offset = target.offset;
+    let bytes_max = usize::try_from(target.wanted.bytes_max).unwrap_or(0).min(left.bytes_max);
+    let offset = target.wanted.offset;
     let found = partition.find_with_aborted(offset, bytes_max, at_least_one, left.copied_bytes_max, left.isolation);
     match found {
         Ok((found, aborted)) => Fetched {

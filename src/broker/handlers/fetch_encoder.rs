@@ -27,8 +27,8 @@ pub(super) struct FetchedTopic {
     pub partitions: Vec<Fetched>,
 }
 
-/// One answer with its length and header.
-pub(super) fn encode(head: &Head, error_code: i16, topics: &[FetchedTopic]) -> Result<Vec<Part>, FrameError> {
+/// One answer with its length and header. `session`: error code and id of the session.
+pub(super) fn encode(head: &Head, session: (i16, i32), topics: &[FetchedTopic]) -> Result<Vec<Part>, FrameError> {
     let version = head.version;
     let mut writer = Writer { out: BytesMut::new(), version, is_flexible: version >= 12, files: Vec::new() };
     // Set below, when it is known.
@@ -37,7 +37,7 @@ pub(super) fn encode(head: &Head, error_code: i16, topics: &[FetchedTopic]) -> R
     if FetchResponse::header_version(version) >= 1 {
         writer.no_tags();
     }
-    writer.response(error_code, topics);
+    writer.response(session, topics);
     writer.finish().ok_or_else(|| {
         let reason = "it is longer than a length can say".to_owned();
         FrameError::Unencodable { api: head.api.name, version, reason }
@@ -53,11 +53,10 @@ struct Writer {
 }
 
 impl Writer {
-    fn response(&mut self, error_code: i16, topics: &[FetchedTopic]) {
+    fn response(&mut self, (error_code, session_id): (i16, i32), topics: &[FetchedTopic]) {
         let throttle_time_ms = 0;
         self.out.put_i32(throttle_time_ms);
         if self.version >= 7 {
-            let session_id = 0;
             self.out.put_i16(error_code);
             self.out.put_i32(session_id);
         }
@@ -226,10 +225,10 @@ mod tests {
         for version in 4..=17 {
             for round in 0..8 {
                 let head = Head { api, version, correlation_id: random.random(), client_id: String::new() };
-                let error_code = random.random();
+                let (error_code, session_id) = if version >= 7 { random.random() } else { (0, 0) };
                 let (theirs, ours) = answer(&mut random, version);
-                let theirs = theirs.with_error_code(error_code);
-                let parts = encode(&head, error_code, &ours).unwrap();
+                let theirs = theirs.with_error_code(error_code).with_session_id(session_id);
+                let parts = encode(&head, (error_code, session_id), &ours).unwrap();
                 let [Part::Bytes(ours)] = parts.as_slice() else { panic!("records in memory make one part") };
                 assert!(
                     *ours == dispatch::encode(&head, &theirs).unwrap(),

@@ -1,6 +1,8 @@
-//! Metadata (3), versions 0-13. v1: null asks for all topics; v10: topic ids (KIP-516).
+//! Metadata (3), versions 0-13. v1: null asks for all topics; v4: a client may forbid that asking creates; v10: topic ids
+//! (KIP-516).
 //!
-//! Deviation: topics are never created by asking for them, whatever the request allows.
+//! A topic that is asked for by name and not there is created, where broker and request allow it. Deviation: the answer
+//! has it at once; Apache Kafka says UNKNOWN_TOPIC_OR_PARTITION meanwhile, and the client asks again.
 
 use std::collections::BTreeSet;
 
@@ -12,12 +14,19 @@ use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, Topi
 use uuid::Uuid;
 
 use super::{CLUSTER_OPERATIONS, OPERATIONS_UNKNOWN, TOPIC_OPERATIONS, text};
-use crate::broker::catalog::{Topic, valid_name};
+use crate::broker::catalog::{CatalogError, Topic, valid_name};
 use crate::broker::internal_topic::is_internal;
 use crate::broker::node::{LEADER_EPOCH, NODE_ID, Node};
+use crate::broker::topic_config::Overrides;
+
+/// Topics that one request may create; those beyond are created when they are asked for again.
+const CREATED_MAX: usize = 1000;
 
 /// Brokers and topics.
-pub(crate) fn handle(node: &Node, request: MetadataRequest, version: i16) -> MetadataResponse {
+pub(crate) async fn handle(node: &Node, request: MetadataRequest, version: i16) -> MetadataResponse {
+    if node.catalog.creates_when_asked() && request.allow_auto_topic_creation {
+        create_missing(node, &request).await;
+    }
     let operations = if request.include_topic_authorized_operations { TOPIC_OPERATIONS } else { OPERATIONS_UNKNOWN };
     let all = match &request.topics {
         None => true,
@@ -65,6 +74,25 @@ pub(crate) fn handle(node: &Node, request: MetadataRequest, version: i16) -> Met
         .with_controller_id(BrokerId(NODE_ID))
         .with_topics(topics)
         .with_cluster_authorized_operations(cluster_operations)
+}
+
+/// What cannot be created is unknown in the answer, as it was.
+async fn create_missing(node: &Node, request: &MetadataRequest) {
+    let names = request.topics.iter().flatten().filter_map(|topic| topic.name.as_ref());
+    let missing = names.filter(|name| node.catalog.topic(name).is_none() && valid_name(name) && !is_internal(name));
+    for name in missing.take(CREATED_MAX) {
+        let partitions = node.catalog.default_partitions();
+        match node.catalog.create(name.to_string(), partitions, Overrides::new(), false).await {
+            // Another client was faster, or the request names it twice.
+            Ok(_) | Err(CatalogError::Exists(_)) => {}
+            Err(error @ CatalogError::Collides(..)) => tracing::debug!("not created by being asked for: {error}"),
+            Err(error) => {
+                tracing::debug!("topic {} was asked for and cannot be created: {error}", name.as_str());
+                // What the next ones would meet as well.
+                return;
+            }
+        }
+    }
 }
 
 fn present(topic: &Topic, operations: i32) -> MetadataResponseTopic {

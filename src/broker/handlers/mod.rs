@@ -20,6 +20,7 @@ pub(crate) mod end_txn;
 mod errors;
 pub(crate) mod fetch;
 mod fetch_encoder;
+mod fetch_session;
 pub(crate) mod find_coordinator;
 pub(crate) mod heartbeat;
 pub(crate) mod incremental_alter_configs;

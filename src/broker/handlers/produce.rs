@@ -1,4 +1,5 @@
-//! Produce (0), versions 3-12; 0-2 are advertised and refused (KAFKA-18659). v9 flexible; v10 leader hints, unused.
+//! Produce (0), versions 3-12; 0-2 are advertised and refused (KAFKA-18659). v8 errors of single records; v9 flexible; v10
+//! leader hints, unused.
 //!
 //! Appends happen here, in the order of requests; the answer waits for durability beside the next request, so that
 //! pipelined requests share a sync. acks=1 waits like acks=all: one node's leader has written when it has synced.
@@ -11,7 +12,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+};
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName, TransactionalId};
 use tokio::time::Instant;
 
@@ -39,11 +42,15 @@ const OUTCOME_BYTES: usize = 256;
 struct Refused {
     code: i16,
     message: String,
+    /// The records of the batch for which it was refused, where others may be sent again without them (KIP-467).
+    records: Vec<i32>,
 }
 
-impl<E: KafkaError + std::fmt::Display> From<E> for Refused {
-    fn from(error: E) -> Self {
-        Refused { code: error.code(), message: error.to_string() }
+impl From<AppendError> for Refused {
+    fn from(error: AppendError) -> Self {
+        let (code, message) = (error.code(), error.to_string());
+        let records = if let AppendError::KeylessRecords(records) = error { records } else { Vec::new() };
+        Refused { code, message, records }
     }
 }
 
@@ -92,14 +99,20 @@ pub(crate) async fn handle(
         let refusal = refusal.or(is_internal(&topic.name).then_some(ResponseError::InvalidTopicException));
         let mut outcomes = Vec::with_capacity(topic.partition_data.len());
         for data in topic.partition_data {
-            let partition = known.as_ref().and_then(|topic| topic.partition(data.index));
+            let partition = known.as_ref().and_then(|topic| Some((topic.partition(data.index)?, topic.codec())));
             let outcome = match (refusal, partition) {
                 (Some(error), _) => Err(refused(error)),
                 (None, None) => Err(refused(ResponseError::UnknownTopicOrPartition)),
-                (None, Some(partition)) => {
-                    let (topic, index, version) = (&topic.name, data.index, head.version);
-                    let target = Target { partition, topic, index, transactional_id, version };
-                    append(node, target, kept(data.records.unwrap_or_default(), pins), deadline).await
+                (None, Some((partition, codec))) => {
+                    let records = kept(data.records.unwrap_or_default(), pins);
+                    match in_codec(node, partition, records, codec).await {
+                        Ok(records) => {
+                            let (topic, index, version) = (&topic.name, data.index, head.version);
+                            let target = Target { partition, topic, index, transactional_id, version };
+                            append(node, target, records, deadline).await
+                        }
+                        Err(error) => Err(error.into()),
+                    }
                 }
             };
             outcomes.push((data.index, outcome));
@@ -136,7 +149,19 @@ fn kept(records: Bytes, pins: usize) -> Bytes {
 }
 
 fn refused(error: ResponseError) -> Refused {
-    Refused { code: error.code(), message: error.to_string() }
+    Refused { code: error.code(), message: error.to_string(), records: Vec::new() }
+}
+
+/// The records in the codec that the topic wants; none: in theirs.
+async fn in_codec(
+    node: &Node,
+    partition: &Partition,
+    records: Bytes,
+    codec: Option<i16>,
+) -> Result<Bytes, AppendError> {
+    let Some(codec) = codec else { return Ok(records) };
+    let (partition, now_ms) = (partition.clone(), node.now_ms());
+    unfolding(move || partition.recompressed(&records, codec, now_ms)).await
 }
 
 async fn append(node: &Arc<Node>, target: Target<'_>, records: Bytes, deadline: Instant) -> Outcome {
@@ -204,7 +229,7 @@ fn outside(error: TxnError, version: i16) -> Refused {
         TxnError::NotInTransaction if version < ABORTABLE_SINCE => ResponseError::InvalidTxnState,
         error => error.kafka(),
     };
-    Refused { code: kafka.code(), message: error.to_string() }
+    Refused { code: kafka.code(), message: error.to_string(), records: Vec::new() }
 }
 
 /// Waits until an append is durable, and says what became of it.
@@ -226,10 +251,15 @@ async fn settle(index: i32, outcome: Outcome, deadline: Instant) -> PartitionPro
         Err(refused) => response
             .with_error_code(refused.code)
             .with_error_message(Some(text(refused.message)))
+            .with_record_errors(refused.records.into_iter().map(record_error).collect())
             .with_base_offset(-1)
             .with_log_append_time_ms(-1)
             .with_log_start_offset(-1),
     }
+}
+
+fn record_error(index: i32) -> BatchIndexAndErrorMessage {
+    BatchIndexAndErrorMessage::default().with_batch_index(index)
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub(super) const TRANSACTIONAL_BIT: i16 = 0x10;
 pub(super) const CONTROL_BIT: i16 = 0x20;
 /// The base timestamp is the time from which on the batch's tombstones may go (KIP-534).
 const DELETE_HORIZON_BIT: i16 = 0x40;
+/// Records without a key of one batch that are named, at most.
+const KEYLESS_TOLD_MAX: usize = 10_000;
 /// No client sends more; a forged count would only burn offsets and, in a careless reader, memory.
 const RECORDS_PER_BATCH_MAX: i32 = 1 << 24;
 
@@ -215,6 +217,13 @@ impl CheckedBatch {
         changed
     }
 
+    /// The same records in another codec.
+    pub fn in_codec(&self, codec: i16, records: Bytes) -> CheckedBatch {
+        let mut batch = self.clone();
+        batch.header.attributes = (batch.header.attributes & !COMPRESSION_MASK) | (codec & COMPRESSION_MASK);
+        batch.with_records(records, self.header.records_count, self.header.max_timestamp, None)
+    }
+
     pub fn computed_crc(&self) -> u32 {
         crc32c::crc32c_append(crc32c::crc32c(&self.head[CRC_FROM..]), &self.records)
     }
@@ -264,12 +273,7 @@ impl DoorRules {
         }
     }
 
-    fn check(&self, index: i64, has_key: bool, timestamp: i64) -> Result<(), AppendError> {
-        if self.needs_keys && !has_key {
-            return Err(invalid(format!(
-                "record {index} has no key, and the topic is compacted: it keeps the last record of a key"
-            )));
-        }
+    fn check_time(&self, index: i64, timestamp: i64) -> Result<(), AppendError> {
         match self.times {
             // -1: no time at all.
             Some((earliest, latest)) if timestamp != -1 && !(earliest..=latest).contains(&timestamp) => {
@@ -280,11 +284,34 @@ impl DoorRules {
     }
 }
 
+/// Records that a compacted topic cannot take, as they are met: clients send the others again, without them.
+struct Keyless {
+    are_refused: bool,
+    indexes: Vec<i32>,
+}
+
+impl Keyless {
+    fn of(rules: &DoorRules) -> Keyless {
+        Keyless { are_refused: rules.needs_keys, indexes: Vec::new() }
+    }
+
+    fn note(&mut self, index: i64, has_key: bool) {
+        if self.are_refused && !has_key && self.indexes.len() < KEYLESS_TOLD_MAX {
+            // A batch holds fewer records than an i32 can count.
+            self.indexes.extend(i32::try_from(index));
+        }
+    }
+
+    fn refuse(self) -> Result<(), AppendError> {
+        if self.indexes.is_empty() { Ok(()) } else { Err(AppendError::KeylessRecords(self.indexes)) }
+    }
+}
+
 /// Checks and splits concatenated batches as a client sends them.
 ///
 /// # Errors
-/// `Corrupt`, `TooLarge`, `UnsupportedMagic`, `InvalidRecord`, `InvalidTimestamp` or `InvalidTransaction`, for the first
-/// batch that may not be stored.
+/// `Corrupt`, `TooLarge`, `UnsupportedMagic`, `InvalidRecord`, `KeylessRecords`, `InvalidTimestamp` or
+/// `InvalidTransaction`, for the first batch that may not be stored.
 pub(super) fn check_all(bytes: &Bytes, rules: &DoorRules) -> Result<Vec<CheckedBatch>, AppendError> {
     let mut rest = bytes.clone();
     let mut checked = Vec::with_capacity(1);
@@ -384,17 +411,20 @@ fn check_fields(header: &BatchHeader) -> Result<(), AppendError> {
 /// timestamp.
 fn check_records(batch: &CheckedBatch, rules: &DoorRules) -> Result<i64, AppendError> {
     let (mut walked, mut max_timestamp) = (0, i64::MIN);
+    let mut keyless = Keyless::of(rules);
     for record in Records::of(&batch.records) {
         let record = record.ok_or_else(|| invalid(format!("record {walked} is malformed")))?;
         if record.offset_delta != walked {
             return Err(invalid(format!("record {walked} has offset delta {}", record.offset_delta)));
         }
         let timestamp = batch.header.base_timestamp.wrapping_add(record.timestamp_delta);
-        rules.check(walked, record.key.is_some(), timestamp)?;
+        rules.check_time(walked, timestamp)?;
+        keyless.note(walked, record.key.is_some());
         max_timestamp = max_timestamp.max(timestamp);
         walked += 1;
     }
     check_count(&batch.header, walked)?;
+    keyless.refuse()?;
     Ok(max_timestamp)
 }
 
@@ -403,6 +433,7 @@ fn check_compressed(batch: &CheckedBatch, rules: &DoorRules, unfolded_left: &mut
     let malformed = |walked: i64, error: std::io::Error| invalid(format!("compressed record {walked}: {error}"));
     let codec = batch.header.codec();
     let (mut walked, mut max_timestamp) = (0, i64::MIN);
+    let mut keyless = Keyless::of(rules);
     let mut records =
         CompressedRecords::of(codec, &batch.records, *unfolded_left).map_err(|error| malformed(0, error))?;
     for record in records.by_ref() {
@@ -411,7 +442,8 @@ fn check_compressed(batch: &CheckedBatch, rules: &DoorRules, unfolded_left: &mut
             return Err(invalid(format!("compressed record {walked} has offset delta {}", record.offset_delta)));
         }
         let timestamp = batch.header.base_timestamp.wrapping_add(record.timestamp_delta);
-        rules.check(walked, record.has_key, timestamp)?;
+        rules.check_time(walked, timestamp)?;
+        keyless.note(walked, record.has_key);
         max_timestamp = max_timestamp.max(timestamp);
         walked += 1;
         if walked > i64::from(batch.header.records_count) {
@@ -420,6 +452,7 @@ fn check_compressed(batch: &CheckedBatch, rules: &DoorRules, unfolded_left: &mut
     }
     *unfolded_left = records.left();
     check_count(&batch.header, walked)?;
+    keyless.refuse()?;
     Ok(max_timestamp)
 }
 

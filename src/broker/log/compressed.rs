@@ -98,7 +98,7 @@ fn unfold(codec: i16, records: &[u8]) -> io::Result<Vec<u8>> {
     if unfolded.len() as u64 == UNFOLDED_BYTES_MAX { Err(bad("it unfolds to more than 64 MiB")) } else { Ok(unfolded) }
 }
 
-/// Compresses records in the way of `before`, the compressed records that they are what is left of.
+/// Compresses records in the way of `before`, compressed records of the same codec, where there are some.
 pub(super) fn fold(codec: i16, before: &[u8], records: &[u8]) -> io::Result<Vec<u8>> {
     match codec {
         1 => {

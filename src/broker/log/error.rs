@@ -70,6 +70,10 @@ impl OpenError {
     }
 }
 
+fn others(count: usize) -> String {
+    if count > 1 { format!("; so have {} others", count - 1) } else { String::new() }
+}
+
 /// Why an append or a change of the state was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
@@ -90,6 +94,13 @@ pub enum AppendError {
     /// An intact batch that contradicts itself, or holds what clients may not write or this topic does not take.
     #[error("{0}")]
     InvalidRecord(String),
+    /// A compacted topic keeps the last record of a key: these, counted from 0, have none. Not all are named where there are
+    /// very many.
+    #[error(
+        "record {} has no key, and the topic is compacted: it keeps the last record of a key{}",
+        .0.first().copied().unwrap_or_default(), others(.0.len())
+    )]
+    KeylessRecords(Vec<i32>),
     /// A record's time is too far from now.
     #[error("record {index} has the timestamp {timestamp}; the topic takes {earliest} to {latest} now")]
     InvalidTimestamp {

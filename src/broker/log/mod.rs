@@ -36,6 +36,7 @@ mod producer_expiry;
 mod producer_state;
 mod queue;
 mod read;
+mod recompress;
 mod record;
 mod records;
 mod recovery;

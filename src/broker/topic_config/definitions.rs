@@ -86,7 +86,7 @@ const MILLISECONDS: &str = "a number of milliseconds, 0 or more";
 const ONE_NODE: &str = "empty: there is one node, and nothing to replicate";
 const NO_TIERS: &str = "false: there is no tiered storage";
 const LOCAL_ONLY: &str = "-2: there is no tiered storage, so retention.ms and retention.bytes say it all";
-const NOT_COMPRESSING: &str = "its default: the broker compresses nothing anew when it takes it";
+const ONE_LEVEL: &str = "its default: what the broker compresses anew it compresses at that level";
 use ConfigType::{Boolean, Double, Int, List, Long, Text};
 
 /// In order of name.
@@ -102,29 +102,29 @@ pub(super) static DEFINITIONS: [Definition; 33] = [
         ("compression.gzip.level", "compression.gzip.level", Int),
         "-1",
         only(-1),
-        NOT_COMPRESSING,
-        "Not used: see compression.type.",
+        ONE_LEVEL,
+        "The level at which the broker compresses anew: see compression.type.",
     ),
     row(
         ("compression.lz4.level", "compression.lz4.level", Int),
         "9",
         only(9),
-        NOT_COMPRESSING,
-        "Not used: see compression.type.",
+        ONE_LEVEL,
+        "The level at which the broker compresses anew: see compression.type.",
     ),
     row(
         ("compression.type", "compression.type", Text),
         "producer",
-        Allowed::Words(&["producer"]),
-        "producer: batches are stored in the codec that the producer chose; set compression.type there",
-        "How batches are compressed: as they arrive.",
+        Allowed::Words(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
+        "uncompressed, zstd, lz4, snappy, gzip or producer",
+        "How batches are stored: in the codec that the producer chose, or compressed anew where that is another one.",
     ),
     row(
         ("compression.zstd.level", "compression.zstd.level", Int),
         "3",
         only(3),
-        NOT_COMPRESSING,
-        "Not used: see compression.type.",
+        ONE_LEVEL,
+        "The level at which the broker compresses anew: see compression.type.",
     ),
     row(
         ("delete.retention.ms", "log.cleaner.delete.retention.ms", Long),

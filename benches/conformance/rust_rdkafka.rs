@@ -1,0 +1,121 @@
+//! rust-rdkafka's own integration tests, from the source that the crate brings along.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::process;
+use crate::report::{Outcome, Row};
+use crate::suite::NO_TRANSACTIONS;
+
+/// The first run builds librdkafka and what the tests need.
+const LIMIT: Duration = Duration::from_secs(1800);
+/// Partitions that its tests expect of a new topic.
+pub const DEFAULT_PARTITIONS: u32 = 3;
+/// What says which tests need transactions.
+const TRANSACTIONS: &str = "test_transactions";
+
+/// Runs all of them; none are served in part.
+pub fn run(address: &str, log_dir: &Path, transactions: bool) -> Vec<Row> {
+    let crate_dir = copied();
+    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/with-env"));
+    command.args(["cargo", "test", "--locked", "--tests", "--no-fail-fast", "--manifest-path"]);
+    command.arg(crate_dir.join("Cargo.toml")).arg("--target-dir").arg(crate_dir.with_file_name("rdkafka-target"));
+    if !transactions {
+        for test in test_files(&crate_dir).iter().filter(|test| *test != TRANSACTIONS) {
+            command.args(["--test", test]);
+        }
+    }
+    command.args(["--", "--test-threads", "2"]).env("KAFKA_HOST", address).env("KAFKA_VERSION", "4.0.0");
+    command.env("RUST_LOG", "off");
+    let log = log_dir.join("rust-rdkafka.log");
+    let ended = process::run(&mut command, Stdio::null(), &log, LIMIT);
+    let output = std::fs::read_to_string(&log).unwrap();
+    let mut rows = rows(&output);
+    if rows.is_empty() || (!ended.is_success() && !rows.iter().any(Row::is_failed)) {
+        rows.push(Row::with("cargo test", Outcome::Failed(format!("{}: see {}", ended.describe(), log.display()))));
+    }
+    if !transactions {
+        rows.push(Row::with(TRANSACTIONS, Outcome::Skipped(NO_TRANSACTIONS.to_string())));
+    }
+    rows.iter().for_each(Row::tell);
+    rows
+}
+
+fn test_files(crate_dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(crate_dir.join("tests")).unwrap().map(|entry| entry.unwrap().path());
+    let mut names: Vec<String> = entries
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// A copy of the crate's source in `.local-deps`, since cargo's own must not be written to.
+///
+/// One test demands node 0 on port 9092, where somebody else may listen: there it asks for the address that it was given.
+fn copied() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = source(root);
+    let copy = root.join(".local-deps").join(source.file_name().unwrap());
+    if !copy.is_dir() {
+        let made = copy.with_extension("new");
+        let _ = std::fs::remove_dir_all(&made);
+        copy_folder(&source, &made);
+        let metadata = made.join("tests/test_metadata.rs");
+        let text = std::fs::read_to_string(&metadata).unwrap();
+        let port = "get_bootstrap_server().rsplit(':').next().unwrap().parse::<i32>().unwrap()";
+        let changed = text.replace("port(), 9092)", &format!("port(), {port})"));
+        assert_ne!(text, changed, "{}: its port is not where it was", metadata.display());
+        std::fs::write(&metadata, changed).unwrap();
+        std::fs::rename(&made, &copy).unwrap();
+    }
+    copy
+}
+
+/// Where cargo keeps the crate.
+fn source(root: &Path) -> PathBuf {
+    let output = Command::new(root.join("scripts/with-env"))
+        .args(["cargo", "metadata", "--locked", "--format-version", "1", "--manifest-path"])
+        .arg(root.join("Cargo.toml"))
+        .output()
+        .unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let package = packages.iter().find(|package| package["name"] == "rdkafka").unwrap();
+    Path::new(package["manifest_path"].as_str().unwrap()).parent().unwrap().to_owned()
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::write(target, std::fs::read(entry.path()).unwrap()).unwrap();
+        }
+    }
+}
+
+/// From what `cargo test` prints: the file that runs, and a line for each test.
+fn rows(output: &str) -> Vec<Row> {
+    let mut file = String::new();
+    let mut rows = Vec::new();
+    for line in output.lines() {
+        let line = line.trim();
+        if let Some(running) = line.strip_prefix("Running tests/") {
+            file = running.split(".rs").next().unwrap_or_default().to_string();
+        } else if let Some((name, result)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
+            let outcome = match result {
+                "ok" => Outcome::Passed(None),
+                "ignored" => Outcome::Skipped("is left out by the tests themselves".to_string()),
+                _ => Outcome::Failed(result.to_string()),
+            };
+            rows.push(Row::with(&format!("{file}: {name}"), outcome));
+        }
+    }
+    rows
+}
