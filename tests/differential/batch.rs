@@ -10,6 +10,7 @@ pub const TIME_MS: i64 = 1_700_000_000_000;
 const CRC_AT: usize = 17;
 const MAGIC_AT: usize = 16;
 const ATTRIBUTES_AT: usize = 21;
+const SEQUENCE_AT: usize = 53;
 const HEADER_BYTES: usize = 61;
 
 /// What a batch says of itself.
@@ -65,8 +66,8 @@ impl Batch {
             producer_epoch: self.producer_epoch,
             timestamp_type: TimestampType::Creation,
             offset: number as i64,
-            // The encoder starts a new batch where sequences have a gap: they wrap by hand.
-            sequence: if self.sequence < 0 { -1 } else { number as i32 },
+            // The encoder begins another batch where sequences have a gap: the first one is put in by hand.
+            sequence: number as i32,
             timestamp: self.time_ms + number as i64,
             key: self.has_key.then(|| Bytes::from(format!("key {number}"))),
             value: Some(Bytes::from(vec![b'v'; self.value_bytes])),
@@ -76,9 +77,7 @@ impl Batch {
         let mut out = BytesMut::new();
         let options = RecordEncodeOptions { version: 2, compression: Compression::None };
         RecordBatchEncoder::encode(&mut out, records.iter(), &options).unwrap();
-        if self.sequence >= 0 {
-            out[53..57].copy_from_slice(&self.sequence.to_be_bytes());
-        }
+        out[SEQUENCE_AT..SEQUENCE_AT + 4].copy_from_slice(&self.sequence.to_be_bytes());
         seal(out)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use super::session::{Served, Session, text};
 
 /// Longest wait for a broker to start: Apache Kafka may be fetched first.
 const START_PATIENCE: Duration = Duration::from_secs(300);
+const READY_FILE: &str = "ready.json";
 /// Names the test that becomes a broker, and carries its command line.
 const TASK: &str = "FINSTREAM_DIFFERENTIAL_BECOMES";
 
@@ -51,38 +52,48 @@ pub struct Broker {
     pub address: SocketAddr,
     pub version: String,
     child: Child,
+    folder: PathBuf,
 }
 
 impl Broker {
-    /// Starts on a folder of that name below `dir`, and waits until groups can be served.
-    pub fn start(side: Side, dir: &Path) -> Broker {
-        let folder = dir.join(format!("{side:?}"));
-        std::fs::create_dir_all(&folder).unwrap();
-        let ready_file = folder.join("ready.json");
-        let log = File::create(folder.join("output.txt")).unwrap();
-        let mut command = become_later(&command_line(side, &folder, &ready_file));
-        let command = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let mut broker =
-            Broker { address: ([0, 0, 0, 0], 0).into(), version: String::new(), child: command.spawn().unwrap() };
-        let ready = broker.wait_ready(&ready_file, &folder);
-        let field = |name: &str| ready[name].as_str().map(str::to_owned);
-        broker.address = field("kafka").or(field("bootstrap")).unwrap().parse().unwrap();
-        broker.version = field("version").unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
-        broker.await_coordinator();
-        broker
+    /// Starts both on folders below `dir`, and waits until they serve groups: Apache Kafka's first, ours second.
+    pub fn start_both(dir: &Path) -> (Broker, Broker) {
+        // By this thread: a child ends with the thread that started it.
+        let (mut kafka, mut ours) = (Broker::launch(Side::Kafka, dir), Broker::launch(Side::Ours, dir));
+        kafka.await_ready();
+        ours.await_ready();
+        (kafka, ours)
     }
 
-    fn wait_ready(&mut self, ready_file: &Path, folder: &Path) -> Value {
+    fn launch(side: Side, dir: &Path) -> Broker {
+        let folder = dir.join(format!("{side:?}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let log = File::create(folder.join("output.txt")).unwrap();
+        let mut command = become_later(&command_line(side, &folder));
+        let command = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let child = command.spawn().unwrap();
+        Broker { address: ([0, 0, 0, 0], 0).into(), version: String::new(), child, folder }
+    }
+
+    fn await_ready(&mut self) {
+        let ready = self.wait_ready();
+        let field = |name: &str| ready[name].as_str().map(str::to_owned);
+        self.address = field("kafka").or(field("bootstrap")).unwrap().parse().unwrap();
+        self.version = field("version").unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
+        self.await_coordinator();
+    }
+
+    fn wait_ready(&mut self) -> Value {
         let began = Instant::now();
         loop {
-            if let Ok(text) = std::fs::read_to_string(ready_file) {
+            if let Ok(text) = std::fs::read_to_string(self.folder.join(READY_FILE)) {
                 return serde_json::from_str(&text).unwrap();
             }
             if let Some(status) = self.child.try_wait().unwrap() {
-                let output = std::fs::read_to_string(folder.join("output.txt")).unwrap_or_default();
-                panic!("{} ended with {status} before it was ready:\n{output}", folder.display());
+                let output = std::fs::read_to_string(self.folder.join("output.txt")).unwrap_or_default();
+                panic!("{} ended with {status} before it was ready:\n{output}", self.folder.display());
             }
-            assert!(began.elapsed() < START_PATIENCE, "{}: not ready", folder.display());
+            assert!(began.elapsed() < START_PATIENCE, "{}: not ready", self.folder.display());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -127,12 +138,14 @@ pub fn common(kafka: &Served, ours: &Served) -> Served {
     let both = |(key, kafka): (&i16, &std::ops::RangeInclusive<i16>)| {
         let ours = ours.get(key)?;
         let common = *kafka.start().max(ours.start())..=*kafka.end().min(ours.end());
+        // The crate encodes no Produce below 3, and nobody serves what is advertised there.
+        let common = if *key == ApiKey::Produce as i16 { 3..=*common.end() } else { common };
         (!common.is_empty()).then_some((*key, common))
     };
     kafka.iter().filter_map(both).collect()
 }
 
-fn command_line(side: Side, folder: &Path, ready_file: &Path) -> Vec<String> {
+fn command_line(side: Side, folder: &Path) -> Vec<String> {
     let path = |path: &Path| path.to_str().unwrap().to_owned();
     let mut line = match side {
         Side::Kafka => {
@@ -147,7 +160,7 @@ fn command_line(side: Side, folder: &Path, ready_file: &Path) -> Vec<String> {
             [program].into_iter().chain(arguments).chain(data).collect()
         }
     };
-    line.extend(["--ready-file".to_owned(), path(ready_file)]);
+    line.extend(["--ready-file".to_owned(), path(&folder.join(READY_FILE))]);
     line
 }
 

@@ -33,7 +33,7 @@ mod wire;
 use std::path::Path;
 use std::time::Instant;
 
-use brokers::{Broker, Side};
+use brokers::Broker;
 use scenario::Scenario;
 
 /// Scenarios by API family; families run side by side.
@@ -61,10 +61,7 @@ const FAMILIES: &[&[Scenario]] = &[
 fn the_same_calls_are_answered_as_apache_kafka_answers_them() {
     let began = Instant::now();
     let dir = tempfile::tempdir().unwrap();
-    let (ours, kafka) = std::thread::scope(|scope| {
-        let kafka = scope.spawn(|| Broker::start(Side::Kafka, dir.path()));
-        (Broker::start(Side::Ours, dir.path()), kafka.join().unwrap())
-    });
+    let (kafka, ours) = Broker::start_both(dir.path());
     let served = brokers::common(&kafka.served(), &ours.served());
     let chosen = std::env::var("FINSTREAM_DIFFERENTIAL").unwrap_or_default();
     let started = began.elapsed();

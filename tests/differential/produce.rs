@@ -9,6 +9,7 @@ use super::batch::{Batch, TIME_MS, forge, forge_sealed, old_message, packed, wit
 use super::requests::{TIMEOUT_MS, fetch, from, list_offsets, metadata, produce};
 use super::scenario::{Scenario, scenario};
 use super::session::{Session, topic_name};
+use super::wire::frame;
 
 pub const PLAIN: &[Scenario] = &[
     scenario("Produce in each version", |s| {
@@ -22,7 +23,7 @@ pub const PLAIN: &[Scenario] = &[
     }),
     scenario("Produce with acks 0 is not answered", |s| {
         let topic = s.topic("t", 1);
-        for version in s.versions::<ProduceRequest>().filter(|version| *version >= 3) {
+        for version in s.versions::<ProduceRequest>() {
             let waiting = s.send_at(version, produce(&topic, 0, Some(Batch::of(2).bytes())).with_acks(0));
             s.expect_no_answer(waiting);
         }
@@ -54,10 +55,14 @@ pub const PLAIN: &[Scenario] = &[
     }),
     scenario("Produce of nothing", |s| {
         let topic = s.topic("t", 1);
-        s.ask_at(8, produce(&topic, 0, None));
-        s.ask_at(9, produce(&topic, 0, None));
         s.ask_at(9, produce(&topic, 0, Some(Bytes::new())));
         s.ask(ProduceRequest::default().with_acks(-1).with_timeout_ms(TIMEOUT_MS));
+    }),
+    scenario("Produce of null where records belong", |s| {
+        let topic = s.topic("t", 1);
+        for version in [8, 9] {
+            s.throw(&format!("Produce v{version}"), &frame(&produce(&topic, 0, None), version, 1));
+        }
     }),
     scenario("Produce of a batch whose checksum is wrong", |s| {
         let topic = s.topic("t", 1);

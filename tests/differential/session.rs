@@ -17,6 +17,7 @@ use kafka_protocol::protocol::{Decodable, HeaderVersion, Request, StrBytes};
 use uuid::Uuid;
 
 use super::facts::{Fact, Kind, Symbols, Teller};
+use super::requests::list_offsets;
 use super::value::Value;
 use super::wire::{Came, PATIENCE, Wire};
 
@@ -73,18 +74,9 @@ impl<'a> Session<'a> {
         (self.facts, self.calls)
     }
 
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// A name that no other scenario uses.
     pub fn name(&self, name: &str) -> String {
         format!("{}.{name}", self.slug)
-    }
-
-    /// Whether both brokers serve an API.
-    pub fn serves<R: Request>(&self) -> bool {
-        self.served.contains_key(&R::KEY)
     }
 
     /// Versions that both serve.
@@ -238,7 +230,13 @@ impl<'a> Session<'a> {
             let topics = session.metadata(name).topics;
             id = topics[0].topic_id;
             let led = topics[0].partitions.iter().filter(|partition| partition.error_code == 0);
-            topics[0].error_code == 0 && led.count() as i32 == partitions
+            // Apache Kafka's metadata knows of a partition before the partition can be used.
+            let latest: Vec<_> = (0..partitions).map(|partition| (partition, -1)).collect();
+            let has_all = topics[0].error_code == 0 && led.count() as i32 == partitions;
+            has_all && {
+                let ends = session.ask_at(4, list_offsets(name, &latest));
+                ends.topics.iter().flat_map(|topic| &topic.partitions).all(|partition| partition.error_code == 0)
+            }
         });
         self.symbols.learn(Kind::TopicId, &id.to_string(), format!("<id of {name}>"));
         id

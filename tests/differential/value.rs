@@ -170,6 +170,6 @@ mod tests {
         assert_eq!(topics[0].field("error_code").unwrap().as_text(), Some("3"));
         let bytes = Bytes::from_static(b"\x00\n\"\\\xff z");
         assert_eq!(Value::of(&bytes), Value::Bytes(bytes.to_vec()));
-        assert_eq!(Value::of(&Some(vec![(1, true)])), Value::of(&vec![(1, true)]));
+        assert_eq!(Value::of(&Some(vec![1, 2])), Value::of(&[1, 2]));
     }
 }
