@@ -105,6 +105,8 @@ impl Broker {
         session.until("groups are served", |session| {
             let find = FindCoordinatorRequest::default().with_key(text("warm-up"));
             let found = session.ask_at(3, find).error_code == 0;
+            let transactions = FindCoordinatorRequest::default().with_key(text("warm-up")).with_key_type(1);
+            let found = found && session.ask_at(3, transactions).error_code == 0;
             let fetch = OffsetFetchRequest::default().with_group_id(text("warm-up").into()).with_topics(None);
             found && session.ask_at(7, fetch).error_code == 0
         });
@@ -150,7 +152,8 @@ fn command_line(side: Side, folder: &Path) -> Vec<String> {
     let mut line = match side {
         Side::Kafka => {
             let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka/run.sh").to_owned();
-            let properties = KAFKA_PROPERTIES.iter().flat_map(|property| ["--property".to_owned(), (*property).to_owned()]);
+            let properties =
+                KAFKA_PROPERTIES.iter().flat_map(|property| ["--property".to_owned(), (*property).to_owned()]);
             [script, "--dir".to_owned(), path(folder)].into_iter().chain(properties).collect::<Vec<_>>()
         }
         Side::Ours => {

@@ -85,7 +85,8 @@ pub const OFFSETS: &[Scenario] = &[
     }),
     scenario("OffsetCommit with metadata", |s| {
         let (topic, group) = (s.topic("t", 1), s.name("g"));
-        for words in [None, Some(String::new()), Some("x".repeat(4096)), Some("x".repeat(4097)), Some("ä".repeat(2049))] {
+        for words in [None, Some(String::new()), Some("x".repeat(4096)), Some("x".repeat(4097)), Some("ä".repeat(2049))]
+        {
             let mut request = commit(&group, &topic, &[(0, 3)]);
             request.topics[0].partitions[0].committed_metadata = words.as_deref().map(text);
             s.ask(request);
@@ -168,7 +169,10 @@ pub const OFFSETS: &[Scenario] = &[
         s.ask(commit(&group, &topic, &[(0, 1)]));
         s.quietly(|s| {
             let names = vec![topic_name(&topic)];
-            s.ask_at(5, kafka_protocol::messages::DeleteTopicsRequest::default().with_topic_names(names).with_timeout_ms(9000))
+            s.ask_at(
+                5,
+                kafka_protocol::messages::DeleteTopicsRequest::default().with_topic_names(names).with_timeout_ms(9000),
+            )
         });
         s.until("they are gone", |s| s.ask(committed(9, &group, None)).groups[0].topics.is_empty());
         s.ask(committed(9, &group, Some((&topic, &[0]))));

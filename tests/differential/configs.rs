@@ -10,6 +10,7 @@ use kafka_protocol::messages::{
 
 use super::scenario::{Scenario, scenario};
 use super::session::{Session, text};
+use super::wire::frame;
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
@@ -202,8 +203,16 @@ pub const SCENARIOS: &[Scenario] = &[
         s.ask(alter(&topic, &[("retention.ms", Some("1")), ("retention.ms", Some("2"))]));
         s.ask(alter(&topic, &[("retention.ms", Some("1"))]).with_validate_only(true));
     }),
+    scenario("AlterConfigs of one topic twice", |s| {
+        let topic = s.topic("t", 1);
+        let mut request = alter(&topic, &[("retention.ms", Some("1"))]);
+        request.resources.push(request.resources[0].clone());
+        s.throw("AlterConfigs v2", &frame(&request, 2, 1));
+    }),
     scenario("AlterConfigs of a topic that there is not", |s| {
         let name = s.name("none");
+        s.ask(alter("", &[("retention.ms", Some("1"))]));
+        s.ask(alter("a b", &[("retention.ms", Some("1"))]));
         s.ask(alter(&name, &[("retention.ms", Some("1"))]));
     }),
 ];

@@ -52,8 +52,9 @@ fn kind(field: &str) -> Kind {
 }
 
 /// Which fields tell the elements of a list apart; a list whose elements have one has no order.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "name",
+    "index",
     "topic",
     "topic_id",
     "partition_index",
@@ -101,12 +102,15 @@ impl Symbols {
             Kind::Host => "<host>".to_owned(),
             Kind::Port => "<port>".to_owned(),
             Kind::Cluster => "<cluster>".to_owned(),
-            Kind::Node | Kind::TopicId | Kind::Producer | Kind::Member => self.name(kind, raw),
+            // A field that is not there in a version is 0, which is our number and not theirs.
+            Kind::Node => "<node>".to_owned(),
+            Kind::TopicId | Kind::Producer | Kind::Member => self.name(kind, raw),
             Kind::Error => error(raw),
-            Kind::Api => raw.parse().ok().and_then(|key: i16| ApiKey::try_from(key).ok()).map_or_else(
-                || format!("api {raw}"),
-                |key| format!("{key:?}"),
-            ),
+            Kind::Api => raw
+                .parse()
+                .ok()
+                .and_then(|key: i16| ApiKey::try_from(key).ok())
+                .map_or_else(|| format!("api {raw}"), |key| format!("{key:?}")),
         }
     }
 }
@@ -192,10 +196,9 @@ impl Teller<'_> {
 
     fn key(&mut self, item: &Value) -> Option<String> {
         let none = ["", "00000000-0000-0000-0000-000000000000"];
-        KEYS.iter()
-            .filter_map(|field| Some((*field, item.field(field)?.as_text()?)))
-            .find(|(_, raw)| !none.contains(raw))
-            .map(|(field, raw)| self.symbols.show(kind(field), raw))
+        let keys = || KEYS.iter().filter_map(|field| Some((*field, item.field(field)?.as_text()?)));
+        let (field, raw) = keys().find(|(_, raw)| !none.contains(raw)).or(keys().next())?;
+        Some(self.symbols.show(kind(field), raw))
     }
 }
 
@@ -219,8 +222,8 @@ mod tests {
         let (mut symbols, mut facts) = (Symbols::default(), Vec::new());
         Teller { symbols: &mut symbols, masks: &["is_internal"], facts: &mut facts }.tell("", &Value::of(&message));
         let value = |path: &str| facts.iter().find(|(told, _)| told == path).map(|(_, value)| value.as_str());
-        assert_eq!(value(".topics[t].partitions[0 #2].leader_id"), Some("<node 1>"), "{facts:#?}");
-        assert_eq!(value(".controller_id"), Some("<node 1>"));
+        assert_eq!(value(".topics[t].partitions[0 #2].leader_id"), Some("<node>"), "{facts:#?}");
+        assert_eq!(value(".controller_id"), Some("<node>"));
         assert_eq!(value(".topics[t].topic_id"), Some("<topicid 1>"));
         assert_eq!(value(".topics[t].partitions[0].error_code"), Some("5 LeaderNotAvailable"));
         assert_eq!((value(".throttle_time_ms"), value(".topics[t].is_internal")), (None, None));

@@ -4,13 +4,13 @@ use bytes::Bytes;
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestTopic, OffsetFetchRequestTopics};
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
     DescribeGroupsRequest, GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
     OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest,
 };
-use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 
 use super::session::{Session, text, topic_name};
 
@@ -38,11 +38,8 @@ pub fn join_as(group: &str, member: &str, instance: &str) -> JoinGroupRequest {
 
 /// The protocols that a member can do, best first.
 pub fn offering(request: JoinGroupRequest, names: &[&str]) -> JoinGroupRequest {
-    let protocol = |name: &&str| {
-        JoinGroupRequestProtocol::default()
-            .with_name(text(name))
-            .with_metadata(subscription())
-    };
+    let protocol =
+        |name: &&str| JoinGroupRequestProtocol::default().with_name(text(name)).with_metadata(subscription());
     request.with_protocols(names.iter().map(protocol).collect())
 }
 

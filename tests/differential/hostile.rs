@@ -94,8 +94,7 @@ pub const SCENARIOS: &[Scenario] = &[
     }),
     scenario("pipelined requests are answered in their order", |s| {
         let topic = s.topic("t", 1);
-        let waiting: Vec<_> =
-            (0..5).map(|_| s.send_at(9, produce(&topic, 0, Some(Batch::of(2).bytes())))).collect();
+        let waiting: Vec<_> = (0..5).map(|_| s.send_at(9, produce(&topic, 0, Some(Batch::of(2).bytes())))).collect();
         waiting.into_iter().for_each(|waiting| drop(s.receive(waiting)));
     }),
 ];

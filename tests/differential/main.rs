@@ -27,6 +27,7 @@ mod scenario;
 mod session;
 mod statics;
 mod topics;
+mod transactions;
 mod value;
 mod wire;
 
@@ -34,6 +35,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use brokers::Broker;
+use kafka_protocol::messages::ApiKey;
 use scenario::Scenario;
 
 /// Scenarios by API family; families run side by side.
@@ -47,7 +49,6 @@ const FAMILIES: &[&[Scenario]] = &[
     produce::PLAIN,
     produce::IDEMPOTENT,
     fetch::SCENARIOS,
-    fetch::SESSIONS,
     offsets::SCENARIOS,
     members::JOINING,
     members::LIVING,
@@ -65,7 +66,14 @@ fn the_same_calls_are_answered_as_apache_kafka_answers_them() {
     let served = brokers::common(&kafka.served(), &ours.served());
     let chosen = std::env::var("FINSTREAM_DIFFERENTIAL").unwrap_or_default();
     let started = began.elapsed();
-    let outcome = scenario::run_all(FAMILIES, &chosen, kafka.address, ours.address, &served);
+    let mut families = FAMILIES.to_vec();
+    if fetch::has_sessions(ours.address, &served) {
+        families.push(fetch::SESSIONS);
+    }
+    if served.contains_key(&(ApiKey::EndTxn as i16)) {
+        families.push(transactions::SCENARIOS);
+    }
+    let outcome = scenario::run_all(&families, &chosen, kafka.address, ours.address, &served);
     let unequal = outcome.unequal.clone();
     let verdict = compare::judge(unequal);
     for (listed, count) in verdict.listed.iter().filter(|(_, count)| *count > 0) {

@@ -1,9 +1,9 @@
 //! Produce without and with an idempotent producer: what is appended, and every refusal.
 
 use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::describe_producers_request::TopicRequest;
 use kafka_protocol::messages::produce_request::PartitionProduceData;
 use kafka_protocol::messages::{DescribeProducersRequest, InitProducerIdRequest, ProduceRequest, ProducerId};
-use kafka_protocol::messages::describe_producers_request::TopicRequest;
 
 use super::batch::{Batch, TIME_MS, forge, forge_sealed, old_message, packed, with_magic};
 use super::requests::{TIMEOUT_MS, fetch, from, list_offsets, metadata, produce};
@@ -27,6 +27,10 @@ pub const PLAIN: &[Scenario] = &[
             let waiting = s.send_at(version, produce(&topic, 0, Some(Batch::of(2).bytes())).with_acks(0));
             s.expect_no_answer(waiting);
         }
+        s.until("all is durable", |s| {
+            let end = 2 * s.versions::<ProduceRequest>().count() as i64;
+            s.ask_at(4, list_offsets(&topic, &[(0, -1)])).topics[0].partitions[0].offset == end
+        });
         read(s, &topic);
     }),
     scenario("Produce with acks 0 to a topic that there is not", |s| {
@@ -132,7 +136,6 @@ pub const PLAIN: &[Scenario] = &[
             ("a control batch", forge_sealed(&batch, 21, &0x20u16.to_be_bytes())),
             ("a codec that there is not", forge_sealed(&batch, 21, &7u16.to_be_bytes())),
             ("a codec that was not used", forge_sealed(&batch, 21, &1u16.to_be_bytes())),
-            ("a transaction without a producer", forge_sealed(&batch, 21, &0x10u16.to_be_bytes())),
             ("the log's own kind of time", forge_sealed(&batch, 21, &0x8u16.to_be_bytes())),
             ("a delete horizon", forge_sealed(&batch, 21, &0x40u16.to_be_bytes())),
             ("attributes of the future", forge_sealed(&batch, 21, &0x80u16.to_be_bytes())),
@@ -326,11 +329,6 @@ pub const IDEMPOTENT: &[Scenario] = &[
         let id = s.producer_id();
         let two = [Batch::from_producer(id, 0, 0, 2).bytes(), Batch::from_producer(id, 0, 2, 2).bytes()].concat();
         s.ask(produce(&topic, 0, Some(two.into())));
-    }),
-    scenario("a batch of a transaction that was never begun", |s| {
-        let topic = s.topic("t", 1);
-        let id = s.producer_id();
-        s.ask(produce(&topic, 0, Some(Batch::from_producer(id, 0, 0, 1).transactional().bytes())));
     }),
     scenario("DescribeProducers of partitions without producers", |s| {
         let topic = s.topic("t", 1);

@@ -74,12 +74,10 @@ pub fn from(partition: i32, offset: i64) -> FetchPartition {
 }
 
 pub fn list_offsets(topic: &str, asked: &[(i32, i64)]) -> ListOffsetsRequest {
-    let partition = |(index, time): &(i32, i64)| {
-        ListOffsetsPartition::default().with_partition_index(*index).with_timestamp(*time)
-    };
-    let topic = ListOffsetsTopic::default()
-        .with_name(topic_name(topic))
-        .with_partitions(asked.iter().map(partition).collect());
+    let partition =
+        |(index, time): &(i32, i64)| ListOffsetsPartition::default().with_partition_index(*index).with_timestamp(*time);
+    let topic =
+        ListOffsetsTopic::default().with_name(topic_name(topic)).with_partitions(asked.iter().map(partition).collect());
     ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic])
 }
 

@@ -41,7 +41,13 @@ pub struct Outcome {
 type Run = Result<(Vec<Fact>, usize), String>;
 
 /// Families run side by side, each at both brokers at once; the scenarios of one family run one after the other.
-pub fn run_all(families: &[&'static [Scenario]], chosen: &str, kafka: SocketAddr, ours: SocketAddr, served: &Served) -> Outcome {
+pub fn run_all(
+    families: &[&'static [Scenario]],
+    chosen: &str,
+    kafka: SocketAddr,
+    ours: SocketAddr,
+    served: &Served,
+) -> Outcome {
     let mut outcome = Outcome::default();
     std::thread::scope(|scope| {
         let run_family = |family: &'static [Scenario], address| {
@@ -49,8 +55,7 @@ pub fn run_all(families: &[&'static [Scenario]], chosen: &str, kafka: SocketAddr
             chosen.map(|scenario| (scenario, run(scenario, address, served))).collect::<Vec<_>>()
         };
         let start = |family: &'static [Scenario], address| scope.spawn(move || run_family(family, address));
-        let running: Vec<_> =
-            families.iter().map(|family| (start(family, kafka), start(family, ours))).collect();
+        let running: Vec<_> = families.iter().map(|family| (start(family, kafka), start(family, ours))).collect();
         for (kafka, ours) in running {
             for ((scenario, kafka), (_, ours)) in kafka.join().unwrap().into_iter().zip(ours.join().unwrap()) {
                 outcome.add(scenario, kafka, ours);

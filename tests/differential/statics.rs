@@ -86,7 +86,8 @@ pub const SCENARIOS: &[Scenario] = &[
         let group = s.name("g");
         let (first, generation) = stable(s, &group, "one");
         let waiting = s.connection(1).send(join_as(&group, "", "two"));
-        s.connection(0).until("the group rebalances", |s| s.ask(heartbeat(&group, generation, &first)).error_code == 27);
+        s.connection(0)
+            .until("the group rebalances", |s| s.ask(heartbeat(&group, generation, &first)).error_code == 27);
         s.ask(join_as(&group, &first, "one"));
         let second = s.receive(waiting).member_id.to_string();
         let waiting = s.connection(1).send(sync(5, &group, generation + 1, &second, &[]));

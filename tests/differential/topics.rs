@@ -79,7 +79,8 @@ pub const METADATA: &[Scenario] = &[
         let topic = s.topic("t", 1);
         for (version, request) in [(0, metadata(&[])), (1, MetadataRequest::default().with_topics(None))] {
             let found = s.quietly(|s| s.ask_at(version, request.clone()));
-            let count = found.topics.iter().filter(|each| each.name.as_ref().is_some_and(|name| **name == *topic)).count();
+            let count =
+                found.topics.iter().filter(|each| each.name.as_ref().is_some_and(|name| **name == *topic)).count();
             s.fact(&format!("all in version {version}"), &count.to_string());
         }
     }),
@@ -225,9 +226,6 @@ pub const CREATE: &[Scenario] = &[
             s.fact(&config.name, &format!("{:?} from {}", config.value.as_deref(), config.config_source));
         }
     }),
-    scenario("CreateTopics of the topic of groups", |s| {
-        s.ask(create(vec![new_topic("__consumer_offsets", 1, 1)]).with_validate_only(true));
-    }),
 ];
 
 pub const CHANGE: &[Scenario] = &[
@@ -327,7 +325,8 @@ pub const CHANGE: &[Scenario] = &[
             s.ask(request);
         }
         let mut request = partitions(&topic, 2);
-        request.topics[0].assignments = Some(vec![CreatePartitionsAssignment::default().with_broker_ids(vec![BrokerId(node)])]);
+        request.topics[0].assignments =
+            Some(vec![CreatePartitionsAssignment::default().with_broker_ids(vec![BrokerId(node)])]);
         s.ask(request);
         s.await_topic(&topic, 2);
     }),
@@ -376,7 +375,6 @@ fn deletions(topics: Vec<DeleteTopicState>) -> DeleteTopicsRequest {
 }
 
 fn partitions(name: &str, count: i32) -> CreatePartitionsRequest {
-    let topic =
-        CreatePartitionsTopic::default().with_name(topic_name(name)).with_count(count).with_assignments(None);
+    let topic = CreatePartitionsTopic::default().with_name(topic_name(name)).with_count(count).with_assignments(None);
     CreatePartitionsRequest::default().with_topics(vec![topic]).with_timeout_ms(TIMEOUT_MS)
 }

@@ -20,5 +20,6 @@ pub(crate) use coordinator::Coordinator;
 pub(crate) use join::{JoinRequest, Joined};
 pub(crate) use member::Member;
 pub(crate) use registry::OffsetKey;
+pub(crate) use state::Group;
 pub(crate) use store::{CommittedOffset, StoreError};
-pub(crate) use terms::{GroupError, SyncRequest};
+pub(crate) use terms::{GroupError, Phase, SyncRequest};

@@ -137,6 +137,8 @@ fn find(node: &Node, name: TopicName, id: Uuid, partitions: Vec<FetchPartition>,
         let partition = match &known {
             None => Err(missing),
             Some(_) if asked.current_leader_epoch > LEADER_EPOCH => Err(ResponseError::UnknownLeaderEpoch),
+            // Read from a leader that there was not.
+            Some(_) if asked.last_fetched_epoch > LEADER_EPOCH => Err(ResponseError::OffsetOutOfRange),
             Some(topic) => topic.partition(asked.partition).cloned().ok_or(ResponseError::UnknownTopicOrPartition),
         };
         let bytes_max = usize::try_from(asked.partition_max_bytes).unwrap_or(0);
@@ -184,7 +186,8 @@ fn read_all(targets: &Targets, limits: Limits) -> Answer {
 }
 
 fn read_one(target: &Target, left: Limits, at_least_one: bool) -> Fetched {
-    let data = PartitionData::default().with_partition_index(target.index).with_aborted_transactions(Some(Vec::new()));
+    // Null to readers who do not ask for committed records only.
+    let data = PartitionData::default().with_partition_index(target.index).with_aborted_transactions(None);
     let failed = |data: PartitionData, code: i16| {
         let data =
             data.with_error_code(code).with_high_watermark(-1).with_last_stable_offset(-1).with_log_start_offset(-1);
@@ -193,7 +196,11 @@ fn read_one(target: &Target, left: Limits, at_least_one: bool) -> Fetched {
     };
     let partition = match &target.partition {
         Ok(partition) => partition,
-        Err(error) => return failed(data, error.code()),
+        Err(error) => {
+            // Apache Kafka's answer without a look at the log.
+            let is_missing = matches!(error, ResponseError::UnknownTopicOrPartition | ResponseError::UnknownTopicId);
+            return failed(data.with_aborted_transactions(is_missing.then(Vec::new)), error.code());
+        }
     };
     let bytes_max = target.bytes_max.min(left.bytes_max);
     let offset = target.offset;
@@ -206,7 +213,7 @@ fn read_one(target: &Target, left: Limits, at_least_one: bool) -> Fetched {
                 .with_high_watermark(found.high_watermark)
                 .with_last_stable_offset(found.last_stable_offset)
                 .with_log_start_offset(found.log_start_offset)
-                .with_aborted_transactions(Some(aborted)),
+                .with_aborted_transactions(aborted),
             batches: found.batches,
         },
         Err(error) => failed(data, error.code()),
@@ -219,14 +226,14 @@ fn aborted(
     offset: i64,
     found: &Found,
     isolation: Isolation,
-) -> Result<Vec<AbortedTransaction>, ReadError> {
+) -> Result<Option<Vec<AbortedTransaction>>, ReadError> {
     if isolation == Isolation::Uncommitted {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let aborted = partition.aborted_transactions(offset, found.end_offset)?.into_iter().map(|aborted| {
         AbortedTransaction::default()
             .with_producer_id(ProducerId(aborted.producer_id))
             .with_first_offset(aborted.first_offset)
     });
-    Ok(aborted.collect())
+    Ok(Some(aborted.collect()))
 }

@@ -22,6 +22,12 @@ use crate::broker::frame::{FrameError, Head};
 use crate::broker::log::{AppendError, Appended, Partition, is_compressed};
 use crate::broker::node::{LEADER_EPOCH, Node};
 
+/// The first version whose clients know zstd (KIP-110).
+const ZSTD_FROM: i16 = 7;
+/// Where a batch names its codec, in the lowest three bits; and zstd's number.
+const CODEC_AT: usize = 22;
+const ZSTD: u8 = 4;
+
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Between two tries while the disk is behind.
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
@@ -66,6 +72,9 @@ pub(crate) async fn handle(
             let outcome = match (refusal, partition) {
                 (Some(error), _) => Err(refused(error)),
                 (None, None) => Err(refused(ResponseError::UnknownTopicOrPartition)),
+                (None, Some(_)) if head.version < ZSTD_FROM && data.records.as_deref().is_some_and(is_zstd) => {
+                    Err(refused(ResponseError::UnsupportedCompressionType))
+                }
                 (None, Some(partition)) => {
                     append(node, partition, kept(data.records.unwrap_or_default(), pins), deadline).await
                 }
@@ -109,6 +118,10 @@ fn refusal(request: &ProduceRequest) -> Option<ResponseError> {
         return Some(ResponseError::InvalidRequiredAcks);
     }
     request.transactional_id.as_ref().map(|_| ResponseError::InvalidTxnState)
+}
+
+fn is_zstd(records: &[u8]) -> bool {
+    records.get(CODEC_AT).is_some_and(|attributes| attributes & 7 == ZSTD)
 }
 
 fn refused(error: ResponseError) -> Refused {
