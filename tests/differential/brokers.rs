@@ -65,6 +65,13 @@ impl Broker {
         (kafka, ours)
     }
 
+    /// Starts one of them.
+    pub fn start(side: Side, dir: &Path) -> Broker {
+        let mut broker = Broker::launch(side, dir);
+        broker.await_ready();
+        broker
+    }
+
     fn launch(side: Side, dir: &Path) -> Broker {
         let folder = dir.join(format!("{side:?}"));
         std::fs::create_dir_all(&folder).unwrap();

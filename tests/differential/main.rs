@@ -26,6 +26,7 @@ mod requests;
 mod scenario;
 mod session;
 mod statics;
+mod tools;
 mod topics;
 mod transactions;
 mod value;
@@ -34,7 +35,7 @@ mod wire;
 use std::path::Path;
 use std::time::Instant;
 
-use brokers::Broker;
+use brokers::{Broker, Side};
 use kafka_protocol::messages::ApiKey;
 use scenario::Scenario;
 
@@ -99,6 +100,20 @@ fn the_same_calls_are_answered_as_apache_kafka_answers_them() {
         let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/DIFFERENCES.md");
         document::write(&document, &document::text(&kafka.version, &outcome, &verdict));
     }
+}
+
+#[test]
+#[ignore = "needs Apache Kafka's tools: make differential"]
+fn apache_kafkas_own_tools_work() {
+    let began = Instant::now();
+    let dir = tempfile::tempdir().unwrap();
+    // The expectations themselves are tried with FINSTREAM_DIFFERENTIAL_TOOLS=kafka.
+    let is_kafka = std::env::var("FINSTREAM_DIFFERENTIAL_TOOLS").is_ok_and(|at| at == "kafka");
+    let broker = Broker::start(if is_kafka { Side::Kafka } else { Side::Ours }, dir.path());
+    let has_transactions = broker.served().contains_key(&(ApiKey::EndTxn as i16));
+    let (count, faults) = tools::run_all(broker.address, has_transactions);
+    println!("{count} runs of tools in {:.1?}", began.elapsed());
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
 #[test]

@@ -99,7 +99,6 @@ pub const JOINING: &[Scenario] = &[
     scenario("a member that was told its id and does not come back is not waited for", |s| {
         let group = s.name("g");
         s.ask_at(9, join(9, &group, ""));
-        s.ask(describe(&group));
         s.connection(1);
         s.member(&group);
         s.ask(describe(&group));
