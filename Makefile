@@ -73,6 +73,11 @@ simulate: setup ## stop a machine with a simulated disk everywhere, for 100,000 
 torture: setup ## half an hour of kill -9 on a broker with 200 partitions, 50 producers, 50 consumers; nothing may be lost
 	@FINSTREAM_TORTURE_SECONDS=$${FINSTREAM_TORTURE_SECONDS:-1800} $(CARGO) test $(PROFILE) --test torture -- --nocapture --test-threads 1
 
+.PHONY: differential
+differential: setup ## the same calls to Apache Kafka (fetched first) and to our broker, and its tools against ours
+	@scripts/kafka/fetch.sh >/dev/null
+	@$(CARGO) test $(PROFILE) --test differential -- --ignored --nocapture --test-threads 1
+
 # How long each fuzz target runs.
 SECONDS ?= 1800
 

@@ -77,10 +77,10 @@ async fn answer(node: &Arc<Node>, client: &Client, head: &Head, request: Request
         RequestKind::JoinGroup(request) => {
             encode(head, &on::join_group::handle(node, client, &head.client_id, request, version).await)
         }
-        RequestKind::SyncGroup(request) => encode(head, &on::sync_group::handle(node, request).await),
+        RequestKind::SyncGroup(request) => encode(head, &on::sync_group::handle(node, request, version).await),
         RequestKind::Heartbeat(request) => encode(head, &on::heartbeat::handle(node, request)),
         RequestKind::LeaveGroup(request) => encode(head, &on::leave_group::handle(node, request, version)),
-        RequestKind::OffsetCommit(request) => encode(head, &on::offset_commit::handle(node, request).await),
+        RequestKind::OffsetCommit(request) => encode(head, &on::offset_commit::handle(node, request, version).await),
         RequestKind::OffsetFetch(request) => encode(head, &on::offset_fetch::handle(node, request, version)),
         RequestKind::OffsetDelete(request) => encode(head, &on::offset_delete::handle(node, request).await),
         RequestKind::DescribeGroups(request) => encode(head, &on::describe_groups::handle(node, request, version)),

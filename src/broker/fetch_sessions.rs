@@ -41,6 +41,8 @@ pub(crate) struct Wanted {
     pub(crate) offset: i64,
     pub(crate) bytes_max: i32,
     pub(crate) leader_epoch: i32,
+    /// Of the record before, as far as the client knows it; -1.
+    pub(crate) last_fetched_epoch: i32,
 }
 
 /// What an answer would say of a partition.
@@ -297,7 +299,7 @@ mod tests {
     }
 
     fn wanted(offset: i64) -> Wanted {
-        Wanted { offset, bytes_max: 1, leader_epoch: -1 }
+        Wanted { offset, bytes_max: 1, leader_epoch: -1, last_fetched_epoch: -1 }
     }
 
     fn news(high_watermark: i64) -> News {

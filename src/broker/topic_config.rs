@@ -165,6 +165,10 @@ impl Defaults {
     /// The config or its value is not possible.
     pub(crate) fn apply(&self, overrides: &mut Overrides, name: &str, operation: Operation) -> Result<(), ConfigError> {
         let Some(definition) = DEFINITIONS.iter().find(|definition| definition.name == name) else {
+            if matches!(operation, Operation::Delete) {
+                // What was never set is unset.
+                return Ok(());
+            }
             let known: Vec<_> = DEFINITIONS.iter().map(|definition| definition.name).collect();
             return Err(ConfigError::Unknown { name: name.to_owned(), known: known.join(", ") });
         };
@@ -198,8 +202,13 @@ impl Defaults {
     /// # Errors
     /// They do not.
     pub(crate) fn check(&self, overrides: &Overrides) -> Result<(), ConfigError> {
-        match self.partition_config(overrides).compaction.unwrap_or_default() {
-            Compaction { lag_ms_min: min, lag_ms_max: max, .. } if min > max => Err(ConfigError::Lags { min, max }),
+        // Also of a topic that is not compacted: it may become so.
+        let lag = |name: &str| {
+            let config = self.describe(overrides).into_iter().find(|config| config.name == name);
+            config.and_then(|config| config.value.parse::<i64>().ok())
+        };
+        match (lag("min.compaction.lag.ms"), lag("max.compaction.lag.ms")) {
+            (Some(min), Some(max)) if min > max => Err(ConfigError::Lags { min, max }),
             _ => Ok(()),
         }
     }
@@ -224,10 +233,13 @@ impl Defaults {
             }
             Allowed::Words(allowed) => allowed.contains(&value).then(|| value.to_owned()),
             Allowed::SomeOf(allowed) => {
-                let mut given: Vec<&str> = words(value).collect();
+                let mut given: Vec<&str> = Vec::new();
+                for word in words(value) {
+                    if !given.contains(&word) {
+                        given.push(word);
+                    }
+                }
                 let fits = !given.is_empty() && given.iter().all(|word| allowed.contains(word));
-                given.sort_unstable();
-                given.dedup();
                 fits.then(|| given.join(","))
             }
         };
@@ -326,7 +338,7 @@ mod tests {
         let mut overrides = Overrides::new();
         let policy = "cleanup.policy";
         defaults.apply(&mut overrides, policy, Operation::Append("compact".into())).unwrap();
-        assert_eq!(overrides[policy], "compact,delete");
+        assert_eq!(overrides[policy], "delete,compact");
         assert!(defaults.partition_config(&overrides).is_cut_by_retention());
         defaults.apply(&mut overrides, policy, Operation::Subtract("delete".into())).unwrap();
         assert_eq!(overrides[policy], "compact");

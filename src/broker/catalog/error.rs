@@ -10,7 +10,7 @@ pub enum CatalogError {
     #[error("{0:?} is no topic name: 1 to 249 of a-z, A-Z, 0-9, dot, underscore and hyphen, and not . or ..")]
     InvalidName(String),
     /// There is one already.
-    #[error("topic {0} exists already")]
+    #[error("topic {0} already exists")]
     Exists(String),
     /// A name that differs in dots and underscores only would collide in metric names.
     #[error("topic {0} collides with {1}, which differs only in dots and underscores")]

@@ -126,7 +126,7 @@ impl Coordinator {
             Some(entry) => entry,
             // From outside of any group: the offsets will make it.
             None if generation < 0 => return check_id(group_id),
-            None => return Err(GroupError::IllegalGeneration),
+            None => return Err(GroupError::NotFound),
         };
         entry.lock().check_commit(member_id, instance_id, generation, Instant::now())
     }
@@ -148,7 +148,6 @@ impl Coordinator {
 
     /// Deletes an empty group with its offsets.
     pub(crate) async fn delete(&self, group_id: &str) -> Result<(), GroupError> {
-        check_id(group_id)?;
         let entry = self.find(group_id).ok_or(GroupError::NotFound)?;
         let inner = self.0.clone();
         // To its end: a group must not stay dead and present.

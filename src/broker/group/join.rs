@@ -72,18 +72,11 @@ impl Group {
         if request.protocol_type.is_empty() || request.protocols.is_empty() {
             return false;
         }
-        // The member itself, or the static one that it replaces, has no say in what it brings along now.
-        let replaced = request.instance_id.as_ref().and_then(|instance| self.instances.get(instance));
-        let mut others = self
-            .members
-            .values()
-            .filter(|member| member.id != request.member_id && Some(&member.id) != replaced)
-            .peekable();
-        if others.peek().is_none() {
+        if self.members.is_empty() {
             return true;
         }
-        let others: Vec<_> = others.collect();
-        let common = |name: &String| others.iter().all(|member| member.supports(name));
+        // What a member said before counts until it has left, also of the one that joins again.
+        let common = |name: &String| self.members.values().all(|member| member.supports(name));
         self.protocol_type.as_ref() == Some(&request.protocol_type)
             && request.protocols.iter().any(|(name, _)| common(name))
     }

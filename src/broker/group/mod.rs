@@ -35,4 +35,4 @@ pub(crate) use member::Member;
 pub(crate) use offsets::{CommittedOffset, OffsetKey};
 pub(crate) use state::Group;
 pub(crate) use store::StoreError;
-pub(crate) use terms::{GroupError, SyncRequest};
+pub(crate) use terms::{GroupError, Phase, SyncRequest};

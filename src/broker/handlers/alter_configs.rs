@@ -1,6 +1,6 @@
 //! AlterConfigs (33), versions 0-2: replaces all configs of a topic. The broker's own are set by flags.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
@@ -11,17 +11,23 @@ use kafka_protocol::protocol::StrBytes;
 use super::describe_configs::RESOURCE_TOPIC;
 use super::errors::KafkaError;
 use super::text;
+use crate::broker::catalog::valid_name;
 use crate::broker::node::Node;
 use crate::broker::topic_config::{Defaults, Operation, Overrides};
 
 /// Replaces configs, each resource for itself.
 pub(crate) async fn handle(node: &Node, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
+    let named = request.resources.iter().map(|resource| (resource.resource_type, resource.resource_name.clone()));
+    let twice = named_twice(named);
     for resource in request.resources {
         let response = AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        responses.push(match alter(node, resource, request.validate_only).await {
+        let is_twice = twice.contains(&(resource.resource_type, resource.resource_name.clone()));
+        let altered =
+            if is_twice { Err(mentioned_twice()) } else { alter(node, resource, request.validate_only).await };
+        responses.push(match altered {
             Ok(()) => response,
             Err((code, message)) => response.with_error_code(code).with_error_message(Some(text(message))),
         });
@@ -41,6 +47,20 @@ pub(super) fn set(value: &str) -> Operation {
 }
 
 type Refusal = (i16, String);
+
+/// Kind and name.
+type Resource = (i8, StrBytes);
+
+/// Resources that stand there more than once: which of the changes would hold is anybody's guess.
+pub(super) fn named_twice(resources: impl Iterator<Item = Resource>) -> BTreeSet<Resource> {
+    let mut seen = BTreeSet::new();
+    resources.filter(|resource| !seen.insert(resource.clone())).collect()
+}
+
+/// Why none of its changes is made.
+pub(super) fn mentioned_twice() -> Refusal {
+    (ResponseError::InvalidRequest.code(), "the request names this resource more than once".to_owned())
+}
 
 /// The changes of one resource, each with an operation, and none twice.
 pub(super) fn named_once(
@@ -70,6 +90,13 @@ pub(super) async fn apply(
     if resource_type != RESOURCE_TOPIC {
         let message = "only configs of topics can be changed here; the broker's are set by its flags";
         return Err((ResponseError::InvalidRequest.code(), message.to_owned()));
+    }
+    if name.is_empty() {
+        return Err((ResponseError::InvalidRequest.code(), "a topic's name is not empty".to_owned()));
+    }
+    if !valid_name(name) {
+        let message = format!("no topic can have the name {name:?}");
+        return Err((ResponseError::InvalidTopicException.code(), message));
     }
     let change = move |defaults: &Defaults, overrides: &mut Overrides| {
         if anew {

@@ -4,8 +4,8 @@
 //! come back with a lower one. No features are advertised: there are no transactions.
 
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::ApiVersionsResponse;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::{ApiKey, ApiVersionsResponse};
 
 use crate::broker::versions::{APIS, Api};
 
@@ -20,7 +20,9 @@ pub(crate) fn handle() -> ApiVersionsResponse {
     ApiVersionsResponse::default().with_api_keys(APIS.iter().map(row).collect())
 }
 
-/// The answer to a version from the future; to be encoded as version 0.
+/// The answer to a version from the future; to be encoded as version 0. It tells which versions of this API there are.
 pub(crate) fn unsupported() -> ApiVersionsResponse {
-    handle().with_error_code(ResponseError::UnsupportedVersion.code())
+    let mut response = handle();
+    response.api_keys.retain(|row| row.api_key == ApiKey::ApiVersions as i16);
+    response.with_error_code(ResponseError::UnsupportedVersion.code())
 }

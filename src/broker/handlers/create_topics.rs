@@ -92,8 +92,12 @@ async fn create(node: &Node, topic: CreatableTopic, validate_only: bool) -> Resu
     } else {
         let mut indexes: Vec<i32> = topic.assignments.iter().map(|replica| replica.partition_index).collect();
         indexes.sort_unstable();
+        if topic.num_partitions != -1 || topic.replication_factor != -1 {
+            let message = "with a replica assignment, partitions and replication factor must be -1";
+            return Err(told(ResponseError::InvalidRequest, message));
+        }
         let alone = topic.assignments.iter().all(|replica| matches!(&replica.broker_ids[..], [id] if id.0 == NODE_ID));
-        if topic.num_partitions != -1 || !alone || !indexes.iter().copied().eq(0..indexes.len() as i32) {
+        if !alone || !indexes.iter().copied().eq(0..indexes.len() as i32) {
             let message = "a replica assignment must name partitions from 0 on, each on node 0 only";
             return Err(told(ResponseError::InvalidReplicaAssignment, message));
         }

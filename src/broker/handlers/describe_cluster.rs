@@ -8,12 +8,17 @@ use super::{CLUSTER_OPERATIONS, OPERATIONS_UNKNOWN, text};
 use crate::broker::node::{NODE_ID, Node};
 
 const ENDPOINT_BROKERS: i8 = 1;
+const ENDPOINT_CONTROLLERS: i8 = 2;
 
 /// Us, and the cluster's id.
 pub(crate) fn handle(node: &Node, request: DescribeClusterRequest) -> DescribeClusterResponse {
     if request.endpoint_type != ENDPOINT_BROKERS {
+        let error = match request.endpoint_type {
+            ENDPOINT_CONTROLLERS => ResponseError::MismatchedEndpointType,
+            _ => ResponseError::UnsupportedEndpointType,
+        };
         return DescribeClusterResponse::default()
-            .with_error_code(ResponseError::UnsupportedEndpointType.code())
+            .with_error_code(error.code())
             .with_error_message(Some(text("this is a broker; ask for brokers")));
     }
     let operations =

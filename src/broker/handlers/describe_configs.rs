@@ -8,6 +8,7 @@ use kafka_protocol::messages::describe_configs_response::{
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
 use super::text;
+use crate::broker::catalog::valid_name;
 use crate::broker::node::{NODE_ID, Node};
 use crate::broker::topic_config::{Config, ConfigSource, ConfigType, Overrides};
 
@@ -43,6 +44,9 @@ fn describe(node: &Node, resource: DescribeConfigsResource, wanted: Wanted) -> D
     let mut configs: Vec<DescribeConfigsResourceResult> = match resource.resource_type {
         RESOURCE_TOPIC => match node.catalog.topic(&resource.resource_name) {
             Some(topic) => node.catalog.configs(&topic.overrides).iter().map(|config| tell(config, wanted)).collect(),
+            None if !valid_name(&resource.resource_name) => {
+                return failed(ResponseError::InvalidTopicException, "no topic can have this name");
+            }
             None => return failed(ResponseError::UnknownTopicOrPartition, "there is no such topic"),
         },
         RESOURCE_BROKER if *resource.resource_name == *NODE_ID.to_string() => broker_configs(node, wanted),
@@ -51,7 +55,8 @@ fn describe(node: &Node, resource: DescribeConfigsResource, wanted: Wanted) -> D
         RESOURCE_BROKER => return failed(ResponseError::InvalidRequest, "the only broker is 0"),
         _ => return failed(ResponseError::InvalidRequest, "only topics and the broker have configs here"),
     };
-    if let Some(keys) = resource.configuration_keys {
+    // An empty list asks for all, as null does.
+    if let Some(keys) = resource.configuration_keys.filter(|keys| !keys.is_empty()) {
         configs.retain(|config| keys.contains(&config.name));
     }
     result.with_configs(configs)
@@ -80,7 +85,7 @@ fn synonym(name: &'static str, value: &str, source: ConfigSource) -> DescribeCon
 
 /// The broker's own, in order of name: what topics take their defaults from, and what tools look for.
 fn broker_configs(node: &Node, wanted: Wanted) -> Vec<DescribeConfigsResourceResult> {
-    use ConfigType::{Boolean, Int, List, Long, Text};
+    use ConfigType::{Boolean, Int, List, Long, Short, Text};
     let number = |number: usize| number.to_string();
     let listener = format!("PLAINTEXT://{}:{}", node.host, node.port);
     let pause_ms = node.limits.housekeeping_pause.as_millis().to_string();
@@ -101,12 +106,12 @@ fn broker_configs(node: &Node, wanted: Wanted) -> Vec<DescribeConfigsResourceRes
         ("max.connections", number(node.limits.connections_max), Int, "Open connections; further ones are closed."),
         ("node.id", NODE_ID.to_string(), Int, "The number of the only node."),
         ("num.partitions", node.catalog.default_partitions().to_string(), Int, "What -1 partitions stand for."),
-        ("offsets.topic.replication.factor", "1".into(), Int, "There is one node."),
+        ("offsets.topic.replication.factor", "1".into(), Short, "There is one node."),
         ("process.roles", "broker,controller".into(), List, "One node does all."),
         ("queued.max.request.bytes", number(node.limits.all_requests_bytes_max), Long, "Large requests in memory."),
         ("socket.request.max.bytes", number(node.limits.frame_bytes_max), Int, "The largest request."),
         ("transaction.state.log.min.isr", "1".into(), Int, "There is one node."),
-        ("transaction.state.log.replication.factor", "1".into(), Int, "There is one node."),
+        ("transaction.state.log.replication.factor", "1".into(), Short, "There is one node."),
     ];
     let own = own.into_iter().map(|(name, value, config_type, documentation)| Config {
         name,

@@ -8,7 +8,7 @@ use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, Gr
 use super::asked::AnswerRoom;
 use super::errors::KafkaError;
 use super::{GROUP_OPERATIONS, OPERATIONS_UNKNOWN, text};
-use crate::broker::group::{GroupError, Member};
+use crate::broker::group::{GroupError, Member, Phase};
 use crate::broker::node::Node;
 
 /// Members and state of groups.
@@ -29,7 +29,8 @@ fn describe(node: &Node, id: GroupId, version: i16, room: &mut AnswerRoom) -> De
             // Asked for again, as this error is, it comes earlier.
             return DescribedGroup::default().with_error_code(ResponseError::CoordinatorLoadInProgress.code());
         }
-        let protocol = group.protocol.clone().unwrap_or_default();
+        // Until all have their assignment the choice may change.
+        let protocol = group.protocol.clone().filter(|_| group.phase == Phase::Stable).unwrap_or_default();
         let member = |member: &Member| {
             DescribedGroupMember::default()
                 .with_member_id(text(member.id.clone()))

@@ -7,6 +7,7 @@ use kafka_protocol::messages::describe_producers_response::{PartitionResponse, P
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
 
 use super::asked::AnswerRoom;
+use crate::broker::catalog::valid_name;
 use crate::broker::log::ActiveProducer;
 use crate::broker::node::Node;
 
@@ -32,6 +33,9 @@ pub(crate) fn handle(node: &Node, request: DescribeProducersRequest) -> Describe
                     }
                 }
                 Some(_) => response.with_error_code(ResponseError::InvalidRequest.code()),
+                None if !valid_name(&topic.name) => {
+                    response.with_error_code(ResponseError::InvalidTopicException.code())
+                }
                 None => response.with_error_code(ResponseError::UnknownTopicOrPartition.code()),
             });
         }

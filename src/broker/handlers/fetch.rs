@@ -142,6 +142,8 @@ fn find(node: &Node, name: TopicName, id: Uuid, partitions: Vec<(i32, Wanted)>, 
         let partition = match &known {
             None => Err(missing),
             Some(_) if wanted.leader_epoch > LEADER_EPOCH => Err(ResponseError::UnknownLeaderEpoch),
+            // Read from a leader that there was not.
+            Some(_) if wanted.last_fetched_epoch > LEADER_EPOCH => Err(ResponseError::OffsetOutOfRange),
             Some(topic) => topic.partition(index).cloned().ok_or(ResponseError::UnknownTopicOrPartition),
         };
         Target { index, wanted, partition }
@@ -188,7 +190,8 @@ fn read_all(targets: &Targets, limits: Limits) -> Answer {
 }
 
 fn read_one(target: &Target, left: Limits, at_least_one: bool) -> Fetched {
-    let data = PartitionData::default().with_partition_index(target.index).with_aborted_transactions(Some(Vec::new()));
+    // Null to readers who do not ask for committed records only.
+    let data = PartitionData::default().with_partition_index(target.index).with_aborted_transactions(None);
     let failed = |data: PartitionData, code: i16| {
         let data =
             data.with_error_code(code).with_high_watermark(-1).with_last_stable_offset(-1).with_log_start_offset(-1);
@@ -197,10 +200,15 @@ fn read_one(target: &Target, left: Limits, at_least_one: bool) -> Fetched {
     };
     let partition = match &target.partition {
         Ok(partition) => partition,
-        Err(error) => return failed(data, error.code()),
+        Err(error) => {
+            // Apache Kafka's answer without a look at the log.
+            let is_missing = matches!(error, ResponseError::UnknownTopicOrPartition | ResponseError::UnknownTopicId);
+            return failed(data.with_aborted_transactions(is_missing.then(Vec::new)), error.code());
+        }
     };
     let bytes_max = usize::try_from(target.wanted.bytes_max).unwrap_or(0).min(left.bytes_max);
     let offset = target.wanted.offset;
+    let is_committed_only = left.isolation == Isolation::Committed;
     let found = partition.find_with_aborted(offset, bytes_max, at_least_one, left.copied_bytes_max, left.isolation);
     match found {
         Ok((found, aborted)) => Fetched {
@@ -208,7 +216,7 @@ fn read_one(target: &Target, left: Limits, at_least_one: bool) -> Fetched {
                 .with_high_watermark(found.high_watermark)
                 .with_last_stable_offset(found.last_stable_offset)
                 .with_log_start_offset(found.log_start_offset)
-                .with_aborted_transactions(Some(aborted.into_iter().map(told).collect())),
+                .with_aborted_transactions(is_committed_only.then(|| aborted.into_iter().map(told).collect())),
             batches: found.batches,
         },
         Err(error) => failed(data, error.code()),

@@ -8,7 +8,7 @@ use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsRe
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::alter_configs::{apply, named_once};
+use super::alter_configs::{apply, mentioned_twice, named_once, named_twice};
 use super::text;
 use crate::broker::node::Node;
 use crate::broker::topic_config::Operation;
@@ -21,11 +21,16 @@ const SUBTRACT: i8 = 3;
 /// Changes configs, each resource for itself.
 pub(crate) async fn handle(node: &Node, request: IncrementalAlterConfigsRequest) -> IncrementalAlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
+    let named = request.resources.iter().map(|resource| (resource.resource_type, resource.resource_name.clone()));
+    let twice = named_twice(named);
     for resource in request.resources {
         let response = AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        responses.push(match alter(node, resource, request.validate_only).await {
+        let is_twice = twice.contains(&(resource.resource_type, resource.resource_name.clone()));
+        let altered =
+            if is_twice { Err(mentioned_twice()) } else { alter(node, resource, request.validate_only).await };
+        responses.push(match altered {
             Ok(()) => response,
             Err((code, message)) => response.with_error_code(code).with_error_message(Some(text(message))),
         });

@@ -1,9 +1,9 @@
 //! ListOffsets (2), versions 1-9. v2 isolation level: to a reader of committed records the log ends at the last stable
 //! offset; v7 the offset of the largest timestamp (-3, KIP-734); v8 and v9 tiered storage (-4 is the log's start, -5
-//! nothing, as there is none). Other negative times, and these before their version, are refused; so are all mentions of
-//! a partition that is named twice.
+//! nothing, as there is none). Other negative times, and these before their version, are refused; so is, once, a partition
+//! that is named twice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
@@ -46,14 +46,14 @@ fn all(node: &Node, request: ListOffsetsRequest, version: i16) -> ListOffsetsRes
     }
     let topics = request.topics.into_iter().map(|topic| {
         let known = node.catalog.topic(&topic.name);
-        let partitions = topic.partitions.into_iter().map(|asked| {
+        let mut refused = HashSet::new();
+        let partitions = topic.partitions.into_iter().filter_map(|asked| {
             let found = known.as_ref().and_then(|topic| topic.partition(asked.partition_index));
             let is_twice = mentions.get(&(topic.name.0.clone(), asked.partition_index)).is_some_and(|count| *count > 1);
-            if is_twice {
-                refuse(&asked, ResponseError::InvalidRequest)
-            } else {
-                answer(&asked, found, version, isolation)
+            if !is_twice {
+                return Some(answer(&asked, found, version, isolation));
             }
+            refused.insert(asked.partition_index).then(|| refuse(&asked, ResponseError::InvalidRequest))
         });
         let partitions = partitions.collect();
         ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions)

@@ -41,8 +41,9 @@ pub(crate) async fn handle(node: &Node, request: MetadataRequest, version: i16) 
         wanted
             .into_iter()
             .map(|topic| match topic.name {
-                Some(name) => (Some(name), Uuid::nil()),
-                None => (None, topic.topic_id),
+                Some(name) if topic.topic_id.is_nil() => (Some(name), Uuid::nil()),
+                // An id says more than a name.
+                _ => (None, topic.topic_id),
             })
             .filter(|topic| asked.insert(topic.clone()))
             .map(|topic| match topic {

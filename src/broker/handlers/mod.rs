@@ -61,5 +61,5 @@ const OPERATIONS_UNKNOWN: i32 = i32::MIN;
 const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 /// Create, alter, describe, cluster action, describe and alter configs, idempotent write.
 const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
-/// Read, delete, describe.
-const GROUP_OPERATIONS: i32 = 0b1_0100_1000;
+/// Read, delete, describe, describe and alter configs.
+const GROUP_OPERATIONS: i32 = 0b1101_0100_1000;

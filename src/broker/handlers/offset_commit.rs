@@ -8,21 +8,25 @@ use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponseParti
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 
 use super::errors::KafkaError;
-use crate::broker::group::CommittedOffset;
+use crate::broker::group::{CommittedOffset, GroupError};
 use crate::broker::node::Node;
 
-/// Kafka's `offset.metadata.max.bytes`.
-pub(super) const METADATA_BYTES_MAX: usize = 4096;
+/// Kafka's `offset.metadata.max.bytes`, which counts UTF-16 units.
+pub(super) const METADATA_UNITS_MAX: usize = 4096;
 
 /// Commits offsets, each partition for itself.
-pub(crate) async fn handle(node: &Node, request: OffsetCommitRequest) -> OffsetCommitResponse {
+pub(crate) async fn handle(node: &Node, request: OffsetCommitRequest, version: i16) -> OffsetCommitResponse {
     let allowed = node.groups.check_commit(
         &request.group_id,
         &request.member_id,
         request.group_instance_id.as_deref(),
         request.generation_id_or_member_epoch,
     );
-    let refused = allowed.as_ref().err().map(KafkaError::code);
+    let refused = allowed.err().map(|error| match error {
+        // The number of this error is known to clients from version 9 on.
+        GroupError::NotFound if version < 9 => GroupError::IllegalGeneration.code(),
+        error => error.code(),
+    });
     let commit_timestamp_ms = node.now_ms();
     let retention_ms = Some(request.retention_time_ms).filter(|retention_ms| *retention_ms >= 0);
     let expire_timestamp_ms = retention_ms.map(|retention_ms| commit_timestamp_ms.saturating_add(retention_ms));
@@ -39,7 +43,7 @@ pub(crate) async fn handle(node: &Node, request: OffsetCommitRequest) -> OffsetC
                 code
             } else if !exists {
                 ResponseError::UnknownTopicOrPartition.code()
-            } else if metadata.len() > METADATA_BYTES_MAX {
+            } else if metadata.encode_utf16().count() > METADATA_UNITS_MAX {
                 ResponseError::OffsetMetadataTooLarge.code()
             } else {
                 let (offset, leader_epoch) = (asked.committed_offset, asked.committed_leader_epoch);
@@ -50,7 +54,10 @@ pub(crate) async fn handle(node: &Node, request: OffsetCommitRequest) -> OffsetC
             };
             partitions.push((asked.partition_index, error));
         }
-        topics.push((topic.name, partitions));
+        // A topic without partitions asks for nothing.
+        if !partitions.is_empty() {
+            topics.push((topic.name, partitions));
+        }
     }
     let failed = match offsets.is_empty() {
         true => None,

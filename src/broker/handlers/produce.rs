@@ -28,6 +28,12 @@ use crate::broker::log::{AppendError, Appended, Partition, is_compressed};
 use crate::broker::node::{LEADER_EPOCH, Node};
 use crate::broker::txn::{Entered, ProducerIdEpoch, TxnError};
 
+/// The first version whose clients know zstd (KIP-110).
+const ZSTD_FROM: i16 = 7;
+/// Where a batch names its codec, in the lowest three bits; and zstd's number.
+const CODEC_AT: usize = 22;
+const ZSTD: u8 = 4;
+
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Clients of this version know TRANSACTION_ABORTABLE.
 const ABORTABLE_SINCE: i16 = 11;
@@ -103,6 +109,9 @@ pub(crate) async fn handle(
             let outcome = match (refusal, partition) {
                 (Some(error), _) => Err(refused(error)),
                 (None, None) => Err(refused(ResponseError::UnknownTopicOrPartition)),
+                (None, Some(_)) if head.version < ZSTD_FROM && data.records.as_deref().is_some_and(is_zstd) => {
+                    Err(refused(ResponseError::UnsupportedCompressionType))
+                }
                 (None, Some((partition, codec))) => {
                     let records = kept(data.records.unwrap_or_default(), pins);
                     match in_codec(node, partition, records, codec).await {
@@ -146,6 +155,10 @@ pub(crate) async fn handle(
 /// Records as they may wait: few in a large buffer are copied, so that they do not keep all of it.
 fn kept(records: Bytes, pins: usize) -> Bytes {
     if records.len() < pins / PINNED_RATIO_MAX { Bytes::copy_from_slice(&records) } else { records }
+}
+
+fn is_zstd(records: &[u8]) -> bool {
+    records.get(CODEC_AT).is_some_and(|attributes| attributes & 7 == ZSTD)
 }
 
 fn refused(error: ResponseError) -> Refused {

@@ -1,14 +1,17 @@
-//! SyncGroup (14), versions 0-5. v3 static members; v5 names protocol type and protocol.
+//! SyncGroup (14), versions 0-5. v3 static members; v5 must name protocol type and protocol.
 
 use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 
 use super::errors::KafkaError;
 use super::text;
-use crate::broker::group::SyncRequest;
+use crate::broker::group::{GroupError, SyncRequest};
 use crate::broker::node::Node;
 
 /// The assignment; it comes when the leader's is durable.
-pub(crate) async fn handle(node: &Node, request: SyncGroupRequest) -> SyncGroupResponse {
+pub(crate) async fn handle(node: &Node, request: SyncGroupRequest, version: i16) -> SyncGroupResponse {
+    if version >= 5 && (request.protocol_type.is_none() || request.protocol_name.is_none()) {
+        return SyncGroupResponse::default().with_error_code(GroupError::InconsistentProtocol.code());
+    }
     let group_id = request.group_id.to_string();
     match node.groups.sync(&group_id, read(request)).await {
         Ok(synced) => SyncGroupResponse::default()

@@ -10,7 +10,7 @@ use kafka_protocol::messages::txn_offset_commit_response::{
 use kafka_protocol::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 
 use super::errors::KafkaError;
-use super::offset_commit::METADATA_BYTES_MAX;
+use super::offset_commit::METADATA_UNITS_MAX;
 use crate::broker::group::CommittedOffset;
 use crate::broker::node::Node;
 use crate::broker::txn::{ProducerIdEpoch, TxnError};
@@ -33,7 +33,7 @@ pub(crate) async fn handle(node: &Node, mut request: TxnOffsetCommitRequest) -> 
                 ResponseError::UnknownTopicOrPartition.code()
             } else if let Some(code) = refused {
                 code
-            } else if metadata.len() > METADATA_BYTES_MAX {
+            } else if metadata.encode_utf16().count() > METADATA_UNITS_MAX {
                 ResponseError::OffsetMetadataTooLarge.code()
             } else {
                 let (offset, leader_epoch) = (asked.committed_offset, asked.committed_leader_epoch);

@@ -18,6 +18,7 @@ pub(crate) enum ConfigType {
     Boolean = 1,
     Text = 2,
     Int = 3,
+    Short = 4,
     Long = 5,
     Double = 6,
     List = 7,

@@ -1,0 +1,197 @@
+//! The two brokers: ours and Apache Kafka, each fresh, as child processes that end with this one.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, FindCoordinatorRequest, OffsetFetchRequest};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use serde_json::Value;
+
+use super::session::{Served, Session, text};
+
+/// Longest wait for a broker to start: Apache Kafka may be fetched first.
+const START_PATIENCE: Duration = Duration::from_secs(300);
+const READY_FILE: &str = "ready.json";
+/// Names the test that becomes a broker, and carries its command line.
+const TASK: &str = "FINSTREAM_DIFFERENTIAL_BECOMES";
+
+/// What both are told, so that only what is built in differs. Records of 2023 are kept; one partition of each internal
+/// topic is loaded quickly.
+const KAFKA_PROPERTIES: [&str; 4] = [
+    "auto.create.topics.enable=false",
+    "log.retention.ms=315360000000",
+    "offsets.topic.num.partitions=1",
+    "transaction.state.log.num.partitions=1",
+];
+const OUR_ARGUMENTS: [&str; 12] = [
+    "--role",
+    "broker",
+    "--kafka-listen",
+    "127.0.0.1:0",
+    "--http",
+    "127.0.0.1:0",
+    "--partitions",
+    "6",
+    "--retention",
+    "87600h",
+    "--retention-bytes",
+    "1TiB",
+];
+
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Kafka,
+    Ours,
+}
+
+pub struct Broker {
+    pub address: SocketAddr,
+    pub version: String,
+    child: Child,
+    folder: PathBuf,
+}
+
+impl Broker {
+    /// Starts both on folders below `dir`, and waits until they serve groups: Apache Kafka's first, ours second.
+    pub fn start_both(dir: &Path) -> (Broker, Broker) {
+        // By this thread: a child ends with the thread that started it.
+        let (mut kafka, mut ours) = (Broker::launch(Side::Kafka, dir), Broker::launch(Side::Ours, dir));
+        kafka.await_ready();
+        ours.await_ready();
+        (kafka, ours)
+    }
+
+    /// Starts one of them.
+    pub fn start(side: Side, dir: &Path) -> Broker {
+        let mut broker = Broker::launch(side, dir);
+        broker.await_ready();
+        broker
+    }
+
+    fn launch(side: Side, dir: &Path) -> Broker {
+        let folder = dir.join(format!("{side:?}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let log = File::create(folder.join("output.txt")).unwrap();
+        let mut command = become_later(&command_line(side, &folder));
+        let command = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let child = command.spawn().unwrap();
+        Broker { address: ([0, 0, 0, 0], 0).into(), version: String::new(), child, folder }
+    }
+
+    fn await_ready(&mut self) {
+        let ready = self.wait_ready();
+        let field = |name: &str| ready[name].as_str().map(str::to_owned);
+        self.address = field("kafka").or(field("bootstrap")).unwrap().parse().unwrap();
+        self.version = field("version").unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
+        self.await_coordinator();
+    }
+
+    fn wait_ready(&mut self) -> Value {
+        let began = Instant::now();
+        loop {
+            if let Ok(text) = std::fs::read_to_string(self.folder.join(READY_FILE)) {
+                return serde_json::from_str(&text).unwrap();
+            }
+            if let Some(status) = self.child.try_wait().unwrap() {
+                let output = std::fs::read_to_string(self.folder.join("output.txt")).unwrap_or_default();
+                panic!("{} ended with {status} before it was ready:\n{output}", self.folder.display());
+            }
+            assert!(began.elapsed() < START_PATIENCE, "{}: not ready", self.folder.display());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The first question about a group makes Apache Kafka create its internal topic.
+    fn await_coordinator(&self) {
+        let served = self.served();
+        let mut session = Session::new(self.address, &served, "start", &[]);
+        session.until("groups are served", |session| {
+            let find = FindCoordinatorRequest::default().with_key(text("warm-up"));
+            let found = session.ask_at(3, find).error_code == 0;
+            let transactions = FindCoordinatorRequest::default().with_key(text("warm-up")).with_key_type(1);
+            let found = found && session.ask_at(3, transactions).error_code == 0;
+            let fetch = OffsetFetchRequest::default().with_group_id(text("warm-up").into()).with_topics(None);
+            found && session.ask_at(7, fetch).error_code == 0
+        });
+    }
+
+    /// Which versions it serves of what this crate can decode.
+    pub fn served(&self) -> Served {
+        let only = Served::from([(ApiKey::ApiVersions as i16, 0..=0)]);
+        let mut session = Session::new(self.address, &only, "versions", &[]);
+        let answer = session.ask(ApiVersionsRequest::default());
+        let row = |api: kafka_protocol::messages::api_versions_response::ApiVersion| {
+            (api.api_key, api.min_version..=api.max_version)
+        };
+        answer.api_keys.into_iter().map(row).collect()
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // Not SIGKILL: the script around Apache Kafka has to end its server.
+        if let Ok(None) = self.child.try_wait() {
+            let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// Versions that both serve.
+pub fn common(kafka: &Served, ours: &Served) -> Served {
+    let both = |(key, kafka): (&i16, &std::ops::RangeInclusive<i16>)| {
+        let ours = ours.get(key)?;
+        let common = *kafka.start().max(ours.start())..=*kafka.end().min(ours.end());
+        // The crate encodes no Produce below 3, and nobody serves what is advertised there.
+        let common = if *key == ApiKey::Produce as i16 { 3..=*common.end() } else { common };
+        (!common.is_empty()).then_some((*key, common))
+    };
+    kafka.iter().filter_map(both).collect()
+}
+
+fn command_line(side: Side, folder: &Path) -> Vec<String> {
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let mut line = match side {
+        Side::Kafka => {
+            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka/run.sh").to_owned();
+            let properties =
+                KAFKA_PROPERTIES.iter().flat_map(|property| ["--property".to_owned(), (*property).to_owned()]);
+            [script, "--dir".to_owned(), path(folder)].into_iter().chain(properties).collect::<Vec<_>>()
+        }
+        Side::Ours => {
+            let program = env!("CARGO_BIN_EXE_finstream").to_owned();
+            let arguments = OUR_ARGUMENTS.iter().map(|argument| (*argument).to_owned());
+            let data = ["--data-dir".to_owned(), path(&folder.join("data"))];
+            [program].into_iter().chain(arguments).chain(data).collect()
+        }
+    };
+    line.extend(["--ready-file".to_owned(), path(&folder.join(READY_FILE))]);
+    line
+}
+
+/// This test binary once more, which becomes the program. It gets SIGTERM when we end, however we end.
+fn become_later(line: &[String]) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FINSTREAM_")) {
+        command.env_remove(name);
+    }
+    command
+        .args(["--exact", "a_child_becomes_a_broker_and_is_no_test_by_itself", "--nocapture", "--test-threads=1"])
+        .env(TASK, serde_json::to_string(line).unwrap());
+    command
+}
+
+/// Becomes the program that this process is there for, if it is.
+pub fn become_now() {
+    use std::os::unix::process::CommandExt;
+    let Ok(line) = std::env::var(TASK) else { return };
+    set_parent_process_death_signal(Some(Signal::TERM)).unwrap();
+    let line: Vec<String> = serde_json::from_str(&line).unwrap();
+    let error = Command::new(&line[0]).args(&line[1..]).env_remove(TASK).exec();
+    panic!("cannot start {}: {error}", line[0]);
+}
