@@ -68,6 +68,10 @@ simulate: setup ## stop a machine with a simulated disk everywhere, for 100,000 
 torture: setup ## half an hour of kill -9 on a broker with 200 partitions, 50 producers, 50 consumers; nothing may be lost
 	@FINSTREAM_TORTURE_SECONDS=$${FINSTREAM_TORTURE_SECONDS:-1800} $(CARGO) test $(PROFILE) --test torture -- --nocapture --test-threads 1
 
+.PHONY: transaction-test
+transaction-test: setup ## 5,000 transactions of 5 producers under kill -9 of the broker; each whole and once, or not at all
+	@FINSTREAM_TEST_TRANSACTIONS=5000 $(CARGO) test $(PROFILE) --test broker_transactions_kill -- --nocapture
+
 # How long each fuzz target runs.
 SECONDS ?= 1800
 
