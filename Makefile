@@ -78,6 +78,10 @@ differential: setup ## the same calls to Apache Kafka (fetched first) and to our
 	@scripts/kafka/fetch.sh >/dev/null
 	@$(CARGO) test $(PROFILE) --test differential -- --ignored --nocapture --test-threads 1
 
+.PHONY: transaction-test
+transaction-test: setup ## 5,000 transactions of 5 producers under kill -9 of the broker; each whole and once, or not at all
+	@FINSTREAM_TEST_TRANSACTIONS=5000 $(CARGO) test $(PROFILE) --test broker_transactions_kill -- --nocapture
+
 # How long each fuzz target runs.
 SECONDS ?= 1800
 

@@ -23,10 +23,12 @@ pub(crate) async fn handle(
         ProducerIdEpoch { id: request.v3_and_below_producer_id.0, epoch: request.v3_and_below_producer_epoch };
     let topics = request.v3_and_below_topics.into_iter().map(|topic| (topic.name, topic.partitions));
     let asked = once(topics, |index| *index);
-    let exists =
-        |name: &TopicName, index: i32| node.catalog.topic(name).is_some_and(|topic| topic.partition(index).is_some());
-    let missing: Vec<Vec<bool>> =
-        asked.iter().map(|(name, indexes)| indexes.iter().map(|index| !exists(name, *index)).collect()).collect();
+    let are_missing = |(name, indexes): &(TopicName, Vec<i32>)| -> Vec<bool> {
+        let known = node.catalog.topic(name);
+        let exists = |index: &i32| known.as_ref().is_some_and(|topic| topic.partition(*index).is_some());
+        indexes.iter().map(|index| !exists(index)).collect()
+    };
+    let missing: Vec<Vec<bool>> = asked.iter().map(are_missing).collect();
     let is_any_missing = missing.iter().flatten().any(|is_missing| *is_missing);
     let code = if is_any_missing {
         ResponseError::OperationNotAttempted.code()

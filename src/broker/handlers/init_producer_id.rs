@@ -1,7 +1,7 @@
 //! InitProducerId (22), versions 0-5. v3: a producer may name its old id and epoch (KIP-360); v4 PRODUCER_FENCED.
 //!
 //! An idempotent producer always gets a new id, also when it names an old one, as in Apache Kafka: it raises its epoch
-//! by itself.
+//! by itself. Deviation: a transactional id has 1,024 bytes at most.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};

@@ -21,6 +21,8 @@ use crate::broker::log::{AppendError, Appended};
 use crate::broker::producer_ids::ProducerIds;
 use crate::clock::SharedClock;
 
+/// Kafka's format would take 32,767; so all of them fit into an answer.
+const ID_BYTES_MAX: usize = 1_024;
 /// The partition of [`CONSUMER_OFFSETS`] that holds every group.
 pub(super) const GROUPS_PARTITION: i32 = 0;
 
@@ -80,7 +82,7 @@ impl Coordinator {
         expected: Option<ProducerIdEpoch>,
         timeout_ms: i32,
     ) -> Result<ProducerIdEpoch, TxnError> {
-        if id.is_empty() || codec::encode_key(id).is_none() {
+        if id.is_empty() || id.len() > ID_BYTES_MAX {
             return Err(TxnError::InvalidRequest);
         }
         check_timeout(timeout_ms)?;

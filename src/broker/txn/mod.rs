@@ -12,8 +12,6 @@ mod ending;
 mod ids;
 mod loading;
 mod metadata;
-#[cfg(test)]
-mod recovery_tests;
 mod repair;
 #[cfg(test)]
 mod tests;

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
 
-use super::coordinator::{Coordinator, GROUPS_PARTITION};
-use super::ending::{COORDINATOR_EPOCH, marker};
-use super::metadata::*;
+use super::super::coordinator::{Coordinator, GROUPS_PARTITION};
+use super::super::ending::{COORDINATOR_EPOCH, marker};
+use super::super::metadata::*;
 use crate::broker::catalog::Catalog;
 use crate::broker::group::{self, CommittedOffset};
 use crate::broker::internal_topic::{CONSUMER_OFFSETS, InternalTopic};
@@ -322,7 +322,7 @@ async fn nothing_is_written_to_a_partition_once_the_end_of_its_transaction_is_de
 
 impl World {
     /// The transaction's commit, with the ids locked.
-    fn known_of(&self, ids: &super::ids::Ids) -> Metadata {
+    fn known_of(&self, ids: &super::super::ids::Ids) -> Metadata {
         let known = ids.get(ID).unwrap();
         let Ok(Ending::Prepare(prepared)) = known.end(known.producer, End::Commit, START_MS) else { panic!() };
         prepared

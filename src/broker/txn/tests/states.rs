@@ -1,9 +1,9 @@
 //! The state machine of one transactional id, and the bounds of all: every transition and every refusal.
 #![allow(clippy::unwrap_used)]
 
-use super::ids::{Due, Ids};
-use super::metadata::*;
-use super::repair::{Verdict, judge};
+use super::super::ids::{Due, Ids};
+use super::super::metadata::*;
+use super::super::repair::{Verdict, judge};
 use TransactionState::{CompleteAbort, CompleteCommit, Dead, Empty, Ongoing, PrepareAbort, PrepareCommit};
 
 const NOW_MS: i64 = 1_000_000;
@@ -269,7 +269,7 @@ fn what_is_open_after_a_power_cut_ends_as_the_coordinator_remembers() {
     let abort = Verdict::End(End::Abort);
     let ended = partitions(&[("t", &[0])]);
     let judge = |state, topic, index| judge(Some(&in_state(state)), Some(&ended), topic, index);
-    assert_eq!(super::repair::judge(None, None, "t", 0), abort);
+    assert_eq!(super::super::repair::judge(None, None, "t", 0), abort);
     for state in [Ongoing, PrepareCommit, PrepareAbort] {
         assert_eq!(judge(state, "t", 1), Verdict::Leave, "{state:?}");
     }
