@@ -68,12 +68,13 @@ pub(super) fn probe_config(kafka: &KafkaSettings) -> ClientConfig {
 }
 
 /// The publisher's producer.
-pub(super) fn producer_config(kafka: &KafkaSettings) -> ClientConfig {
+pub(super) fn producer_config(kafka: &KafkaSettings, transactional_id: &str) -> ClientConfig {
     let mut config = base_config(kafka);
     config
         .set("client.id", "finstream-publisher")
-        .set("acks", "all")
-        .set("enable.idempotence", "true")
+        .set("transactional.id", transactional_id)
+        // What a publisher that died has left open holds up readers of committed records for no longer.
+        .set("transaction.timeout.ms", "30000")
         .set("compression.type", "zstd")
         .set("linger.ms", "20")
         .set("queue.buffering.max.kbytes", "32768");

@@ -138,7 +138,8 @@ pub async fn run(
     let mut threads = Threads::start(&settings, worker, &shared, &shutdown)?;
     let (stop_publisher, stopped) = watch::channel(false);
     let publisher = settings.publish_aggregates.then(|| {
-        let publisher = Publisher::new(settings.kafka.clone(), database.clone(), stream.topic_ref, shared.clone());
+        let (kafka, group) = (settings.kafka.clone(), &settings.group);
+        let publisher = Publisher::new(kafka, group, database.clone(), stream.topic_ref, shared.clone());
         tokio::spawn(publisher.run(stopped))
     });
     let mut supervisor = Supervisor {

@@ -1,15 +1,15 @@
 //! Changed totals go back to Kafka, to the compacted topic, from whoever owns partition 0 of the transactions.
 //!
-//! At least once, each value with a version: until the broker has transactions, a publisher that was paused and comes
-//! back may send an old value after a newer one, and a reader keeps the highest version. Change rows are deleted only
-//! after the delivery reports, so a crash publishes again, never too little.
+//! A round is one transaction: a reader of committed records sees all totals of a round or none. The transactional id
+//! belongs to the group, so whoever takes over partition 0 fences the publisher before it, and an old value never comes
+//! behind a newer one. Change rows are deleted only after the commit, so a crash publishes again, never too little.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::watch;
@@ -32,7 +32,7 @@ const WAIT_PER_ROUND_TIME: u32 = 9;
 const ROUND_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Between two looks while nothing changes, or while something is broken.
 const IDLE_WAIT: Duration = Duration::from_secs(1);
-/// Longest wait for a delivery report.
+/// Longest wait for a delivery report, and for the broker to begin or end a transaction.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for PostgreSQL: a round may read very many totals, and nobody but readers of the topic waits for it.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
@@ -46,6 +46,8 @@ enum PublishError {
     Sink(#[from] SinkError),
     #[error("Kafka: {0}")]
     Kafka(#[from] KafkaError),
+    #[error("a call of the Kafka client panicked")]
+    Panicked,
 }
 
 /// Publishes while partition 0 is owned here.
@@ -56,6 +58,7 @@ pub(super) struct Publisher {
     topic_ref: i32,
     shared: Arc<Shared>,
     topic: String,
+    transactional_id: String,
     connection: Option<PgConnection>,
     producer: Option<FutureProducer>,
     has_trouble: bool,
@@ -71,9 +74,17 @@ enum Round {
 }
 
 impl Publisher {
-    pub(super) fn new(kafka: KafkaSettings, database: PgConnectOptions, topic_ref: i32, shared: Arc<Shared>) -> Self {
+    /// `group`: the consumer group, of which one member publishes at a time.
+    pub(super) fn new(
+        kafka: KafkaSettings,
+        group: &str,
+        database: PgConnectOptions,
+        topic_ref: i32,
+        shared: Arc<Shared>,
+    ) -> Self {
         let topic = kafka.aggregates_topic();
         Publisher {
+            transactional_id: format!("{group}/{topic}"),
             kafka,
             database,
             answer_deadline: ANSWER_DEADLINE,
@@ -149,42 +160,60 @@ impl Publisher {
             Some(connection) => connection,
             None => connect(&self.database, CONNECT_DEADLINE).await.map_err(SinkError::from)?,
         };
-        let changes = match answered(self.answer_deadline, read_changes(&mut connection, self.topic_ref, epoch)).await?
-        {
-            None => return Ok(Round::Fenced),
-            Some(changes) if changes.is_empty() => {
-                self.connection = Some(connection);
-                return Ok(Round::NothingChanged);
-            }
-            Some(changes) => changes,
-        };
-        self.send(&changes).await?;
-        answered(self.answer_deadline, settle_changes(&mut connection, &changes)).await?;
-        self.connection = Some(connection);
-        Ok(Round::Published)
-    }
-
-    async fn send(&mut self, changes: &Changes) -> Result<(), PublishError> {
+        let Some(mut changes) = self.changes(&mut connection, epoch).await? else { return Ok(Round::Fenced) };
+        if changes.is_empty() {
+            self.connection = Some(connection);
+            return Ok(Round::NothingChanged);
+        }
         let producer = match self.producer.take() {
             Some(producer) => producer,
             None => {
-                self.create_topic().await;
-                producer_config(&self.kafka).create()?
+                let producer = self.new_producer().await?;
+                // Read again: a publisher before us may have published until it was fenced, just now.
+                let Some(read_again) = self.changes(&mut connection, epoch).await? else { return Ok(Round::Fenced) };
+                changes = read_again;
+                producer
             }
         };
-        let deliveries = changes.totals.iter().map(|total| {
-            producer.send(FutureRecord::to(&self.topic).key(&total.key).payload(&total.value), DELIVERY_TIMEOUT)
-        });
-        for delivery in join_all(deliveries).await {
-            delivery.map_err(|(error, _)| error)?;
-        }
+        self.send(&producer, &changes).await?;
+        // Only now: after any error the next round begins with a new one, which ends what this one has left open.
         self.producer = Some(producer);
         if self.shared.progress.wants_samples() {
             for total in &changes.totals {
                 self.shared.progress.sample(Sample::Aggregate(total.value.clone()));
             }
         }
-        Ok(())
+        answered(self.answer_deadline, settle_changes(&mut connection, &changes)).await?;
+        self.connection = Some(connection);
+        Ok(Round::Published)
+    }
+
+    /// None when someone else owns partition 0.
+    async fn changes(&self, connection: &mut PgConnection, epoch: i64) -> Result<Option<Changes>, SinkError> {
+        answered(self.answer_deadline, read_changes(connection, self.topic_ref, epoch)).await
+    }
+
+    /// Fences the publisher before it, and aborts what that one has left open.
+    async fn new_producer(&self) -> Result<FutureProducer, PublishError> {
+        self.create_topic().await;
+        let producer: FutureProducer = producer_config(&self.kafka, &self.transactional_id).create()?;
+        blocking(&producer, |producer| producer.init_transactions(DELIVERY_TIMEOUT)).await?;
+        Ok(producer)
+    }
+
+    /// All of it in one transaction.
+    async fn send(&self, producer: &FutureProducer, changes: &Changes) -> Result<(), PublishError> {
+        if changes.totals.is_empty() {
+            return Ok(());
+        }
+        producer.begin_transaction()?;
+        let deliveries = changes.totals.iter().map(|total| {
+            producer.send(FutureRecord::to(&self.topic).key(&total.key).payload(&total.value), DELIVERY_TIMEOUT)
+        });
+        for delivery in join_all(deliveries).await {
+            delivery.map_err(|(error, _)| error)?;
+        }
+        blocking(producer, |producer| producer.commit_transaction(DELIVERY_TIMEOUT)).await
     }
 
     /// Creates the topic if it is absent; if that fails, sending says so.
@@ -200,6 +229,16 @@ impl Publisher {
             tracing::debug!("{error}");
         }
     }
+}
+
+/// A call of the client that waits for the broker.
+async fn blocking(
+    producer: &FutureProducer,
+    call: impl FnOnce(&FutureProducer) -> Result<(), KafkaError> + Send + 'static,
+) -> Result<(), PublishError> {
+    let producer = producer.clone();
+    let called = tokio::task::spawn_blocking(move || call(&producer)).await;
+    called.map_err(|_| PublishError::Panicked)?.map_err(PublishError::Kafka)
 }
 
 /// Resolves `time` after `stop` was set or its sender is gone.
@@ -235,7 +274,7 @@ mod tests {
         };
         let handoff = Handoff::new(Limits { batch_messages_max: 1, batch_wait: Duration::ZERO });
         let shared = Shared::new(String::new(), handoff, Arc::new(Progress::default()), Arc::new(SystemClock::new()));
-        let mut publisher = Publisher::new(kafka, silent_server().await, 1, Arc::new(shared));
+        let mut publisher = Publisher::new(kafka, "g", silent_server().await, 1, Arc::new(shared));
         publisher.answer_deadline = Duration::from_millis(20);
         let error = publisher.publish(1).await.unwrap_err().to_string();
         assert!(error.contains("no answer within"), "{error}");
