@@ -389,6 +389,7 @@ mod tests {
         let rest = sessions.go_on((ids[1], 1), false, Vec::new(), &[key(0), key(1)], now).unwrap();
         assert_eq!(rest.wanted.len(), SESSION_PARTITIONS_MAX - 2);
         ids.into_iter().for_each(|id| sessions.end(id));
-        assert_eq!((sessions.lock().partitions, sessions.lock().sessions.len()), (0, 0));
+        let cache = sessions.lock();
+        assert_eq!((cache.partitions, cache.sessions.len()), (0, 0));
     }
 }
