@@ -18,12 +18,13 @@ pub(crate) const TRANSACTION_STATE: &str = "__transaction_state";
 /// Where the group coordinator keeps groups and committed offsets.
 pub(crate) const CONSUMER_OFFSETS: &str = "__consumer_offsets";
 
-/// Apache Kafka's configs of these topics; the size of a batch is bounded by who writes, not by the topic's default.
+/// As Apache Kafka configures these topics, but for smaller segments; the size of a batch is bounded by who writes, not by the topic's default.
 const CONFIGS: [(&str, &str); 4] = [
     ("cleanup.policy", "compact"),
     ("compression.type", "producer"),
     ("max.message.bytes", "67108864"),
-    ("segment.bytes", "104857600"),
+    // All of it is read at each start: small segments are compacted soon.
+    ("segment.bytes", "16777216"),
 ];
 /// Read at once when the topic is loaded.
 const READ_BYTES: usize = 4 << 20;

@@ -303,6 +303,67 @@ async fn whatever_is_committed_staged_deleted_and_compacted_restarts_find_it_as_
     life.end().await;
 }
 
+/// What is committed and pending in each place.
+fn seen(life: &Life) -> Vec<(Option<i64>, bool)> {
+    let places = GROUPS.into_iter().flat_map(|group| (0..PARTITIONS).map(move |partition| (group, partition)));
+    places
+        .map(|(group, partition)| (life.offset(group, partition), life.groups.has_pending(group, &key(partition))))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_many_do_at_once_is_after_a_restart_what_it_was_before() {
+    let given = std::env::var("FINSTREAM_TEST_SEED").ok().and_then(|text| text.parse::<u64>().ok());
+    let seed = given.unwrap_or_else(rand::random);
+    eprintln!("FINSTREAM_TEST_SEED={seed}");
+    let dir = tempfile::tempdir().unwrap();
+    let mut life = Arc::new(Life::begin(dir.path()).await);
+    for round in 0..6 {
+        let tasks: Vec<_> = (0..12)
+            .map(|task| {
+                let life = life.clone();
+                let mut random = ChaCha8Rng::seed_from_u64(seed.wrapping_add(round * 100 + task));
+                tokio::spawn(async move {
+                    for step in 0..10 {
+                        let group = *GROUPS.choose(&mut random).unwrap();
+                        let (partition, producer_id) = (random.random_range(0..PARTITIONS), random.random_range(1..4));
+                        match random.random_range(0..10) {
+                            0..3 => life.commit(group, partition, (task * 100 + step) as i64).await,
+                            3..6 => {
+                                let offsets = vec![(key(partition), life.committed((task * 100 + step) as i64))];
+                                match life.groups.stage_offsets(group, (producer_id, 0), offsets).await {
+                                    // While another one ends the producer's transaction.
+                                    Ok(()) | Err(StoreError::Concurrent) => {}
+                                    Err(error) => panic!("{error}"),
+                                }
+                            }
+                            6..9 => {
+                                let marker = if random.random() { Marker::Commit } else { Marker::Abort };
+                                let end =
+                                    EndTransaction { producer_id, producer_epoch: 0, marker, coordinator_epoch: 0 };
+                                // Refused while another one ends it.
+                                let _ = life.groups.end_transaction(end).await;
+                            }
+                            _ => {
+                                let which = move |(_, found): &OffsetKey| *found == partition;
+                                life.groups.forget_offsets(Some(group.to_owned()), which).await.unwrap();
+                            }
+                        }
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let before = seen(&life);
+        let ended = Arc::into_inner(life).unwrap();
+        life = Arc::new(ended.again(dir.path()).await);
+        assert_eq!(seen(&life), before);
+    }
+    Arc::into_inner(life).unwrap().end().await;
+}
+
 fn put(out: &mut BytesMut, bytes: &[u8]) {
     out.put_u32(bytes.len() as u32);
     out.put_slice(bytes);

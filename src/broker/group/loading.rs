@@ -78,7 +78,7 @@ impl Replay {
     fn end(&mut self, marker: &Entry, is_committed: bool) {
         for group in self.open.remove(&marker.producer_id).unwrap_or_default() {
             if let Some(offsets) = self.offsets.get_mut(&group) {
-                offsets.end(marker.producer_id, is_committed, marker.offset);
+                offsets.end(marker.producer_id, is_committed);
             }
         }
     }

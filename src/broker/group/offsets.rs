@@ -103,20 +103,12 @@ impl Offsets {
         place(self.pending.entry(producer_id).or_default(), key, Placed { log_offset, committed });
     }
 
-    /// The end of a producer's transaction, whose marker lies there: what was staged before it counts, or never will.
-    /// True while something was staged behind it.
-    pub(super) fn end(&mut self, producer_id: i64, is_committed: bool, marker_offset: i64) -> bool {
-        let Some(staged) = self.pending.remove(&producer_id) else { return false };
-        let (ended, later): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            staged.into_iter().partition(|(_, placed)| placed.log_offset < marker_offset);
+    /// The end of a producer's transaction: what was staged counts, or never will.
+    pub(super) fn end(&mut self, producer_id: i64, is_committed: bool) {
+        let staged = self.pending.remove(&producer_id).unwrap_or_default();
         if is_committed {
-            ended.into_iter().for_each(|(key, placed)| place(&mut self.committed, key, placed));
+            staged.into_iter().for_each(|(key, placed)| place(&mut self.committed, key, placed));
         }
-        let goes_on = !later.is_empty();
-        if goes_on {
-            self.pending.insert(producer_id, later);
-        }
-        goes_on
     }
 
     /// Forgets an offset, committed or pending. A transaction that has nothing left is as good as ended.
@@ -204,9 +196,9 @@ mod tests {
         offsets.stage(8, key(1), at(3), 12);
         assert!(offsets.has_pending(&key(0)) && offsets.has_pending(&key(1)) && !offsets.has_pending(&key(2)));
         assert_eq!((offset(&offsets, 0), offset(&offsets, 1)), (Some(1), None));
-        offsets.end(7, true, 13);
-        offsets.end(8, false, 14);
-        offsets.end(9, true, 15);
+        offsets.end(7, true);
+        offsets.end(8, false);
+        offsets.end(9, true);
         assert_eq!((offset(&offsets, 0), offset(&offsets, 1)), (Some(2), None));
         assert!(!offsets.has_pending(&key(0)) && !offsets.has_pending(&key(1)));
     }
@@ -216,19 +208,8 @@ mod tests {
         let mut offsets = Offsets::default();
         offsets.stage(7, key(0), at(5), 10);
         offsets.commit(key(0), at(6), 11);
-        offsets.end(7, true, 12);
+        offsets.end(7, true);
         assert_eq!(offset(&offsets, 0), Some(6), "as compaction will leave it");
-    }
-
-    #[test]
-    fn what_is_staged_behind_a_marker_belongs_to_the_next_transaction() {
-        let mut offsets = Offsets::default();
-        offsets.stage(7, key(0), at(5), 10);
-        offsets.stage(7, key(1), at(6), 12);
-        assert!(offsets.end(7, true, 11));
-        assert_eq!((offset(&offsets, 0), offset(&offsets, 1)), (Some(5), None));
-        assert!(!offsets.end(7, false, 13));
-        assert_eq!(offset(&offsets, 1), None);
     }
 
     #[test]
@@ -238,7 +219,7 @@ mod tests {
         offsets.stage(7, key(0), at(5), 10);
         offsets.forget(&key(0));
         assert!(offsets.is_empty());
-        offsets.end(7, true, 12);
+        offsets.end(7, true);
         assert_eq!(offset(&offsets, 0), None);
     }
 

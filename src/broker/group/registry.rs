@@ -1,6 +1,6 @@
 //! The groups that there are: each with its guard, its writes in order, its weight and its deadlines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -38,6 +38,8 @@ pub(super) struct Inner {
     pub(super) entries: RwLock<BTreeMap<String, Arc<Entry>>>,
     /// Where a producer's marker has something to end; of a group under its `writing` lock.
     open: Mutex<OpenTransactions>,
+    /// Producers whose marker is on its way.
+    pub(super) ending: Mutex<HashSet<i64>>,
     /// Wall clock when offsets are looked at next.
     pub(super) next_expiry_ms: AtomicI64,
     pub(super) deadlines_changed: Notify,
@@ -51,6 +53,7 @@ impl Inner {
             bytes: AtomicUsize::new(0),
             entries: RwLock::new(entries),
             open: Mutex::new(open),
+            ending: Mutex::default(),
             next_expiry_ms: AtomicI64::new(0),
             deadlines_changed: Notify::new(),
             stopped: Notify::new(),

@@ -25,6 +25,9 @@ pub enum StoreError {
     /// It cannot be said in the format.
     #[error(transparent)]
     Text(#[from] TextTooLong),
+    /// An earlier transaction of the producer is being ended.
+    #[error("an earlier transaction of the producer is being ended; try again")]
+    Concurrent,
     /// It would be too much, or comes too late.
     #[error("{0}")]
     Refused(&'static str),
@@ -66,18 +69,15 @@ impl Store {
         self.put(offset_records(group, offsets)?).await
     }
 
-    /// As `put_offsets`, within a producer's transaction.
-    pub(super) async fn stage_offsets(
+    /// Queues commits within a producer's transaction, as one batch; `make` must have been called.
+    pub(super) fn queue_staged(
         &self,
         (producer_id, producer_epoch): Producer,
         group: &str,
         offsets: &[(OffsetKey, CommittedOffset)],
-    ) -> Result<i64, StoreError> {
+    ) -> Result<Appended, StoreError> {
         let records = offset_records(group, offsets)?;
-        self.make().await?;
-        let appended = self.topic.append_in_transaction(producer_id, producer_epoch, &records, self.now_ms())?;
-        self.topic.durable(&appended).await?;
-        Ok(appended.base_offset)
+        Ok(self.topic.append_in_transaction(producer_id, producer_epoch, &records, self.now_ms())?)
     }
 
     /// Queues the end of a producer's transaction; none when nothing was ever written.
@@ -132,7 +132,8 @@ impl Store {
         Ok(appended.base_offset)
     }
 
-    async fn make(&self) -> Result<(), StoreError> {
+    /// Makes sure that there is something to write to.
+    pub(super) async fn make(&self) -> Result<(), StoreError> {
         self.topic.make().await.map_err(|error| StoreError::Topic(error.to_string()))
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! Source: KIP-98, KIP-447.
 
-use std::sync::{Arc, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::commits::{STOPS, TOO_MANY};
@@ -16,11 +17,14 @@ use super::registry::{Entry, Inner};
 use super::state::Group;
 use super::store::{Producer, StoreError};
 use super::terms::{GroupError, Phase};
-use crate::broker::log::{AppendError, EndTransaction, Marker};
+use crate::broker::log::{AppendError, Appended, EndTransaction, Marker};
 
 impl Coordinator {
     /// Commits offsets of a group within a producer's transaction: they count once it is committed, and hold back those
     /// who fetch stable offsets until it has ended. Resolves when they are durable.
+    ///
+    /// # Errors
+    /// `Concurrent` while an earlier transaction of the producer is being ended.
     pub(crate) async fn stage_offsets(
         &self,
         group_id: &str,
@@ -33,9 +37,18 @@ impl Coordinator {
             let _ordered = entry.writing.lock().await;
             let (producer_id, _) = producer;
             inner.check_room(&entry, Some(producer_id), &offsets)?;
-            // Before the first record lies in the log: the marker that ends it may be queued at any time then.
-            inner.open_transactions().entry(producer_id).or_default().insert(entry.id.clone());
-            let first = inner.store.stage_offsets(producer, &entry.id, &offsets).await?;
+            inner.store.make().await?;
+            let staged = {
+                // A marker is queued under this lock, too: nothing is staged behind one that is not carried out yet.
+                let ending = inner.ending();
+                if ending.contains(&producer_id) {
+                    return Err(StoreError::Concurrent);
+                }
+                inner.open_transactions().entry(producer_id).or_default().insert(entry.id.clone());
+                inner.store.queue_staged(producer, &entry.id, &offsets)?
+            };
+            inner.store.durable(&staged).await?;
+            let first = staged.base_offset;
             {
                 let group = &mut entry.lock();
                 for (log_offset, (key, committed)) in (first..).zip(offsets) {
@@ -53,18 +66,29 @@ impl Coordinator {
     /// no harm.
     ///
     /// # Errors
-    /// Those of the log's `write_marker` and `durable`. Nothing has changed then; it may be tried again.
+    /// Those of the log's `write_marker` and `durable`, and `Storage` while an earlier end of this producer's transactions
+    /// is carried out. Nothing has changed then; it may be tried again.
     pub(crate) fn end_transaction(
         &self,
         end: EndTransaction,
     ) -> impl Future<Output = Result<(), AppendError>> + Send + 'static {
-        let queued = self.0.store.queue_marker(end);
         let inner = self.0.clone();
+        // One after another: which marker ends what was staged must be beyond doubt.
+        let (is_alone, queued) = {
+            let mut ending = inner.ending();
+            let is_alone = ending.insert(end.producer_id);
+            (is_alone, if is_alone { inner.store.queue_marker(end) } else { Err(under_way(end.producer_id)) })
+        };
         let task = tokio::spawn(async move {
-            let Some(marker) = queued? else { return Ok(()) };
-            inner.store.durable(&marker).await?;
-            inner.end_staged(end, marker.base_offset).await;
-            Ok(())
+            let ended = match queued {
+                Ok(Some(marker)) => inner.carry_out(end, &marker).await,
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if is_alone {
+                inner.ending().remove(&end.producer_id);
+            }
+            ended
         });
         async move { task.await.unwrap_or_else(|_| Err(AppendError::Storage("the broker stops".to_owned()))) }
     }
@@ -96,20 +120,24 @@ impl Coordinator {
 }
 
 impl Inner {
-    /// Carries out a marker that is durable.
-    async fn end_staged(&self, end: EndTransaction, marker_offset: i64) {
+    /// What was staged before a marker counts, or is gone, once the marker is durable.
+    async fn carry_out(&self, end: EndTransaction, queued: &Appended) -> Result<(), AppendError> {
+        self.store.durable(queued).await?;
         let EndTransaction { producer_id, marker, .. } = end;
         let groups = self.open_transactions().get(&producer_id).cloned().unwrap_or_default();
         for id in groups {
             let Some(entry) = self.entry_or_close(producer_id, &id) else { continue };
             // What was queued before the marker has been applied then.
             let _ordered = entry.writing.lock().await;
-            let goes_on = entry.lock().offsets.end(producer_id, marker == Marker::Commit, marker_offset);
-            if !goes_on {
-                self.close_transaction(producer_id, &id);
-            }
+            entry.lock().offsets.end(producer_id, marker == Marker::Commit);
+            self.close_transaction(producer_id, &id);
             self.weigh(&entry);
         }
+        Ok(())
+    }
+
+    fn ending(&self) -> MutexGuard<'_, HashSet<i64>> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The group, or none when it was deleted with all that it had.
@@ -133,6 +161,10 @@ impl Inner {
             }
         }
     }
+}
+
+fn under_way(producer_id: i64) -> AppendError {
+    AppendError::Storage(format!("an earlier transaction of producer {producer_id} is being ended; try again"))
 }
 
 impl Group {

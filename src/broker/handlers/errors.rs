@@ -73,6 +73,7 @@ impl KafkaError for ConfigError {
 impl KafkaError for StoreError {
     fn kafka(&self) -> ResponseError {
         match self {
+            StoreError::Concurrent => ResponseError::ConcurrentTransactions,
             StoreError::Append(AppendError::TooLarge { .. }) => ResponseError::InvalidCommitOffsetSize,
             StoreError::Append(AppendError::InvalidProducerEpoch { .. }) => ResponseError::InvalidProducerEpoch,
             // Retriable by every client; the cause is in the broker's own log.
