@@ -14,7 +14,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Message, Offset, TopicPartitionList};
 
 fn group_id(name: &str) -> GroupId {
     GroupId(StrBytes::from_string(name.to_owned()))
@@ -105,6 +105,35 @@ async fn committed_offsets_survive_a_restart() {
     let reader = subscribed(&broker, &[]);
     assert_eq!(take(&reader, 6), ["4", "5", "6", "7", "8", "9"]);
     drop(reader);
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn committed_offsets_are_read_from_their_topic_as_tools_that_tell_the_lag_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(dir.path()).await;
+    create_topic(&broker, "t", 1).await;
+    let committer = consumer(&broker, "g", &[]);
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset("t", 0, Offset::Offset(4)).unwrap();
+    committer.commit(&list, CommitMode::Sync).unwrap();
+    let tool = consumer(&broker, "tool", &[]);
+    let mut groups = TopicPartitionList::new();
+    groups.add_partition_offset("__consumer_offsets", 0, Offset::Beginning).unwrap();
+    tool.assign(&groups).unwrap();
+    let started = Instant::now();
+    // OffsetCommitKey 1: group, topic, partition; OffsetCommitValue 3: offset first.
+    let key = [&[0, 1, 0, 1][..], b"g", &[0, 1], b"t", &[0, 0, 0, 0]].concat();
+    loop {
+        assert!(started.elapsed() < PATIENCE, "the commit does not come");
+        let Some(message) = tool.poll(Duration::from_millis(100)) else { continue };
+        let message = message.unwrap();
+        if message.key() == Some(&key[..]) {
+            assert_eq!(message.payload().unwrap()[..10], [0, 3, 0, 0, 0, 0, 0, 0, 0, 4]);
+            break;
+        }
+    }
+    drop((committer, tool));
     broker.stop().await.unwrap();
 }
 
