@@ -54,10 +54,12 @@ const OUR_ARGUMENTS: [&str; 12] = [
 ];
 
 /// Who answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Side {
     Kafka,
     Ours,
+    /// Another build of ours.
+    Program(String),
 }
 
 pub struct Broker {
@@ -183,8 +185,9 @@ fn command_line(side: Side, folder: &Path) -> Vec<String> {
                 KAFKA_PROPERTIES.iter().flat_map(|property| ["--property".to_owned(), (*property).to_owned()]);
             [script, "--dir".to_owned(), path(folder)].into_iter().chain(properties).collect::<Vec<_>>()
         }
-        Side::Ours => {
-            let program = env!("CARGO_BIN_EXE_finstream").to_owned();
+        Side::Ours | Side::Program(_) => {
+            let ours = env!("CARGO_BIN_EXE_finstream").to_owned();
+            let program = if let Side::Program(program) = side { program } else { ours };
             let arguments = OUR_ARGUMENTS.iter().map(|argument| (*argument).to_owned());
             let data = ["--data-dir".to_owned(), path(&folder.join("data"))];
             [program].into_iter().chain(arguments).chain(data).collect()

@@ -5,7 +5,8 @@
 //! everything in that table must occur. Needs Java and Kafka's jars, which scripts/kafka/fetch.sh fetches.
 //!
 //! `FINSTREAM_DIFFERENTIAL=WORDS` runs only the scenarios whose names hold these words. With
-//! `FINSTREAM_DIFFERENTIAL_OTHER=kafka` a second Apache Kafka stands in for ours: what differs then is chance.
+//! `FINSTREAM_DIFFERENTIAL_OTHER=kafka` a second Apache Kafka stands in for ours: what differs then is chance. With the
+//! path of a finstream binary there, that one does.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod batch;
@@ -65,6 +66,7 @@ fn the_same_calls_are_answered_as_apache_kafka_answers_them() {
     let began = Instant::now();
     let dir = tempfile::tempdir().unwrap();
     let other = other_side();
+    let is_ours = other == Side::Ours;
     let (kafka, ours) = Broker::start_both(other, dir.path());
     let served = brokers::common(&kafka.served(), &ours.served());
     let chosen = std::env::var("FINSTREAM_DIFFERENTIAL").unwrap_or_default();
@@ -97,7 +99,7 @@ fn the_same_calls_are_answered_as_apache_kafka_answers_them() {
     );
     assert!(outcome.broken.is_empty(), "scenarios that could not be carried out:\n{}", outcome.broken.join("\n"));
     assert!(verdict.unlisted.is_empty(), "{} differences are not listed", verdict.unlisted.len());
-    if chosen.is_empty() && other == Side::Ours {
+    if chosen.is_empty() && is_ours {
         assert!(gone.is_empty(), "listed, but it does not differ any more: {gone:#?}");
         let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/DIFFERENCES.md");
         document::write(&document, &document::text(&kafka.version, &outcome, &verdict));
@@ -118,8 +120,11 @@ fn apache_kafkas_own_tools_work() {
 
 /// Who is compared with Apache Kafka: ours, or another Apache Kafka.
 fn other_side() -> Side {
-    let is_kafka = std::env::var("FINSTREAM_DIFFERENTIAL_OTHER").is_ok_and(|other| other == "kafka");
-    if is_kafka { Side::Kafka } else { Side::Ours }
+    match std::env::var("FINSTREAM_DIFFERENTIAL_OTHER") {
+        Err(_) => Side::Ours,
+        Ok(other) if other == "kafka" => Side::Kafka,
+        Ok(program) => Side::Program(program),
+    }
 }
 
 #[test]
