@@ -126,13 +126,22 @@ async fn offsets_of_many_groups_come_as_far_as_an_answer_goes_and_whoever_asks_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_named_beside_a_thousand_ids_is_described_once() {
+async fn a_name_beside_a_thousand_ids_is_not_described_and_one_id_beside_a_thousand_names_once() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start(dir.path()).await;
     create_topic(&broker, "t", 100).await;
     let mut raw = greeted(&broker);
     let asked = |id| MetadataRequestTopic::default().with_name(Some(topic("t"))).with_topic_id(Uuid::from_u128(id));
     let request = MetadataRequest::default().with_topics(Some((1..=TIMES as u128).map(asked).collect()));
+    let answer = raw.ask(&request, 12);
+    assert_eq!(answer.topics.len(), TIMES);
+    assert!(answer.topics.iter().all(|topic| topic.partitions.is_empty()), "an id says more than a name");
+    let by_name =
+        MetadataRequest::default().with_topics(Some(vec![MetadataRequestTopic::default().with_name(Some(topic("t")))]));
+    let id = raw.ask(&by_name, 12).topics[0].topic_id;
+    let asked =
+        |number| MetadataRequestTopic::default().with_name(Some(topic(&format!("t{number}")))).with_topic_id(id);
+    let request = MetadataRequest::default().with_topics(Some((0..TIMES).map(asked).collect()));
     let answer = raw.ask(&request, 12);
     assert_eq!((answer.topics.len(), answer.topics[0].partitions.len()), (1, 100));
     broker.stop().await.unwrap();

@@ -2,11 +2,14 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, FindCoordinatorRequest, OffsetFetchRequest};
+use kafka_protocol::messages::{
+    ApiKey, ApiVersionsRequest, FindCoordinatorRequest, InitProducerIdRequest, OffsetFetchRequest, TransactionalId,
+};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use serde_json::Value;
 
@@ -14,6 +17,15 @@ use super::session::{Served, Session, text};
 
 /// Longest wait for a broker to start: Apache Kafka may be fetched first.
 const START_PATIENCE: Duration = Duration::from_secs(300);
+/// What kafka-protocol 0.18 can say, where a broker may serve more. (Below 3 Produce is advertised only.)
+const ENCODABLE: [(ApiKey, RangeInclusive<i16>); 6] = [
+    (ApiKey::Produce, 3..=12),
+    (ApiKey::Fetch, 4..=17),
+    (ApiKey::ListOffsets, 1..=10),
+    (ApiKey::OffsetCommit, 2..=9),
+    (ApiKey::OffsetFetch, 1..=9),
+    (ApiKey::InitProducerId, 0..=5),
+];
 const READY_FILE: &str = "ready.json";
 /// Names the test that becomes a broker, and carries its command line.
 const TASK: &str = "FINSTREAM_DIFFERENTIAL_BECOMES";
@@ -42,10 +54,12 @@ const OUR_ARGUMENTS: [&str; 12] = [
 ];
 
 /// Who answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Side {
     Kafka,
     Ours,
+    /// Another build of ours.
+    Program(String),
 }
 
 pub struct Broker {
@@ -56,10 +70,11 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts both on folders below `dir`, and waits until they serve groups: Apache Kafka's first, ours second.
-    pub fn start_both(dir: &Path) -> (Broker, Broker) {
+    /// Starts Apache Kafka and `other` on folders below `dir`, and waits until both serve groups.
+    pub fn start_both(other: Side, dir: &Path) -> (Broker, Broker) {
         // By this thread: a child ends with the thread that started it.
-        let (mut kafka, mut ours) = (Broker::launch(Side::Kafka, dir), Broker::launch(Side::Ours, dir));
+        let mut kafka = Broker::launch(Side::Kafka, &dir.join("oracle"));
+        let mut ours = Broker::launch(other, &dir.join("other"));
         kafka.await_ready();
         ours.await_ready();
         (kafka, ours)
@@ -73,7 +88,7 @@ impl Broker {
     }
 
     fn launch(side: Side, dir: &Path) -> Broker {
-        let folder = dir.join(format!("{side:?}"));
+        let folder = dir.to_owned();
         std::fs::create_dir_all(&folder).unwrap();
         let log = File::create(folder.join("output.txt")).unwrap();
         let mut command = become_later(&command_line(side, &folder));
@@ -115,7 +130,13 @@ impl Broker {
             let transactions = FindCoordinatorRequest::default().with_key(text("warm-up")).with_key_type(1);
             let found = found && session.ask_at(3, transactions).error_code == 0;
             let fetch = OffsetFetchRequest::default().with_group_id(text("warm-up").into()).with_topics(None);
-            found && session.ask_at(7, fetch).error_code == 0
+            let loaded = |session: &mut Session| {
+                let init =
+                    InitProducerIdRequest::default().with_transactional_id(Some(TransactionalId(text("warm-up"))));
+                session.ask_at(4, init.with_transaction_timeout_ms(60_000)).error_code == 0
+            };
+            let has_transactions = served.contains_key(&(ApiKey::EndTxn as i16));
+            found && session.ask_at(7, fetch).error_code == 0 && (!has_transactions || loaded(session))
         });
     }
 
@@ -144,11 +165,12 @@ impl Drop for Broker {
 
 /// Versions that both serve.
 pub fn common(kafka: &Served, ours: &Served) -> Served {
-    let both = |(key, kafka): (&i16, &std::ops::RangeInclusive<i16>)| {
+    let both = |(key, kafka): (&i16, &RangeInclusive<i16>)| {
         let ours = ours.get(key)?;
         let common = *kafka.start().max(ours.start())..=*kafka.end().min(ours.end());
-        // The crate encodes no Produce below 3, and nobody serves what is advertised there.
-        let common = if *key == ApiKey::Produce as i16 { 3..=*common.end() } else { common };
+        let encodable =
+            ENCODABLE.iter().find(|(api, _)| *api as i16 == *key).map_or(0..=i16::MAX, |(_, most)| most.clone());
+        let common = *common.start().max(encodable.start())..=*common.end().min(encodable.end());
         (!common.is_empty()).then_some((*key, common))
     };
     kafka.iter().filter_map(both).collect()
@@ -163,8 +185,9 @@ fn command_line(side: Side, folder: &Path) -> Vec<String> {
                 KAFKA_PROPERTIES.iter().flat_map(|property| ["--property".to_owned(), (*property).to_owned()]);
             [script, "--dir".to_owned(), path(folder)].into_iter().chain(properties).collect::<Vec<_>>()
         }
-        Side::Ours => {
-            let program = env!("CARGO_BIN_EXE_finstream").to_owned();
+        Side::Ours | Side::Program(_) => {
+            let ours = env!("CARGO_BIN_EXE_finstream").to_owned();
+            let program = if let Side::Program(program) = side { program } else { ours };
             let arguments = OUR_ARGUMENTS.iter().map(|argument| (*argument).to_owned());
             let data = ["--data-dir".to_owned(), path(&folder.join("data"))];
             [program].into_iter().chain(arguments).chain(data).collect()

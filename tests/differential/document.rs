@@ -10,6 +10,7 @@ const MARKERS: (&str, &str) = ("<!-- differential -->\n", "<!-- /differential --
 
 /// The document's part: what was compared, and the table of deliberate differences.
 pub fn text(version: &str, outcome: &Outcome, verdict: &Verdict) -> String {
+    let version = version.split(',').next().unwrap_or(version);
     let mut text = format!(
         "Compared with Apache Kafka {version}: {} scenarios, {} calls, {} values in their answers.\n\n\
          | scenario | where | Apache Kafka | finstream | why |\n|---|---|---|---|---|\n",

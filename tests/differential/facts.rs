@@ -35,7 +35,11 @@ pub enum Kind {
 
 fn kind(field: &str) -> Kind {
     match field {
-        "throttle_time_ms" | "error_message" | "unknown_tagged_fields" | "documentation" => Kind::Words,
+        "throttle_time_ms"
+        | "finalized_features_epoch"
+        | "error_message"
+        | "unknown_tagged_fields"
+        | "documentation" => Kind::Words,
         "log_append_time_ms" | "last_timestamp" | "transaction_start_time_ms" => Kind::Time,
         "host" => Kind::Host,
         "port" => Kind::Port,

@@ -14,7 +14,7 @@ use kafka_protocol::messages::{
 
 use super::session::{Session, text, topic_name};
 
-pub const SESSION_MS: i32 = 10_000;
+pub const SESSION_MS: i32 = 30_000;
 
 pub fn id(group: &str) -> GroupId {
     GroupId(text(group))

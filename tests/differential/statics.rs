@@ -14,7 +14,7 @@ pub const SCENARIOS: &[Scenario] = &[
         }
     }),
     scenario("a static member comes back with a new id and keeps its place", |s| {
-        let group = s.name("g");
+        let (topic, group) = (s.topic("t", 1), s.name("g"));
         let (old, generation) = stable(s, &group, "one");
         let joined = s.connection(1).ask(join_as(&group, "", "one"));
         s.fact("another member id", &(*joined.member_id != *old).to_string());
@@ -24,7 +24,6 @@ pub const SCENARIOS: &[Scenario] = &[
         s.ask(heartbeat(&group, generation, &old));
         s.ask(sync(5, &group, generation, &old, &[]).with_group_instance_id(Some(text("one"))));
         s.ask(join_as(&group, &old, "one"));
-        let topic = s.topic("t", 1);
         s.ask(
             commit(&group, &topic, &[(0, 1)])
                 .with_member_id(text(&old))

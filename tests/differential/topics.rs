@@ -200,7 +200,7 @@ pub const CREATE: &[Scenario] = &[
     .masking(&["configs"]),
     scenario("CreateTopics with assignments that are wrong", |s| {
         let node = node(s);
-        let wrong: [(&[(i32, &[i32])], i32, i16); 6] = [
+        let wrong: [(Assigned, i32, i16); 6] = [
             (&[(0, &[node + 17])], -1, -1),
             (&[(0, &[node, node])], -1, -1),
             (&[(0, &[])], -1, -1),
@@ -349,7 +349,10 @@ fn created(s: &mut Session, version: i16, topic: CreatableTopic) {
     s.ask(metadata(&[&name]));
 }
 
-fn assigned(partitions: &[(i32, &[i32])]) -> Vec<CreatableReplicaAssignment> {
+/// Partitions with their replicas.
+type Assigned<'a> = &'a [(i32, &'a [i32])];
+
+fn assigned(partitions: Assigned) -> Vec<CreatableReplicaAssignment> {
     let one = |(index, ids): &(i32, &[i32])| {
         CreatableReplicaAssignment::default()
             .with_partition_index(*index)
