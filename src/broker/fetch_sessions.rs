@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-/// Sessions at once; then an old one makes room, or there is none for who asks (`max.incremental.fetch.session.cache.slots`).
+/// Sessions at once; then an old one makes room, or there is none for who asks: Apache Kafka's default of
+/// `max.incremental.fetch.session.cache.slots`.
 const SESSIONS_MAX: usize = 1000;
 /// A session that was not used for longer makes room for any other; one that is older than this, for a larger one.
 const SAFE_FOR: Duration = Duration::from_secs(120);
@@ -41,6 +42,7 @@ pub(crate) struct Wanted {
     pub(crate) offset: i64,
     pub(crate) bytes_max: i32,
     pub(crate) leader_epoch: i32,
+    pub(crate) last_fetched_epoch: i32,
 }
 
 /// What an answer would say of a partition.
@@ -297,7 +299,7 @@ mod tests {
     }
 
     fn wanted(offset: i64) -> Wanted {
-        Wanted { offset, bytes_max: 1, leader_epoch: -1 }
+        Wanted { offset, bytes_max: 1, leader_epoch: -1, last_fetched_epoch: -1 }
     }
 
     fn news(high_watermark: i64) -> News {
@@ -387,6 +389,7 @@ mod tests {
         let rest = sessions.go_on((ids[1], 1), false, Vec::new(), &[key(0), key(1)], now).unwrap();
         assert_eq!(rest.wanted.len(), SESSION_PARTITIONS_MAX - 2);
         ids.into_iter().for_each(|id| sessions.end(id));
-        assert_eq!((sessions.lock().partitions, sessions.lock().sessions.len()), (0, 0));
+        let cache = sessions.lock();
+        assert_eq!((cache.partitions, cache.sessions.len()), (0, 0));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! `server` accepts, `connection` keeps one client's requests in order, `frame` takes bytes off the socket, `schema`
 //! proves a request's counts, `dispatch` decodes and calls one of `handlers`, `sender` sends what they answer; `catalog`
-//! holds topics, `group` holds consumer groups, `fetch_sessions` holds what readers want, `log` holds the bytes. Nobody outside reaches further than `Broker`.
+//! holds topics, `group` holds consumer groups, `fetch_sessions` what readers want, `log` holds the bytes. Nobody outside
+//! reaches further than `Broker`.
 
 mod answer;
 mod aside;

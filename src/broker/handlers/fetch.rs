@@ -142,6 +142,8 @@ fn find(node: &Node, name: TopicName, id: Uuid, partitions: Vec<(i32, Wanted)>, 
         let partition = match &known {
             None => Err(missing),
             Some(_) if wanted.leader_epoch > LEADER_EPOCH => Err(ResponseError::UnknownLeaderEpoch),
+            // Read from a leader that there was not.
+            Some(_) if wanted.last_fetched_epoch > LEADER_EPOCH => Err(ResponseError::OffsetOutOfRange),
             Some(topic) => topic.partition(index).cloned().ok_or(ResponseError::UnknownTopicOrPartition),
         };
         Target { index, wanted, partition }

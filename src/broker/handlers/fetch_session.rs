@@ -171,6 +171,7 @@ fn wish(partition: &FetchPartition) -> (i32, Wanted) {
         offset: partition.fetch_offset,
         bytes_max: partition.partition_max_bytes,
         leader_epoch: partition.current_leader_epoch,
+        last_fetched_epoch: partition.last_fetched_epoch,
     };
     (partition.partition, wanted)
 }
