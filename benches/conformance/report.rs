@@ -9,6 +9,12 @@ pub enum Outcome {
     Skipped(String),
 }
 
+impl Outcome {
+    pub fn is_failed(&self) -> bool {
+        matches!(self, Outcome::Failed(_))
+    }
+}
+
 /// One test and its outcome.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -16,11 +22,13 @@ pub struct Row {
     pub outcome: Option<Outcome>,
     /// What was left out of it, and why.
     pub note: String,
+    /// Why it, or a part of it, was run a second time.
+    pub retried: Vec<String>,
 }
 
 impl Row {
     pub fn new(name: &str) -> Row {
-        Row { name: name.to_string(), outcome: None, note: String::new() }
+        Row { name: name.to_string(), outcome: None, note: String::new(), retried: Vec::new() }
     }
 
     pub fn with(name: &str, outcome: Outcome) -> Row {
@@ -40,7 +48,7 @@ impl Row {
     }
 
     pub fn is_failed(&self) -> bool {
-        matches!(self.outcome, Some(Outcome::Failed(_)) | None)
+        self.outcome.as_ref().is_none_or(Outcome::is_failed)
     }
 
     pub fn is_skipped(&self) -> bool {
@@ -50,7 +58,11 @@ impl Row {
     fn cells(&self) -> (&'static str, String, String) {
         match &self.outcome {
             Some(Outcome::Passed(seconds)) => {
-                ("passed", seconds.map_or_else(String::new, |seconds| format!("{seconds:.1}")), self.note.clone())
+                let mut note = self.note.clone();
+                if !self.retried.is_empty() {
+                    note += &format!(" (at the second try; the first {})", self.retried.join("; "));
+                }
+                ("passed", seconds.map_or_else(String::new, |seconds| format!("{seconds:.1}")), note)
             }
             Some(Outcome::Failed(why)) => ("**failed**", String::new(), why.clone()),
             Some(Outcome::Skipped(why)) => ("skipped", String::new(), why.clone()),

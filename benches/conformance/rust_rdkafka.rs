@@ -12,6 +12,19 @@ use crate::suite::NO_TRANSACTIONS;
 const LIMIT: Duration = Duration::from_secs(1800);
 /// Partitions that its tests expect of a new topic.
 pub const DEFAULT_PARTITIONS: u32 = 3;
+/// Two of its files demand a broker on port 9092, where somebody else may listen: they get the address that all others use.
+const CHANGES: [(&str, &str, &str); 2] = [
+    (
+        "tests/test_metadata.rs",
+        "port(), 9092)",
+        "port(), get_bootstrap_server().rsplit(':').next().unwrap().parse::<i32>().unwrap())",
+    ),
+    (
+        "tests/test_high_producers.rs",
+        r#".set("bootstrap.servers", "localhost")"#,
+        r#".set("bootstrap.servers", get_bootstrap_server())"#,
+    ),
+];
 /// What says which tests need transactions.
 const TRANSACTIONS: &str = "test_transactions";
 
@@ -19,12 +32,10 @@ const TRANSACTIONS: &str = "test_transactions";
 pub fn run(address: &str, log_dir: &Path, transactions: bool) -> Vec<Row> {
     let crate_dir = copied();
     let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/with-env"));
-    command.args(["cargo", "test", "--locked", "--tests", "--no-fail-fast", "--manifest-path"]);
+    command.args(["cargo", "test", "--locked", "--no-fail-fast", "--manifest-path"]);
     command.arg(crate_dir.join("Cargo.toml")).arg("--target-dir").arg(crate_dir.with_file_name("rdkafka-target"));
-    if !transactions {
-        for test in test_files(&crate_dir).iter().filter(|test| *test != TRANSACTIONS) {
-            command.args(["--test", test]);
-        }
+    for test in test_files(&crate_dir).iter().filter(|test| transactions || *test != TRANSACTIONS) {
+        command.args(["--test", test]);
     }
     command.args(["--", "--test-threads", "2"]).env("KAFKA_HOST", address).env("KAFKA_VERSION", "4.0.0");
     command.env("RUST_LOG", "off");
@@ -53,8 +64,6 @@ fn test_files(crate_dir: &Path) -> Vec<String> {
 }
 
 /// A copy of the crate's source in `.local-deps`, since cargo's own must not be written to.
-///
-/// One test demands node 0 on port 9092, where somebody else may listen: there it asks for the address that it was given.
 fn copied() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let source = source(root);
@@ -63,12 +72,12 @@ fn copied() -> PathBuf {
         let made = copy.with_extension("new");
         let _ = std::fs::remove_dir_all(&made);
         copy_folder(&source, &made);
-        let metadata = made.join("tests/test_metadata.rs");
-        let text = std::fs::read_to_string(&metadata).unwrap();
-        let port = "get_bootstrap_server().rsplit(':').next().unwrap().parse::<i32>().unwrap()";
-        let changed = text.replace("port(), 9092)", &format!("port(), {port})"));
-        assert_ne!(text, changed, "{}: its port is not where it was", metadata.display());
-        std::fs::write(&metadata, changed).unwrap();
+        for (file, before, after) in CHANGES {
+            let file = made.join(file);
+            let text = std::fs::read_to_string(&file).unwrap();
+            assert!(text.contains(before), "{}: {before} is not there any more", file.display());
+            std::fs::write(&file, text.replace(before, after)).unwrap();
+        }
         std::fs::rename(&made, &copy).unwrap();
     }
     copy

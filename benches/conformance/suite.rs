@@ -13,8 +13,6 @@ pub enum Plan {
     As(&'static str, &'static str),
     /// Run where the broker serves transactions.
     WithTransactions,
-    /// Run, though the suite takes it for a failure of the client's that is known.
-    KnownIssue,
     Skip(&'static str),
 }
 
@@ -94,7 +92,10 @@ pub const TESTS: &[Test] = &[
     quick("0021_rkt_destroy"),
     run("0022_consume_batch"),
     run("0026_consume_pause"),
-    Test { plan: Plan::KnownIssue, ..quick("0028_long_topicnames") },
+    skip(
+        "0028_long_topicnames",
+        "asks for a topic name of 255 bytes, which no Kafka takes; the suite itself leaves it out",
+    ),
     run("0029_assign_offset"),
     run("0030_offset_commit"),
     quick("0031_get_offsets"),

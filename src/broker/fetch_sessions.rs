@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-/// Sessions at once; then an old one makes room, or there is none for who asks (`max.incremental.fetch.session.cache.slots`).
+/// Sessions at once; then an old one makes room, or there is none for who asks: Apache Kafka's default of
+/// `max.incremental.fetch.session.cache.slots`.
 const SESSIONS_MAX: usize = 1000;
 /// A session that was not used for longer makes room for any other; one that is older than this, for a larger one.
 const SAFE_FOR: Duration = Duration::from_secs(120);
