@@ -13,11 +13,11 @@ use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
-use super::coordinator::Coordinator;
-use super::earlier::{GROUP_PREFIX, OFFSET_PREFIX};
-use super::offsets::{CommittedOffset, OffsetKey};
-use super::store::StoreError;
-use super::terms::Phase;
+use super::super::coordinator::Coordinator;
+use super::super::earlier::{GROUP_PREFIX, OFFSET_PREFIX};
+use super::super::offsets::{CommittedOffset, OffsetKey};
+use super::super::store::StoreError;
+use super::super::terms::Phase;
 use crate::broker::catalog::Catalog;
 use crate::broker::internal_topic::{CONSUMER_OFFSETS, InternalTopic};
 use crate::broker::log::{
@@ -420,7 +420,7 @@ async fn write_earlier_form(dir: &Path) {
 
 fn check_moved(life: &Life) {
     assert_eq!((life.offset("g", 0), life.offset("alone", 12), life.offset("harmed", 1)), (Some(5), Some(6), None));
-    let look = |group: &super::state::Group| {
+    let look = |group: &super::super::state::Group| {
         let member = &group.members["a-1"];
         assert_eq!((group.phase, group.generation), (Phase::Stable, 3));
         assert_eq!((&member.assignment[..], &member.metadata("range")[..]), (&b"assigned"[..], &b"subscribed"[..]));
