@@ -278,7 +278,8 @@ async fn answers_that_wait_do_not_hold_the_requests_that_they_answer() {
         }
         assert!(started.elapsed() < PATIENCE, "the requests are not carried out");
     }
-    assert!(watch.held() < 5 * MIB, "{} MiB are held", watch.held() / MIB);
+    // Some buffers are kept for the next large requests, whoever sends them.
+    assert!(watch.held() < 12 * MIB, "{} MiB are held", watch.held() / MIB);
     deaf.answer::<FetchRequest>(11);
     for _ in 0..REQUESTS {
         assert_eq!(deaf.answer::<ProduceRequest>(7).1.responses[0].partition_responses[0].error_code, 0);

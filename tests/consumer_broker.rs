@@ -107,7 +107,8 @@ async fn a_publisher_that_was_paused_is_fenced_by_the_next_one_and_its_old_total
     let admin: AdminClient<DefaultClientContext> = client(&broker).create().unwrap();
     let aggregates =
         NewTopic::new("finance.aggregates", 2, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
-    admin.create_topics([&aggregates], &AdminOptions::new()).await.unwrap();
+    let transactions = NewTopic::new("finance.transactions", 2, TopicReplication::Fixed(1));
+    admin.create_topics([&aggregates, &transactions], &AdminOptions::new()).await.unwrap();
     let old: FutureProducer = client(&broker).set("transactional.id", "g/finance.aggregates").create().unwrap();
     old.init_transactions(TEST_TIMEOUT).unwrap();
     old.begin_transaction().unwrap();

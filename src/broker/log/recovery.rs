@@ -21,7 +21,7 @@ use super::journal_scan::JournalScan;
 use super::journal_witness;
 use super::partition::Partition;
 use super::queue::{PendingBatch, Queue};
-use super::records::{Record, decode_group};
+use super::records::{NUMBER_MAX, Record, decode_group};
 use super::segment_recovery::open_store;
 use super::{Durability, LogSettings, OpenError, RecoveryReport, lock, read_lock};
 
@@ -85,6 +85,11 @@ pub(super) fn recover(
         ..RecoveryReport::default()
     };
     let next_journal = scan.next_number.max(checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.next_journal_number));
+    // Names beyond are none of ours. No life gets from half of the way to the end.
+    if next_journal > NUMBER_MAX / 2 {
+        let what = format!("the next file would be number {next_journal}, which no log gets to");
+        return Err(OpenError::damaged(&journal, 0, what));
+    }
     let core = Arc::new(Core {
         directory: directory.to_owned(),
         journal_files: JournalFiles::new(disk.clone(), &journal, settings.journal_bytes_max, next_journal),
