@@ -232,13 +232,21 @@ impl Drop for EndsReader<'_> {
 
 #[test]
 fn transactions_are_whole_and_once_or_not_at_all_however_often_the_broker_is_killed() {
+    under_kills("fsync", setting("FINSTREAM_TEST_TRANSACTIONS", 300));
+}
+
+#[test]
+fn so_they_are_when_only_the_page_cache_has_them() {
+    under_kills("os", setting("FINSTREAM_TEST_TRANSACTIONS", 300) / 3);
+}
+
+fn under_kills(durability: &str, transactions: u64) {
     let seed = setting("FINSTREAM_TEST_SEED", u64::from(std::process::id()));
-    let transactions = setting("FINSTREAM_TEST_TRANSACTIONS", 300);
-    println!("FINSTREAM_TEST_SEED={seed} FINSTREAM_TEST_TRANSACTIONS={transactions}");
+    println!("FINSTREAM_TEST_SEED={seed}, {transactions} transactions, {durability}");
     let sandbox = Sandbox::new();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let listen = format!("127.0.0.1:{port}");
-    let start = || sandbox.start(&["--role", "broker", "--kafka-listen", &listen]);
+    let start = || sandbox.start(&["--role", "broker", "--kafka-listen", &listen, "--durability", durability]);
     let mut broker = Some(start());
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &listen).set("reconnect.backoff.ms", "20").set("reconnect.backoff.max.ms", "200");
@@ -283,7 +291,7 @@ fn transactions_are_whole_and_once_or_not_at_all_however_often_the_broker_is_kil
     let committed = done.values().filter(|done| done.outcome == Outcome::Committed).count();
     let unknown = done.values().filter(|done| done.was_unknown).count();
     println!(
-        "{} transactions in {:?}, {committed} committed, {unknown} with an end that was not told, {} records, {kills} kills",
+        "{durability}: {} transactions in {:?}, {committed} committed, {unknown} with an end that was not told, {} records, {kills} kills",
         done.len(),
         began.elapsed(),
         at_last.len(),
