@@ -10,8 +10,6 @@ mod bounds;
 mod codec;
 mod commits;
 mod coordinator;
-#[cfg(test)]
-mod durability_tests;
 mod earlier;
 mod expiry;
 mod form;

@@ -1,15 +1,14 @@
 //! The state machine with a clock of the test's own, and its durable form.
-#![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::codec;
-use super::join::{JoinRequest, Joined};
-use super::state::Group;
-use super::terms::{GroupError, Phase, Step, SyncRequest, Synced};
+use super::super::codec;
+use super::super::join::{JoinRequest, Joined};
+use super::super::state::Group;
+use super::super::terms::{GroupError, Phase, Step, SyncRequest, Synced};
 
 const SESSION: Duration = Duration::from_secs(10);
 const REBALANCE: Duration = Duration::from_secs(60);
