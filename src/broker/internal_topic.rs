@@ -18,7 +18,8 @@ pub(crate) const TRANSACTION_STATE: &str = "__transaction_state";
 /// Where the group coordinator keeps groups and committed offsets.
 pub(crate) const CONSUMER_OFFSETS: &str = "__consumer_offsets";
 
-/// As Apache Kafka configures these topics, but for smaller segments; the size of a batch is bounded by who writes, not by the topic's default.
+/// As Apache Kafka configures these topics, but for smaller segments; the size of a batch is bounded by who writes, not by
+/// the topic's default.
 const CONFIGS: [(&str, &str); 4] = [
     ("cleanup.policy", "compact"),
     ("compression.type", "producer"),

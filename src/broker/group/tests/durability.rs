@@ -1,5 +1,4 @@
-//! What groups keep in the log: over restarts, compaction, open transactions, and from the earlier form.
-#![allow(clippy::unwrap_used)]
+//! What groups keep in the log: over restarts, compaction and open transactions.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,16 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
 use super::super::coordinator::Coordinator;
-use super::super::earlier::{GROUP_PREFIX, OFFSET_PREFIX};
 use super::super::offsets::{CommittedOffset, OffsetKey};
 use super::super::store::StoreError;
-use super::super::terms::Phase;
 use crate::broker::catalog::Catalog;
 use crate::broker::internal_topic::{CONSUMER_OFFSETS, InternalTopic};
 use crate::broker::log::{
@@ -38,15 +35,15 @@ impl Clock for StepClock {
 }
 
 /// A log with its groups.
-struct Life {
-    log: Log,
+pub(super) struct Life {
+    pub(super) log: Log,
     catalog: Catalog,
-    groups: Coordinator,
+    pub(super) groups: Coordinator,
     clock: Arc<StepClock>,
 }
 
 impl Life {
-    async fn begin(dir: &Path) -> Life {
+    pub(super) async fn begin(dir: &Path) -> Life {
         Life::begin_at(dir, START_MS).await
     }
 
@@ -58,22 +55,22 @@ impl Life {
         Life { log, catalog, groups, clock }
     }
 
-    async fn again(self, dir: &Path) -> Life {
+    pub(super) async fn again(self, dir: &Path) -> Life {
         let now_ms = self.clock.0.load(Ordering::Relaxed);
         self.end().await;
         Life::begin_at(dir, now_ms).await
     }
 
-    async fn end(self) {
+    pub(super) async fn end(self) {
         self.groups.stop();
         self.log.close().await.unwrap();
     }
 
-    fn partition(&self) -> Partition {
+    pub(super) fn partition(&self) -> Partition {
         self.catalog.topic(CONSUMER_OFFSETS).unwrap().partition(0).unwrap().clone()
     }
 
-    async fn commit(&self, group: &str, partition: i32, offset: i64) {
+    pub(super) async fn commit(&self, group: &str, partition: i32, offset: i64) {
         self.groups.commit(group, vec![(key(partition), self.committed(offset))]).await.unwrap();
     }
 
@@ -87,7 +84,7 @@ impl Life {
         self.groups.end_transaction(end).unwrap().await.unwrap();
     }
 
-    fn offset(&self, group: &str, partition: i32) -> Option<i64> {
+    pub(super) fn offset(&self, group: &str, partition: i32) -> Option<i64> {
         self.groups
             .describe(group, |group| group.offsets.get(&key(partition)).map(|found| found.offset))
             .unwrap_or_default()
@@ -112,7 +109,7 @@ impl Life {
     }
 }
 
-async fn open_log(dir: &Path) -> (Log, Catalog) {
+pub(super) async fn open_log(dir: &Path) -> (Log, Catalog) {
     let log_settings = LogSettings { durability: Durability::Fsync, journal_bytes_max: 1 << 20 };
     let (log, _) = Log::open(dir, log_settings).unwrap();
     let settings = BrokerSettings {
@@ -121,7 +118,6 @@ async fn open_log(dir: &Path) -> (Log, Catalog) {
         advertise: None,
         durability: Durability::Fsync,
         default_partitions: 1,
-        auto_create_topics: false,
         retention: Duration::from_secs(3600),
         retention_bytes_per_partition: 1 << 30,
     };
@@ -129,7 +125,7 @@ async fn open_log(dir: &Path) -> (Log, Catalog) {
     (log, catalog)
 }
 
-fn key(partition: i32) -> OffsetKey {
+pub(super) fn key(partition: i32) -> OffsetKey {
     ("t".to_owned(), partition)
 }
 
@@ -215,11 +211,14 @@ async fn offsets_of_an_empty_group_are_forgotten_after_seven_days_and_then_the_g
     life.end().await;
 }
 
+/// By group and partition: the step, and the offset.
+type Places = BTreeMap<(String, i32), (usize, i64)>;
+
 /// What is committed, and what is pending, by a rule of its own: the number of the step in place of the log's offset.
 #[derive(Default)]
 struct Model {
-    committed: BTreeMap<(String, i32), (usize, i64)>,
-    pending: BTreeMap<i64, BTreeMap<(String, i32), (usize, i64)>>,
+    committed: Places,
+    pending: BTreeMap<i64, Places>,
 }
 
 impl Model {
@@ -365,101 +364,4 @@ async fn what_many_do_at_once_is_after_a_restart_what_it_was_before() {
         assert_eq!(seen(&life), before);
     }
     Arc::into_inner(life).unwrap().end().await;
-}
-
-fn put(out: &mut BytesMut, bytes: &[u8]) {
-    out.put_u32(bytes.len() as u32);
-    out.put_slice(bytes);
-}
-
-/// A group of one member, as the earlier version wrote it.
-fn earlier_group() -> Bytes {
-    let mut out = BytesMut::new();
-    out.put_u8(1);
-    out.put_i32(3);
-    for text in ["consumer", "range", "a-1"] {
-        out.put_u8(1);
-        put(&mut out, text.as_bytes());
-    }
-    out.put_u32(1);
-    put(&mut out, b"a-1");
-    out.put_u8(0);
-    put(&mut out, b"a");
-    put(&mut out, b"/127.0.0.1");
-    out.put_u64(10_000);
-    out.put_u64(60_000);
-    put(&mut out, b"assigned");
-    out.put_u32(2);
-    for (name, metadata) in [("other", "no"), ("range", "subscribed")] {
-        put(&mut out, name.as_bytes());
-        put(&mut out, metadata.as_bytes());
-    }
-    out.freeze()
-}
-
-/// A committed offset, as the earlier version wrote it.
-fn earlier_offset(offset: i64) -> Bytes {
-    let mut out = BytesMut::new();
-    out.put_u8(1);
-    out.put_i64(offset);
-    out.put_i32(7);
-    put(&mut out, b"about it");
-    out.freeze()
-}
-
-async fn write_earlier_form(dir: &Path) {
-    let (log, _) = open_log(dir).await;
-    let mut entries = vec![(format!("{GROUP_PREFIX}g"), earlier_group())];
-    entries.push((format!("{OFFSET_PREFIX}g\0t\00"), earlier_offset(5)));
-    entries.push((format!("{OFFSET_PREFIX}alone\0t\012"), earlier_offset(6)));
-    entries.push((format!("{OFFSET_PREFIX}harmed\0t\01"), Bytes::from_static(&[1, 2])));
-    let entries = entries.into_iter().map(|(key, value)| (Bytes::from(key), Some(value)));
-    log.put_state(entries.collect()).await.unwrap();
-    log.close().await.unwrap();
-}
-
-fn check_moved(life: &Life) {
-    assert_eq!((life.offset("g", 0), life.offset("alone", 12), life.offset("harmed", 1)), (Some(5), Some(6), None));
-    let look = |group: &super::super::state::Group| {
-        let member = &group.members["a-1"];
-        assert_eq!((group.phase, group.generation), (Phase::Stable, 3));
-        assert_eq!((&member.assignment[..], &member.metadata("range")[..]), (&b"assigned"[..], &b"subscribed"[..]));
-        assert_eq!(group.offsets.get(&key(0)).unwrap().leader_epoch, 7);
-        member.session_timeout
-    };
-    assert_eq!(life.groups.describe("g", look), Some(Duration::from_secs(10)));
-    assert_eq!(life.log.state(GROUP_PREFIX.as_bytes()), []);
-    let left: Vec<Bytes> = life.log.state(OFFSET_PREFIX.as_bytes()).into_iter().map(|(key, _)| key).collect();
-    assert_eq!(left, [format!("{OFFSET_PREFIX}harmed\0t\01")], "what cannot be read is not thrown away");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_directory_of_the_earlier_form_is_taken_along_once() {
-    let dir = tempfile::tempdir().unwrap();
-    write_earlier_form(dir.path()).await;
-    let life = Life::begin(dir.path()).await;
-    check_moved(&life);
-    let end = life.partition().high_watermark();
-    let life = life.again(dir.path()).await;
-    check_moved(&life);
-    assert_eq!(life.partition().high_watermark(), end, "the second start has nothing to move");
-    // What is committed afterwards is not overtaken by what was there before.
-    life.commit("g", 0, 8).await;
-    let life = life.again(dir.path()).await;
-    assert_eq!(life.offset("g", 0), Some(8));
-    life.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_move_from_the_earlier_form_that_was_cut_short_is_done_again_without_harm() {
-    let dir = tempfile::tempdir().unwrap();
-    write_earlier_form(dir.path()).await;
-    Life::begin(dir.path()).await.end().await;
-    // As if the broker had stopped between the last write to the topic and the removal of what was written.
-    write_earlier_form(dir.path()).await;
-    let life = Life::begin(dir.path()).await;
-    check_moved(&life);
-    let life = life.again(dir.path()).await;
-    check_moved(&life);
-    life.end().await;
 }

@@ -1,4 +1,6 @@
-//! Groups without sockets: their state machine, and what they keep in the log.
+//! The state machine with a clock of the test's own, and what the log keeps of groups.
+#![allow(clippy::unwrap_used)]
 
 mod durability;
+mod migration;
 mod states;

@@ -1,5 +1,4 @@
 //! The state machine with a clock of the test's own, and its durable form.
-#![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 
