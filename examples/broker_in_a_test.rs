@@ -2,7 +2,7 @@
 //!
 //! What is tested here is a small service that adds up orders by customer. It knows nothing of the test: it is given
 //! `bootstrap.servers`, as it is in production.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -4,7 +4,7 @@
 mod broker_support;
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -97,7 +97,7 @@ fn ephemeral(sandbox: &Sandbox, ready_file: &Path) -> std::process::Command {
     command
 }
 
-fn ready(child: &mut Child, ready_file: &PathBuf) -> serde_json::Value {
+fn ready(child: &mut Child, ready_file: &Path) -> serde_json::Value {
     let began = Instant::now();
     loop {
         if let Ok(text) = std::fs::read_to_string(ready_file) {

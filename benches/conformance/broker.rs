@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -111,7 +111,7 @@ fn kafka(settings: Settings, folder: &Path) -> Command {
     command
 }
 
-fn wait_ready(child: &mut Child, ready_file: &Path, folder: &PathBuf) -> Value {
+fn wait_ready(child: &mut Child, ready_file: &Path, folder: &Path) -> Value {
     let began = Instant::now();
     loop {
         if let Ok(text) = std::fs::read_to_string(ready_file) {

@@ -37,7 +37,9 @@ fn free_port() -> u16 {
 fn spawn(sandbox: &Sandbox, address: &str) -> Child {
     let _ = std::fs::remove_file(ready_file(sandbox));
     let ready_file = ready_file(sandbox).display().to_string();
-    let arguments = ["--role", "broker", "--durability", "fsync", "--kafka-listen", address];
+    // A topic that is deleted under its producers must stay away.
+    let arguments =
+        ["--role", "broker", "--auto-create-topics", "false", "--durability", "fsync", "--kafka-listen", address];
     let wanted = sandbox.command(&[arguments.as_slice(), &["--ready-file", &ready_file]].concat());
     let text = |word: &std::ffi::OsStr| word.to_str().unwrap().to_owned();
     let program = text(wanted.get_program());

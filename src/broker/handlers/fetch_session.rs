@@ -161,7 +161,7 @@ fn news(fetched: &Fetched) -> News {
     News {
         high_watermark: fetched.data.high_watermark,
         log_start_offset: fetched.data.log_start_offset,
-        has_records: fetched.batches.len() > 0,
+        has_records: !fetched.batches.is_empty(),
         is_error: fetched.data.error_code != 0,
     }
 }
