@@ -118,6 +118,7 @@ pub(super) async fn open_log(dir: &Path) -> (Log, Catalog) {
         advertise: None,
         durability: Durability::Fsync,
         default_partitions: 1,
+        auto_create_topics: false,
         retention: Duration::from_secs(3600),
         retention_bytes_per_partition: 1 << 30,
     };
