@@ -120,10 +120,12 @@ impl Producer {
         self.raw.ask(&request, version).error_code
     }
 
+    /// An empty id is none.
     fn produce(&mut self, transaction: &str, name: &str, partition: i32, records: Bytes, version: i16) -> i16 {
+        let transaction = Some(id(transaction)).filter(|id| !id.is_empty());
         let data = PartitionProduceData::default().with_index(partition).with_records(Some(records));
         let request = ProduceRequest::default()
-            .with_transactional_id(Some(id(transaction)))
+            .with_transactional_id(transaction)
             .with_acks(-1)
             .with_timeout_ms(5_000)
             .with_topic_data(vec![TopicProduceData::default().with_name(topic(name)).with_partition_data(vec![data])]);
@@ -205,6 +207,7 @@ async fn a_partition_takes_transactional_records_from_the_producer_of_an_ongoing
     let mut producer = Producer { raw: Raw::connect(&broker) };
     let me = producer.init(None, 4).unwrap();
     let first = || transactional(me, 0);
+    assert_eq!(producer.produce("", "t", 0, first(), 10), TransactionalIdAuthorizationFailed.code());
     assert_eq!(producer.produce("other", "t", 0, first(), 10), InvalidProducerIdMapping.code());
     assert_eq!(producer.produce(ID, "t", 0, first(), 10), InvalidTxnState.code());
     assert_eq!(producer.produce(ID, "t", 0, first(), 11), TransactionAbortable.code());

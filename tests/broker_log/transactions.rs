@@ -82,7 +82,7 @@ async fn only_who_says_so_may_write_transactional_batches_and_nobody_control_bat
     let partition = create(&log, 0);
     let batch = transactional(2, 1, 0).transactional().bytes();
     let refused = partition.append(batch.clone(), 0, NOW_MS).unwrap_err();
-    assert!(matches!(refused, AppendError::InvalidTransaction { producer_id: 1, .. }), "{refused}");
+    assert!(matches!(refused, AppendError::OutsideOfTransaction { producer_id: 1 }), "{refused}");
     assert_eq!(put_transactional(&partition, transactional(2, 1, 0)).await, 0);
     assert_eq!(partition.open_transaction(1), Some(0));
     finish(&partition, end(1, 0, Marker::Commit)).await;

@@ -33,6 +33,8 @@ impl KafkaError for AppendError {
             AppendError::InvalidTimestamp { .. } | AppendError::TimestampType => ResponseError::InvalidTimestamp,
             AppendError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
             AppendError::InvalidProducerEpoch { .. } => ResponseError::InvalidProducerEpoch,
+            // As Kafka tells those who do not say whose transaction it is.
+            AppendError::OutsideOfTransaction { .. } => ResponseError::TransactionalIdAuthorizationFailed,
             AppendError::InvalidTransaction { .. } => ResponseError::InvalidTxnState,
             AppendError::CoordinatorFenced { .. } => ResponseError::TransactionCoordinatorFenced,
             AppendError::Storage(_) => ResponseError::KafkaStorageError,
@@ -128,6 +130,7 @@ impl KafkaError for TxnError {
             TxnError::NotInTransaction => ResponseError::TransactionAbortable,
             // Retriable by every client; the cause is in the broker's own log.
             TxnError::Full | TxnError::NotAvailable => ResponseError::CoordinatorNotAvailable,
+            TxnError::OffsetsTooLarge => ResponseError::InvalidCommitOffsetSize,
             TxnError::NotFound => ResponseError::TransactionalIdNotFound,
         }
     }

@@ -311,7 +311,7 @@ impl Keyless {
 ///
 /// # Errors
 /// `Corrupt`, `TooLarge`, `UnsupportedMagic`, `InvalidRecord`, `KeylessRecords`, `InvalidTimestamp` or
-/// `InvalidTransaction`, for the first batch that may not be stored.
+/// `OutsideOfTransaction`, for the first batch that may not be stored.
 pub(super) fn check_all(bytes: &Bytes, rules: &DoorRules) -> Result<Vec<CheckedBatch>, AppendError> {
     let mut rest = bytes.clone();
     let mut checked = Vec::with_capacity(1);
@@ -322,10 +322,7 @@ pub(super) fn check_all(bytes: &Bytes, rules: &DoorRules) -> Result<Vec<CheckedB
     while !rest.is_empty() {
         let batch = check_one(&rest, rules, &mut unfolded_left)?;
         if batch.header.is_transactional() && rules.transactional == Transactional::Refused {
-            return Err(AppendError::InvalidTransaction {
-                producer_id: batch.header.producer_id,
-                what: "it sent a transactional batch outside of any transaction",
-            });
+            return Err(AppendError::OutsideOfTransaction { producer_id: batch.header.producer_id });
         }
         rest = rest.slice(batch.total_bytes()..);
         checked.push(batch);

@@ -136,6 +136,12 @@ pub enum AppendError {
         /// The batch's epoch.
         got: i16,
     },
+    /// A transactional batch came from where no coordinator knows of a transaction.
+    #[error("producer {producer_id} sent a transactional batch outside of any transaction")]
+    OutsideOfTransaction {
+        /// Who.
+        producer_id: i64,
+    },
     /// The batch does not fit the state of its producer's transaction.
     #[error("producer {producer_id} is not in the right state of a transaction: {what}")]
     InvalidTransaction {

@@ -15,7 +15,7 @@ use super::metadata::{
     End, Ending, Init, Metadata, Partitions, ProducerIdEpoch, TransactionState, TxnError, check_timeout,
 };
 use crate::broker::catalog::Catalog;
-use crate::broker::group::{self, CommittedOffset, OffsetKey};
+use crate::broker::group::{self, CommittedOffset, OffsetKey, StoreError};
 use crate::broker::internal_topic::{CONSUMER_OFFSETS, InternalTopic};
 use crate::broker::log::{AppendError, Appended};
 use crate::broker::producer_ids::ProducerIds;
@@ -144,7 +144,7 @@ impl Coordinator {
     /// TxnOffsetCommit: offsets that count once the transaction is committed. Resolves when they are durable.
     ///
     /// # Errors
-    /// As of [`Coordinator::check_offsets`]; `NotAvailable` when they cannot be written.
+    /// As of [`Coordinator::check_offsets`]; `OffsetsTooLarge`; `NotAvailable` when they cannot be written.
     pub(crate) async fn commit_offsets(
         &self,
         id: &str,
@@ -162,7 +162,11 @@ impl Coordinator {
         let task = tokio::spawn(async move {
             let staged = inner.groups.stage_offsets(&group_id, (producer.id, producer.epoch), offsets).await;
             inner.lock().end(&id);
-            staged.map_err(|error| unavailable(&id, &error))
+            staged.map_err(|error| match error {
+                StoreError::Append(AppendError::TooLarge { .. }) => TxnError::OffsetsTooLarge,
+                StoreError::Append(AppendError::InvalidProducerEpoch { .. }) => TxnError::ProducerFenced,
+                error => unavailable(&id, &error),
+            })
         });
         Writing(task).done().await
     }

@@ -99,6 +99,8 @@ pub(crate) enum TxnError {
     Full,
     #[error("the transaction's state cannot be written; try again")]
     NotAvailable,
+    #[error("the offsets are too large to be committed at once")]
+    OffsetsTooLarge,
     #[error("there is no such transactional id")]
     NotFound,
 }
