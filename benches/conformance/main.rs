@@ -112,6 +112,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments, dir: &Path) -> Results {
     let mut version = String::new();
+    let mut suite = None;
     let mut sections = Vec::new();
     for (title, without, name) in [
         ("librdkafka's suite", false, "suite"),
@@ -124,7 +125,12 @@ fn run(arguments: &Arguments, dir: &Path) -> Results {
         }
         let settings = Settings { default_partitions: SUITE_PARTITIONS, auto_creation: !without };
         let mut broker = Broker::start(arguments.subject(), settings, dir, name);
-        let mut rows = suite_rows(arguments, &chosen, &broker, dir);
+        let mut rows = suite_rows(
+            suite.get_or_insert_with(|| Suite::find(dir, arguments.subset)),
+            arguments.jobs,
+            &chosen,
+            &broker,
+        );
         check_alive(&mut broker, &mut rows);
         version.clone_from(&broker.version);
         sections.push((title, rows));
@@ -150,11 +156,11 @@ fn run(arguments: &Arguments, dir: &Path) -> Results {
 }
 
 /// Rows of the suite's tests, those that are skipped among them, in order.
-fn suite_rows(arguments: &Arguments, chosen: &[&Test], broker: &Broker, dir: &Path) -> Vec<Row> {
+fn suite_rows(suite: &Suite, jobs: usize, chosen: &[&Test], broker: &Broker) -> Vec<Row> {
     let serves_transactions = broker.serves(END_TXN);
     let skipped = |test: &Test| test.plan.skipped(serves_transactions);
     let to_run: Vec<&Test> = chosen.iter().copied().filter(|test| skipped(test).is_none()).collect();
-    let mut ran = Suite::find(dir, arguments.subset).run(&to_run, &broker.address, arguments.jobs).into_iter();
+    let mut ran = suite.run(&to_run, &broker.address, jobs).into_iter();
     let rows: Vec<Row> = chosen
         .iter()
         .filter_map(|test| match skipped(test) {
