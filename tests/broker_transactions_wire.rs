@@ -313,7 +313,8 @@ async fn the_topic_of_transactions_is_the_brokers_own() {
     let create = CreateTopicsRequest::default().with_topics(vec![
         CreatableTopic::default().with_name(topic(name)).with_num_partitions(1).with_replication_factor(1),
     ]);
-    assert_eq!(producer.raw.ask(&create, 5).topics[0].error_code, invalid);
+    let exists = ResponseError::TopicAlreadyExists.code();
+    assert_eq!(producer.raw.ask(&create, 5).topics[0].error_code, exists);
     let all = MetadataRequest::default().with_topics(None);
     assert!(producer.raw.ask(&all, 12).topics.is_empty(), "it is made when it is needed");
     let me = producer.init(None, 4).unwrap();

@@ -38,7 +38,9 @@ const KAFKA_PROPERTIES: [&str; 4] = [
     "offsets.topic.num.partitions=1",
     "transaction.state.log.num.partitions=1",
 ];
-const OUR_ARGUMENTS: [&str; 12] = [
+const OUR_ARGUMENTS: [&str; 14] = [
+    "--auto-create-topics",
+    "false",
     "--role",
     "broker",
     "--kafka-listen",

@@ -81,7 +81,7 @@ fn tell(config: &Config) -> CreatableTopicConfigs {
 async fn create(node: &Node, topic: CreatableTopic, validate_only: bool) -> Result<Created, (i16, String)> {
     let told = |error: ResponseError, message: &str| (error.code(), message.to_owned());
     if is_internal(&topic.name) {
-        return Err(told(ResponseError::InvalidTopicException, "the broker makes its own topics itself"));
+        return Err(told(ResponseError::TopicAlreadyExists, "the broker makes its own topics itself"));
     }
     if !matches!(topic.replication_factor, -1 | 1) {
         let message = "there is one node: the replication factor must be 1 (or -1, the default)";

@@ -114,6 +114,7 @@ impl Coordinator {
         producer: ProducerIdEpoch,
         more: &Partitions,
     ) -> Result<(), TxnError> {
+        check_id(id)?;
         let writing = {
             let mut ids = self.0.lock();
             match ids.settled(id)?.add_partitions(producer, more, self.0.now_ms())? {
@@ -176,6 +177,7 @@ impl Coordinator {
     /// # Errors
     /// As Kafka's, see [`Metadata::end`].
     pub(crate) async fn end(&self, id: &str, producer: ProducerIdEpoch, end: End) -> Result<(), TxnError> {
+        check_id(id)?;
         let writing = {
             let mut ids = self.0.lock();
             // In Kafka's order: who was fenced hears so at once.
@@ -290,6 +292,11 @@ impl Inner {
         let record = (key, Some(codec::encode_value(metadata)));
         self.topic.append(&[record], self.now_ms()).map_err(|error| unavailable(id, &error))
     }
+}
+
+/// As Kafka refuses it, whoever asks.
+fn check_id(id: &str) -> Result<(), TxnError> {
+    if id.is_empty() { Err(TxnError::InvalidRequest) } else { Ok(()) }
 }
 
 /// The cause is told at its source; the client asks again.
