@@ -184,13 +184,14 @@ async fn each_refusal_has_kafkas_error_of_that_version() {
         let expected = codes(&[OperationNotAttempted, UnknownTopicOrPartition, UnknownTopicOrPartition]);
         assert_eq!(add(ID, me, &[("t", &[0, 2]), ("u", &[0])]), expected);
         assert_eq!(producer.add_offsets(ID, old, GROUP, version), fenced.code());
-        assert_eq!(producer.add_offsets(ID, me, "", version), InvalidGroupId.code());
         assert_eq!(producer.end(ID, old, true, version), fenced.code());
         assert_eq!(producer.end("other", me, true, version), InvalidProducerIdMapping.code());
         assert_eq!(producer.end(ID, me, true, version), InvalidTxnState.code(), "nothing has begun");
+        assert_eq!(producer.end("", me, true, version), InvalidRequest.code());
     }
     for (is_committed, other) in [(true, false), (false, true)] {
         assert_eq!(producer.add(ID, me, &[("t", &[0])], 3), [0]);
+        assert_eq!(producer.add_offsets(ID, me, "", 3), 0, "Kafka asks no more of a group's name");
         assert_eq!(producer.end(ID, me, is_committed, 4), 0);
         assert_eq!(producer.end(ID, me, is_committed, 4), 0, "the answer may get lost");
         assert_eq!(producer.end(ID, me, other, 4), InvalidTxnState.code());
