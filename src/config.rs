@@ -29,6 +29,30 @@ pub struct BrokerSettings {
     pub retention_bytes_per_partition: u64,
 }
 
+impl BrokerSettings {
+    /// A broker for this machine: on a free port of 127.0.0.1, durable, with topics that are created by CreateTopics only, of
+    /// one partition unless asked otherwise, and that keep all their records.
+    pub fn local(dir: PathBuf) -> BrokerSettings {
+        BrokerSettings {
+            dir,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            advertise: None,
+            durability: Durability::Fsync,
+            default_partitions: 1,
+            auto_create_topics: false,
+            retention: Duration::MAX,
+            retention_bytes_per_partition: u64::MAX,
+        }
+    }
+
+    /// The same with limits, for tests.
+    #[cfg(test)]
+    pub(crate) fn limited(dir: PathBuf) -> BrokerSettings {
+        let (retention, retention_bytes_per_partition) = (Duration::from_secs(3600), 1 << 30);
+        BrokerSettings { retention, retention_bytes_per_partition, ..BrokerSettings::local(dir) }
+    }
+}
+
 /// How roles reach the Kafka API.
 #[derive(Clone, Debug)]
 pub struct KafkaSettings {

@@ -110,14 +110,10 @@ impl TestBrokerBuilder {
             .build()
             .map_err(TestBrokerError::Threads)?;
         let settings = BrokerSettings {
-            dir: dir.path().join("broker"),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            advertise: None,
             durability: self.durability,
             default_partitions: self.partitions,
             auto_create_topics: self.auto_create_topics,
-            retention: Duration::MAX,
-            retention_bytes_per_partition: u64::MAX,
+            ..BrokerSettings::local(dir.path().join("broker"))
         };
         std::fs::create_dir(&settings.dir).map_err(TestBrokerError::Folder)?;
         let mut broker =

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use finstream::broker::Broker;
-use finstream::broker::log::Durability;
 use finstream::clock::SystemClock;
 use finstream::config::{BrokerSettings, ConsumerSettings, KafkaSettings};
 use finstream::consumer::{ConsumerError, run};
@@ -28,14 +27,10 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 async fn broker(dir: &Path) -> Broker {
     let settings = BrokerSettings {
-        dir: dir.to_owned(),
-        listen: "127.0.0.1:0".parse().unwrap(),
-        advertise: None,
-        durability: Durability::Fsync,
         default_partitions: 2,
-        auto_create_topics: false,
         retention: Duration::from_secs(3_600),
         retention_bytes_per_partition: 1 << 30,
+        ..BrokerSettings::local(dir.to_owned())
     };
     Broker::start(settings).await.unwrap()
 }

@@ -1,17 +1,15 @@
 //! The four brokers that are compared: started on fresh folders of one file system, asked for topics, stopped.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
 
 use crate::support::cpu_seconds;
+use crate::support::server::{self, Server};
 
 /// Longest wait for a broker to start: Apache Kafka may be fetched first.
 const START_PATIENCE: Duration = Duration::from_secs(180);
@@ -60,11 +58,9 @@ pub struct Broker {
     pub subject: Subject,
     /// HOST:PORT.
     pub address: String,
-    /// The server itself, where `child` is a script around it.
     pub pid: u32,
     pub version: String,
-    child: Child,
-    folder: PathBuf,
+    server: Server,
 }
 
 impl Broker {
@@ -72,34 +68,22 @@ impl Broker {
     pub fn start(subject: Subject, dir: &Path) -> Broker {
         let folder = dir.join(subject.folder());
         std::fs::create_dir_all(&folder).unwrap();
-        let ready_file = folder.join("ready.json");
-        let _ = std::fs::remove_file(&ready_file);
-        let mut command = match subject {
+        let command = match subject {
             Subject::Os => finstream(&folder, "os"),
             Subject::Fsync => finstream(&folder, "fsync"),
             Subject::Kafka => kafka(&folder, &[]),
             Subject::KafkaFlush => kafka(&folder, &["log.flush.interval.messages=1"]),
             Subject::Floor => unreachable!("the floor is no broker"),
         };
-        let log = File::options().create(true).append(true).open(folder.join("output.txt")).unwrap();
-        command.arg("--ready-file").arg(&ready_file);
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let mut child = command.spawn().unwrap();
-        let ready = wait_ready(&mut child, &ready_file, &folder);
-        let text = |name: &str| ready[name].as_str().map(str::to_string);
-        Broker {
-            subject,
-            address: text("kafka").or(text("bootstrap")).unwrap(),
-            pid: u32::try_from(ready["pid"].as_u64().unwrap()).unwrap(),
-            version: text("version").unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_string()),
-            child,
-            folder,
-        }
+        let mut server = Server::spawn(command, &folder);
+        let ready = server.wait_ready(START_PATIENCE);
+        let version = ready.version.unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
+        Broker { subject, address: ready.address, pid: ready.pid, version, server }
     }
 
     /// Where its data is.
     pub fn folder(&self) -> &Path {
-        &self.folder
+        self.server.folder()
     }
 
     /// CPU seconds so far, of the server alone.
@@ -142,54 +126,18 @@ impl Broker {
     }
 
     /// `kill -9`; only for a broker that is our own child.
-    pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        // Not SIGKILL: the script around Apache Kafka has to end its server.
-        if let Ok(None) = self.child.try_wait() {
-            let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        let _ = self.child.wait();
+    pub fn kill(self) {
+        self.server.kill();
     }
 }
 
 fn finstream(folder: &Path, durability: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_finstream"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FINSTREAM_")) {
-        command.env_remove(name);
-    }
-    command.args(["--role", "broker", "--durability", durability, "--kafka-listen", "127.0.0.1:0"]);
-    command.args(["--http", "127.0.0.1:0", "--data-dir"]).arg(folder.join("data"));
+    let mut command = server::finstream(folder);
+    command.args(["--durability", durability]);
     command
 }
 
-fn kafka(folder: &Path, properties: &[&str]) -> Command {
-    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka/run.sh"));
-    command.arg("--dir").arg(folder);
+fn kafka(folder: &Path, properties: &[&'static str]) -> Command {
     // A deleted topic's files go at once and not after a minute, so that five rounds fit the disk.
-    for property in properties.iter().copied().chain(["log.segment.delete.delay.ms=1000"]) {
-        command.args(["--property", property]);
-    }
-    command
-}
-
-fn wait_ready(child: &mut Child, ready_file: &Path, folder: &Path) -> Value {
-    let began = Instant::now();
-    loop {
-        if let Ok(text) = std::fs::read_to_string(ready_file) {
-            return serde_json::from_str(&text).unwrap();
-        }
-        if let Some(status) = child.try_wait().unwrap() {
-            let output = std::fs::read_to_string(folder.join("output.txt")).unwrap_or_default();
-            panic!("{} ended with {status} before it was ready:\n{output}", folder.display());
-        }
-        assert!(began.elapsed() < START_PATIENCE, "{}: not ready", folder.display());
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    server::kafka(folder, properties.iter().copied().chain(["log.segment.delete.delay.ms=1000"]))
 }

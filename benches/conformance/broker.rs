@@ -1,14 +1,11 @@
 //! The broker under test: ours or Apache Kafka, as a child process on a folder of its own.
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use crate::support::server::{self, Server};
 
 /// Longest wait for a broker to start: Apache Kafka may be fetched first.
 const START_PATIENCE: Duration = Duration::from_secs(180);
@@ -32,7 +29,7 @@ pub struct Broker {
     /// HOST:PORT.
     pub address: String,
     pub version: String,
-    child: Child,
+    server: Server,
 }
 
 impl Broker {
@@ -40,25 +37,26 @@ impl Broker {
     pub fn start(subject: Subject, settings: Settings, dir: &Path, name: &str) -> Broker {
         let folder = dir.join(name);
         std::fs::create_dir_all(&folder).unwrap();
-        let ready_file = folder.join("ready.json");
-        let mut command = match subject {
-            Subject::Finstream => finstream(settings, &folder),
-            Subject::Kafka => kafka(settings, &folder),
+        let command = match subject {
+            Subject::Finstream => {
+                let mut command = server::finstream(&folder);
+                command.args(["--partitions", &settings.default_partitions.to_string()]);
+                command.args(["--auto-create-topics", &settings.auto_creation.to_string()]);
+                command
+            }
+            Subject::Kafka => {
+                let partitions = format!("num.partitions={}", settings.default_partitions);
+                let creation = format!("auto.create.topics.enable={}", settings.auto_creation);
+                server::kafka(&folder, [partitions.as_str(), creation.as_str()])
+            }
         };
-        let log = File::create(folder.join("output.txt")).unwrap();
-        command.arg("--ready-file").arg(&ready_file);
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let mut child = command.spawn().unwrap();
-        let ready = wait_ready(&mut child, &ready_file, &folder);
-        let text = |name: &str| ready[name].as_str().map(str::to_string);
-        Broker {
-            address: text("kafka").or(text("bootstrap")).unwrap(),
-            version: match text("version") {
-                Some(version) => format!("Apache Kafka {version}"),
-                None => format!("finstream {}", env!("CARGO_PKG_VERSION")),
-            },
-            child,
-        }
+        let mut server = Server::spawn(command, &folder);
+        let ready = server.wait_ready(START_PATIENCE);
+        let version = match ready.version {
+            Some(version) => format!("Apache Kafka {version}"),
+            None => format!("finstream {}", env!("CARGO_PKG_VERSION")),
+        };
+        Broker { address: ready.address, version, server }
     }
 
     /// Whether it says that it serves an API, by its number.
@@ -76,52 +74,6 @@ impl Broker {
 
     /// Whether it still runs: a test must not pass because the broker is gone.
     pub fn is_alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        // Not SIGKILL: the script around Apache Kafka has to end its server.
-        if let Ok(None) = self.child.try_wait() {
-            let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        let _ = self.child.wait();
-    }
-}
-
-fn finstream(settings: Settings, folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_finstream"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FINSTREAM_")) {
-        command.env_remove(name);
-    }
-    command.args(["--role", "broker", "--kafka-listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
-    command.args(["--partitions", &settings.default_partitions.to_string()]);
-    command.args(["--auto-create-topics", &settings.auto_creation.to_string()]);
-    command.arg("--data-dir").arg(folder.join("data"));
-    command
-}
-
-fn kafka(settings: Settings, folder: &Path) -> Command {
-    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka/run.sh"));
-    command.arg("--dir").arg(folder);
-    command.args(["--property", &format!("num.partitions={}", settings.default_partitions)]);
-    command.args(["--property", &format!("auto.create.topics.enable={}", settings.auto_creation)]);
-    command
-}
-
-fn wait_ready(child: &mut Child, ready_file: &Path, folder: &Path) -> Value {
-    let began = Instant::now();
-    loop {
-        if let Ok(text) = std::fs::read_to_string(ready_file) {
-            return serde_json::from_str(&text).unwrap();
-        }
-        if let Some(status) = child.try_wait().unwrap() {
-            let output = std::fs::read_to_string(folder.join("output.txt")).unwrap_or_default();
-            panic!("{} ended with {status} before it was ready:\n{output}", folder.display());
-        }
-        assert!(began.elapsed() < START_PATIENCE, "{}: not ready", folder.display());
-        std::thread::sleep(Duration::from_millis(5));
+        self.server.is_running()
     }
 }

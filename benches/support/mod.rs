@@ -3,6 +3,7 @@
 
 pub mod floor;
 pub mod pace;
+pub mod server;
 
 use std::path::Path;
 use std::process::Command;

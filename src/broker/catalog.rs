@@ -25,6 +25,8 @@ pub(crate) const PARTITIONS_MAX: usize = 4000;
 /// Kafka's limit of a topic name.
 const NAME_BYTES_MAX: usize = 249;
 const PREFIX: &str = "topic/";
+/// Of every partition: there is never another leader, so the epoch never moves.
+pub(crate) const LEADER_EPOCH: i32 = 0;
 
 /// A topic as it is now; a change makes a new one.
 #[derive(Clone)]
@@ -391,30 +393,18 @@ pub(crate) fn valid_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::net::SocketAddr;
-    use std::time::Duration;
 
     use rdkafka::ClientConfig;
     use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
     use rdkafka::client::DefaultClientContext;
 
     use super::super::Broker;
-    use super::super::log::Durability;
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_a_half_made_topic_left_behind_does_not_block_its_name() {
         let dir = tempfile::tempdir().unwrap();
-        let settings = BrokerSettings {
-            dir: dir.path().to_owned(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            advertise: None,
-            durability: Durability::Fsync,
-            default_partitions: 1,
-            auto_create_topics: false,
-            retention: Duration::from_secs(3600),
-            retention_bytes_per_partition: 1 << 30,
-        };
+        let settings = BrokerSettings::limited(dir.path().to_owned());
         let broker = Broker::start(settings).await.unwrap();
         let log = broker.node.log.clone();
         let config = broker.node.catalog.0.defaults.partition_config(&Overrides::new());

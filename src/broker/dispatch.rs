@@ -121,8 +121,6 @@ pub(crate) fn encode<M: Encodable + HeaderVersion>(head: &Head, message: &M) -> 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::net::SocketAddr;
-    use std::time::Duration;
 
     use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseKind};
     use kafka_protocol::protocol::{Decodable, StrBytes};
@@ -161,14 +159,9 @@ mod tests {
     async fn every_api_answers_in_every_version_so_that_a_client_can_decode_it() {
         let dir = tempfile::tempdir().unwrap();
         let settings = BrokerSettings {
-            dir: dir.path().to_owned(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            advertise: None,
             durability: Durability::Os,
-            default_partitions: 1,
             auto_create_topics: true,
-            retention: Duration::from_secs(3600),
-            retention_bytes_per_partition: 1 << 30,
+            ..BrokerSettings::limited(dir.path().to_owned())
         };
         let broker = Broker::start(settings).await.unwrap();
         let mut socket = TcpStream::connect(broker.address()).await.unwrap();

@@ -10,7 +10,7 @@ use kafka_protocol::records::{
     Compression, Record, RecordBatchDecoder, RecordBatchEncoder, RecordEncodeOptions, TimestampType,
 };
 
-use super::catalog::{Catalog, CatalogError};
+use super::catalog::{Catalog, CatalogError, LEADER_EPOCH};
 use super::log::{AppendError, Appended, EndTransaction, Marker, Partition, ReadError};
 
 /// Where the transaction coordinator keeps its state.
@@ -31,8 +31,6 @@ const CONFIGS: [(&str, &str); 4] = [
 const READ_BYTES: usize = 4 << 20;
 /// What a plain batch says of its producer: id, epoch, sequence.
 const NO_PRODUCER: (i64, i16, i32) = (-1, -1, -1);
-/// We have always been the leader.
-const LEADER_EPOCH: i32 = 0;
 
 /// Whether only the broker itself writes to the topic of this name.
 pub(crate) fn is_internal(name: &str) -> bool {
@@ -241,8 +239,6 @@ fn entry(record: Record) -> Option<Entry> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::net::SocketAddr;
-    use std::time::Duration;
 
     use super::super::log::{Durability, Log, LogSettings};
     use super::*;
@@ -253,16 +249,7 @@ mod tests {
     async fn open(dir: &std::path::Path) -> (Log, InternalTopic) {
         let log_settings = LogSettings { durability: Durability::Fsync, journal_bytes_max: 1 << 20 };
         let (log, _) = Log::open(dir, log_settings).unwrap();
-        let settings = BrokerSettings {
-            dir: dir.to_owned(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            advertise: None,
-            durability: Durability::Fsync,
-            default_partitions: 1,
-            auto_create_topics: false,
-            retention: Duration::from_secs(3600),
-            retention_bytes_per_partition: 1 << 30,
-        };
+        let settings = BrokerSettings::limited(dir.to_owned());
         let catalog = Catalog::open(log.clone(), &settings).await.unwrap();
         (log, InternalTopic::open(catalog, TRANSACTION_STATE))
     }

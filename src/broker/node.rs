@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::budget::{AnswerBudget, RequestBudget};
 use super::catalog::Catalog;
+pub(crate) use super::catalog::LEADER_EPOCH;
 use super::fetch_sessions::FetchSessions;
 use super::group::Coordinator;
 use super::limits::Limits;
@@ -14,8 +15,6 @@ use crate::clock::SharedClock;
 
 /// Our node id, and that of the controller and of every coordinator.
 pub(crate) const NODE_ID: i32 = 0;
-/// There is never another leader, so the epoch never moves.
-pub(crate) const LEADER_EPOCH: i32 = 0;
 
 /// State shared by all connections.
 pub(crate) struct Node {

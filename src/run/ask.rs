@@ -9,7 +9,6 @@ use super::figures::thousands;
 use super::kafka::{self, EmbeddedBroker};
 use super::{Exit, plan, print};
 use crate::audit::{self, AuditProgress, AuditSettings, Verdict};
-use crate::broker::log::Durability;
 use crate::cli::{Cli, SharedArgs, SqlArgs, VerifyArgs};
 use crate::config::{self, BrokerSettings};
 use crate::data_dir::DataDir;
@@ -52,17 +51,8 @@ pub(super) async fn broker(
             kafka::shown(&dir)
         );
     }
-    let settings = BrokerSettings {
-        dir,
-        listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
-        advertise: None,
-        durability: Durability::Fsync,
-        default_partitions: shared.partitions,
-        // A question makes nothing and cuts nothing. Which limits the log is to have, only those know who run the pipeline.
-        auto_create_topics: false,
-        retention: std::time::Duration::MAX,
-        retention_bytes_per_partition: u64::MAX,
-    };
+    // A question makes nothing and cuts nothing. Which limits the log is to have, only those know who run the pipeline.
+    let settings = BrokerSettings { default_partitions: shared.partitions, ..BrokerSettings::local(dir) };
     let broker = EmbeddedBroker::start(data_dir, settings, false).await?;
     Ok((broker.endpoint.kafka.clone(), Some(broker)))
 }

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use finstream::broker::log::Durability;
 use finstream::broker::{Broker, Limits};
 use finstream::config::BrokerSettings;
 use kafka_protocol::messages::{ApiKey, RequestHeader};
@@ -28,14 +27,10 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub fn settings(dir: &Path) -> BrokerSettings {
     BrokerSettings {
-        dir: dir.to_owned(),
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        advertise: None,
-        durability: Durability::Fsync,
         default_partitions: 3,
-        auto_create_topics: false,
         retention: Duration::from_secs(86_400),
         retention_bytes_per_partition: 1 << 30,
+        ..BrokerSettings::local(dir.to_owned())
     }
 }
 

@@ -1,18 +1,17 @@
 //! The two brokers: ours and Apache Kafka, each fresh, as child processes that end with this one.
 
-use std::fs::File;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, FindCoordinatorRequest, InitProducerIdRequest, OffsetFetchRequest, TransactionalId,
 };
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
-use serde_json::Value;
+use rustix::process::{Signal, set_parent_process_death_signal};
 
+use super::server::{self, Server};
 use super::session::{Served, Session, text};
 
 /// Longest wait for a broker to start: Apache Kafka may be fetched first.
@@ -26,7 +25,6 @@ const ENCODABLE: [(ApiKey, RangeInclusive<i16>); 6] = [
     (ApiKey::OffsetFetch, 1..=9),
     (ApiKey::InitProducerId, 0..=5),
 ];
-const READY_FILE: &str = "ready.json";
 /// Names the test that becomes a broker, and carries its command line.
 const TASK: &str = "FINSTREAM_DIFFERENTIAL_BECOMES";
 
@@ -67,8 +65,7 @@ pub enum Side {
 pub struct Broker {
     pub address: SocketAddr,
     pub version: String,
-    child: Child,
-    folder: PathBuf,
+    server: Server,
 }
 
 impl Broker {
@@ -90,36 +87,16 @@ impl Broker {
     }
 
     fn launch(side: Side, dir: &Path) -> Broker {
-        let folder = dir.to_owned();
-        std::fs::create_dir_all(&folder).unwrap();
-        let log = File::create(folder.join("output.txt")).unwrap();
-        let mut command = become_later(&command_line(side, &folder));
-        let command = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let child = command.spawn().unwrap();
-        Broker { address: ([0, 0, 0, 0], 0).into(), version: String::new(), child, folder }
+        std::fs::create_dir_all(dir).unwrap();
+        let server = Server::spawn(become_later(&command_line(side, dir)), dir);
+        Broker { address: ([0, 0, 0, 0], 0).into(), version: String::new(), server }
     }
 
     fn await_ready(&mut self) {
-        let ready = self.wait_ready();
-        let field = |name: &str| ready[name].as_str().map(str::to_owned);
-        self.address = field("kafka").or(field("bootstrap")).unwrap().parse().unwrap();
-        self.version = field("version").unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
+        let ready = self.server.wait_ready(START_PATIENCE);
+        self.address = ready.address.parse().unwrap();
+        self.version = ready.version.unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
         self.await_coordinator();
-    }
-
-    fn wait_ready(&mut self) -> Value {
-        let began = Instant::now();
-        loop {
-            if let Ok(text) = std::fs::read_to_string(self.folder.join(READY_FILE)) {
-                return serde_json::from_str(&text).unwrap();
-            }
-            if let Some(status) = self.child.try_wait().unwrap() {
-                let output = std::fs::read_to_string(self.folder.join("output.txt")).unwrap_or_default();
-                panic!("{} ended with {status} before it was ready:\n{output}", self.folder.display());
-            }
-            assert!(began.elapsed() < START_PATIENCE, "{}: not ready", self.folder.display());
-            std::thread::sleep(Duration::from_millis(10));
-        }
     }
 
     /// The first question about a group makes Apache Kafka create its internal topic.
@@ -154,17 +131,6 @@ impl Broker {
     }
 }
 
-impl Drop for Broker {
-    fn drop(&mut self) {
-        // Not SIGKILL: the script around Apache Kafka has to end its server.
-        if let Ok(None) = self.child.try_wait() {
-            let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        let _ = self.child.wait();
-    }
-}
-
 /// Versions that both serve.
 pub fn common(kafka: &Served, ours: &Served) -> Served {
     let both = |(key, kafka): (&i16, &RangeInclusive<i16>)| {
@@ -195,16 +161,14 @@ fn command_line(side: Side, folder: &Path) -> Vec<String> {
             [program].into_iter().chain(arguments).chain(data).collect()
         }
     };
-    line.extend(["--ready-file".to_owned(), path(&folder.join(READY_FILE))]);
+    line.extend(["--ready-file".to_owned(), path(&Server::ready_file(folder))]);
     line
 }
 
 /// This test binary once more, which becomes the program. It gets SIGTERM when we end, however we end.
 fn become_later(line: &[String]) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FINSTREAM_")) {
-        command.env_remove(name);
-    }
+    server::without_settings(&mut command);
     command
         .args(["--exact", "a_child_becomes_a_broker_and_is_no_test_by_itself", "--nocapture", "--test-threads=1"])
         .env(TASK, serde_json::to_string(line).unwrap());

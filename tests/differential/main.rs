@@ -26,6 +26,8 @@ mod offsets;
 mod produce;
 mod requests;
 mod scenario;
+#[path = "../../benches/support/server.rs"]
+mod server;
 mod session;
 mod statics;
 mod tools;

@@ -24,7 +24,7 @@ use crate::broker::answer::Answer;
 use crate::broker::dispatch::encode;
 use crate::broker::frame::{FrameError, Head};
 use crate::broker::internal_topic::is_internal;
-use crate::broker::log::{AppendError, Appended, Partition, is_compressed};
+use crate::broker::log::{AppendError, Appended, Partition, codecs};
 use crate::broker::node::{LEADER_EPOCH, Node};
 use crate::broker::txn::{Entered, ProducerIdEpoch, TxnError};
 
@@ -172,7 +172,8 @@ async fn in_codec(
     records: Bytes,
     codec: Option<i16>,
 ) -> Result<Bytes, AppendError> {
-    let Some(codec) = codec else { return Ok(records) };
+    // As a rule it is the producer's as well, and what is wrong with the batches the append finds.
+    let Some(codec) = codec.filter(|wanted| codecs(&records).any(|codec| codec != *wanted)) else { return Ok(records) };
     let (partition, now_ms) = (partition.clone(), node.now_ms());
     unfolding(move || partition.recompressed(&records, codec, now_ms)).await
 }
@@ -180,7 +181,7 @@ async fn in_codec(
 async fn append(node: &Arc<Node>, target: Target<'_>, records: Bytes, deadline: Instant) -> Outcome {
     let partition = target.partition;
     // Unfolding takes its time: not on a thread that serves connections.
-    let is_folded = is_compressed(&records);
+    let is_folded = codecs(&records).any(|codec| codec != 0);
     loop {
         let now_ms = node.now_ms();
         let appended = if is_folded {

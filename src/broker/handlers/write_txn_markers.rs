@@ -15,12 +15,10 @@ use super::errors::KafkaError;
 use crate::broker::internal_topic::is_internal;
 use crate::broker::log::{AppendError, Appended, EndTransaction, Marker, Partition};
 use crate::broker::node::{LEADER_EPOCH, Node};
+use crate::broker::txn::COORDINATOR_EPOCH;
 
 /// What became of a marker for a partition.
 type Marked = Result<(Partition, Appended), AppendError>;
-
-/// Of our coordinator.
-const COORDINATOR_EPOCH: i32 = 0;
 
 /// Ends transactions in the partitions that are named.
 pub(crate) async fn handle(node: &Node, request: WriteTxnMarkersRequest) -> WriteTxnMarkersResponse {

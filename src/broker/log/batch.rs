@@ -229,17 +229,15 @@ impl CheckedBatch {
     }
 }
 
-/// Whether one of these concatenated batches is compressed, as far as they can be told apart.
-pub(crate) fn is_compressed(bytes: &Bytes) -> bool {
-    let mut rest: &[u8] = bytes;
-    while let Some(header) = BatchHeader::read(rest) {
-        if header.is_compressed() {
-            return true;
-        }
-        let Some(next) = header.total_bytes().and_then(|total| rest.get(total..)) else { break };
-        rest = next;
-    }
-    false
+/// The codecs of these concatenated batches, as far as they can be told apart; 0 is none.
+pub(crate) fn codecs(bytes: &[u8]) -> impl Iterator<Item = i16> {
+    let mut rest = Some(bytes);
+    std::iter::from_fn(move || {
+        let bytes = rest.take()?;
+        let header = BatchHeader::read(bytes)?;
+        rest = header.total_bytes().and_then(|total| bytes.get(total..));
+        Some(header.codec())
+    })
 }
 
 /// Whether batches may belong to a transaction.

@@ -55,7 +55,7 @@ mod writer;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use arrivals::{Arrivals, Listening};
-pub(crate) use batch::is_compressed;
+pub(crate) use batch::codecs;
 pub use error::{AppendError, OpenError, ReadError};
 pub use file_range::FileRange;
 pub use marker::{EndTransaction, Marker};

@@ -194,20 +194,25 @@ impl ProducerStates {
 
     /// All that are remembered, by id.
     pub fn active(&self) -> Vec<ActiveProducer> {
-        let mut active: Vec<_> = self
-            .producers
-            .iter()
-            .map(|(&producer_id, producer)| ActiveProducer {
-                producer_id,
-                epoch: producer.epoch,
-                last_sequence: producer.batches.last().map_or(-1, |last| last.last_sequence),
-                last_append_ms: producer.last_append_ms,
-                coordinator_epoch: producer.coordinator_epoch,
-                transaction_start: self.open.of(producer_id).unwrap_or(-1),
-            })
-            .collect();
+        let mut active: Vec<_> = self.producers.keys().filter_map(|producer_id| self.describe(*producer_id)).collect();
         active.sort_unstable_by_key(|producer| producer.producer_id);
         active
+    }
+
+    /// Those in transactions, the oldest transaction first.
+    pub fn in_transactions(&self) -> Vec<ActiveProducer> {
+        self.open.all().filter_map(|open| self.describe(open.producer_id)).collect()
+    }
+
+    fn describe(&self, producer_id: i64) -> Option<ActiveProducer> {
+        self.producers.get(&producer_id).map(|producer| ActiveProducer {
+            producer_id,
+            epoch: producer.epoch,
+            last_sequence: producer.batches.last().map_or(-1, |last| last.last_sequence),
+            last_append_ms: producer.last_append_ms,
+            coordinator_epoch: producer.coordinator_epoch,
+            transaction_start: self.open.of(producer_id).unwrap_or(-1),
+        })
     }
 
     /// Only what `check` needs to know about the producers of `batches`.

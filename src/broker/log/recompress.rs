@@ -22,9 +22,6 @@ impl Partition {
         // With a new CRC nobody would find out later that the batch had come damaged. Whose it may be, the append asks.
         let rules = DoorRules::of(&self.config(), Transactional::Allowed, now_ms);
         let checked = batch::check_all(batches, &rules)?;
-        if checked.iter().all(|batch| batch.header.codec() == codec) {
-            return Ok(batches.clone());
-        }
         let mut all = BytesMut::new();
         for batch in checked {
             let batch = recompress(batch, codec).map_err(|error| AppendError::InvalidRecord(error.to_string()))?;

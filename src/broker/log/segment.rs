@@ -392,7 +392,6 @@ impl Segment {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::net::SocketAddr;
     use std::sync::mpsc;
     use std::time::Duration;
 
@@ -402,7 +401,7 @@ mod tests {
     use rdkafka::producer::{FutureProducer, FutureRecord};
     use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
-    use super::super::{Durability, lock};
+    use super::super::lock;
     use crate::broker::Broker;
     use crate::config::BrokerSettings;
 
@@ -417,16 +416,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn a_reader_of_a_cold_segment_holds_up_nobody_else() {
         let dir = tempfile::tempdir().unwrap();
-        let settings = BrokerSettings {
-            dir: dir.path().to_owned(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            advertise: None,
-            durability: Durability::Fsync,
-            default_partitions: 1,
-            auto_create_topics: false,
-            retention: Duration::from_secs(3600),
-            retention_bytes_per_partition: 1 << 30,
-        };
+        let settings = BrokerSettings::limited(dir.path().to_owned());
         let broker = Broker::start(settings).await.unwrap();
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", broker.address().to_string()).set("group.id", "g");

@@ -79,6 +79,11 @@ impl Partition {
         lock(&self.0.store).producers.active()
     }
 
+    /// Those of them that are in a transaction here.
+    pub fn producers_in_transactions(&self) -> Vec<ActiveProducer> {
+        lock(&self.0.store).producers.in_transactions()
+    }
+
     /// As [`Partition::find`], with the aborted transactions that a reader of committed records must skip in it; none for
     /// other readers. Both are of one moment: compaction takes aborted records out of the log, and then their
     /// transactions are told of no longer.
@@ -133,7 +138,6 @@ impl Partition {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::net::SocketAddr;
     use std::sync::{Arc, mpsc};
     use std::time::{Duration, Instant};
 
@@ -273,16 +277,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_real_client_reads_exactly_what_was_committed() {
         let dir = tempfile::tempdir().unwrap();
-        let settings = BrokerSettings {
-            dir: dir.path().to_owned(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            advertise: None,
-            durability: Durability::Fsync,
-            default_partitions: 1,
-            auto_create_topics: false,
-            retention: Duration::from_secs(3600),
-            retention_bytes_per_partition: 1 << 30,
-        };
+        let settings = BrokerSettings::limited(dir.path().to_owned());
         let broker = Broker::start(settings).await.unwrap();
         broker.node.catalog.create("t".to_owned(), 1, Overrides::new(), false).await.unwrap();
         let (id, _) = broker.node.log.partitions()[0];

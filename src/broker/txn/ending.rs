@@ -11,13 +11,12 @@ use futures_util::future::BoxFuture;
 use super::coordinator::{Inner, Writing, is_moot, unavailable};
 use super::ids::Ids;
 use super::metadata::{End, Metadata, TxnError};
+use crate::broker::catalog::LEADER_EPOCH;
 use crate::broker::internal_topic::CONSUMER_OFFSETS;
 use crate::broker::log::{AppendError, Appended, EndTransaction, Marker, Partition};
 
-/// There was never another leader of a partition, …
-pub(super) const LEADER_EPOCH: i32 = 0;
-/// … nor another coordinator.
-pub(super) const COORDINATOR_EPOCH: i32 = 0;
+/// There was never another coordinator.
+pub(crate) const COORDINATOR_EPOCH: i32 = 0;
 
 /// What stands in the queue of the log.
 struct Queued {

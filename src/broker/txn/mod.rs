@@ -18,5 +18,6 @@ mod tests;
 mod timers;
 
 pub(crate) use coordinator::{Coordinator, Entered};
+pub(crate) use ending::COORDINATOR_EPOCH;
 pub(crate) use loading::OpenError;
 pub(crate) use metadata::{End, Metadata, Partitions, ProducerIdEpoch, TransactionState, TxnError};

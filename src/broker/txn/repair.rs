@@ -7,9 +7,10 @@
 use std::collections::HashMap;
 
 use super::coordinator::{Inner, is_moot};
-use super::ending::{COORDINATOR_EPOCH, LEADER_EPOCH, marker};
+use super::ending::{COORDINATOR_EPOCH, marker};
 use super::loading::Loaded;
 use super::metadata::{End, Metadata, Partitions, TransactionState};
+use crate::broker::catalog::LEADER_EPOCH;
 use crate::broker::internal_topic::CONSUMER_OFFSETS;
 use crate::broker::log::{AppendError, EndTransaction, Partition};
 
@@ -52,8 +53,7 @@ impl Inner {
         };
         for topic in self.catalog.topics() {
             for partition in &topic.partitions {
-                let open = partition.active_producers().into_iter().filter(|producer| producer.transaction_start >= 0);
-                for producer in open {
+                for producer in partition.producers_in_transactions() {
                     let producer_id = producer.producer_id;
                     let (id, verdict) = judge(producer_id, &topic.name, partition.id().partition);
                     let known_epoch = id.and_then(|id| loaded.ids.get(id)).map_or(0, |known| known.producer.epoch);

@@ -1,11 +1,9 @@
 //! What groups keep in the log: over restarts, compaction and open transactions.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use rand::rngs::ChaCha8Rng;
@@ -112,16 +110,7 @@ impl Life {
 pub(super) async fn open_log(dir: &Path) -> (Log, Catalog) {
     let log_settings = LogSettings { durability: Durability::Fsync, journal_bytes_max: 1 << 20 };
     let (log, _) = Log::open(dir, log_settings).unwrap();
-    let settings = BrokerSettings {
-        dir: dir.to_owned(),
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        advertise: None,
-        durability: Durability::Fsync,
-        default_partitions: 1,
-        auto_create_topics: false,
-        retention: Duration::from_secs(3600),
-        retention_bytes_per_partition: 1 << 30,
-    };
+    let settings = BrokerSettings::limited(dir.to_owned());
     let catalog = Catalog::open(log.clone(), &settings).await.unwrap();
     (log, catalog)
 }

@@ -2,7 +2,6 @@
 //! and what time brings.
 #![allow(clippy::unwrap_used)]
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -50,16 +49,7 @@ impl World {
     async fn open(dir: &Path) -> World {
         let log_settings = LogSettings { durability: Durability::Fsync, journal_bytes_max: 1 << 20 };
         let (log, _) = Log::open(dir, log_settings).unwrap();
-        let settings = BrokerSettings {
-            dir: dir.to_owned(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            advertise: None,
-            durability: Durability::Fsync,
-            default_partitions: 1,
-            auto_create_topics: false,
-            retention: Duration::from_secs(3600),
-            retention_bytes_per_partition: 1 << 30,
-        };
+        let settings = BrokerSettings::limited(dir.to_owned());
         let catalog = Catalog::open(log.clone(), &settings).await.unwrap();
         // Already there after a restart.
         let _ = catalog.create("t".to_owned(), 2, Overrides::new(), false).await;
