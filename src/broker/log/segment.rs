@@ -181,6 +181,16 @@ impl Segment {
         lock(&self.tail).now.clone()
     }
 
+    /// Makes sure that the indexes are in memory, without which nothing can be added.
+    ///
+    /// # Errors
+    /// Those of reading; `InvalidData` when they are lost, and a batch has rotted that they would be made from.
+    pub fn load_indexes(&self) -> io::Result<()> {
+        let mut tail = lock(&self.tail);
+        self.load_index(&mut tail)?;
+        self.load_aborted(&mut tail)
+    }
+
     /// Whether the indexes are in memory.
     pub fn has_indexes_at_hand(&self) -> bool {
         let tail = lock(&self.tail);

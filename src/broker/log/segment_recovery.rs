@@ -194,7 +194,12 @@ fn read_on(segment: &Segment, store: &mut Store) -> Result<u64, OpenError> {
             let aborted = store.apply(&batch, appended_ms);
             Noted { header, total_bytes, now_ms: appended_ms, aborted }
         });
-        segment.note(noted).map_err(OpenError::io("read", &path))?;
+        segment.note(noted).map_err(|error| match error.kind() {
+            ErrorKind::InvalidData => {
+                OpenError::damaged(&path, position, format!("no index can be made for the batches there: {error}"))
+            }
+            _ => OpenError::Io { action: "read", path: path.clone(), source: error },
+        })?;
         position += total_bytes as u64;
         batches += 1;
     }

@@ -216,7 +216,8 @@ impl Partition {
         if let Some(last) = last {
             let now = last.snapshot();
             let fits = fits(first, &last, now.length, bytes_max);
-            if now.length == 0 || (fits && first.now_ms.saturating_sub(now.opened_ms) <= age_ms_max) {
+            let takes_it = now.length == 0 || (fits && first.now_ms.saturating_sub(now.opened_ms) <= age_ms_max);
+            if takes_it && can_grow(&last)? {
                 return Ok((last, now.length));
             }
         }
@@ -273,6 +274,19 @@ impl Partition {
         drop(names);
         let mut store = lock(&self.0.store);
         store.replaced.retain(|left| !replaced.iter().any(|removed| Arc::ptr_eq(left, removed)));
+    }
+}
+
+/// False for a segment whose indexes are lost, and whose batches have rotted: that is for its readers to hear, and no
+/// reason to refuse what comes next.
+fn can_grow(segment: &Segment) -> io::Result<bool> {
+    match segment.load_indexes() {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            let path = segment.log_path();
+            tracing::error!("{} is damaged: {error}; the log goes on in a new segment", path.display());
+            Ok(false)
+        }
+        loaded => loaded.map(|()| true),
     }
 }
 
