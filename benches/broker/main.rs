@@ -11,6 +11,7 @@ mod report;
 mod single;
 #[path = "../support/mod.rs"]
 mod support;
+mod transactions;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,7 +30,7 @@ const BACKLOG: u64 = 5_000_000;
 
 /// Our broker beside Apache Kafka and the bare disk.
 ///
-/// Rows: produce, consume, end-to-end-1000, end-to-end-20000, start-up, idle.
+/// Rows: produce, consume, transactions, end-to-end-1000, end-to-end-20000, start-up, idle.
 #[derive(Parser)]
 #[command(name = "bench-broker", override_usage = "make bench-broker ARGS=\"[OPTIONS] [ROWS]...\"")]
 struct Arguments {
@@ -50,9 +51,10 @@ struct Arguments {
 }
 
 /// Names of what is measured.
-const ROWS: [&str; 6] = ["produce", "consume", "end-to-end-1000", "end-to-end-20000", "start-up", "idle"];
+const ROWS: [&str; 7] =
+    ["produce", "consume", "transactions", "end-to-end-1000", "end-to-end-20000", "start-up", "idle"];
 /// Of these, what compares brokers, round by round.
-const COMPARED: [&str; 4] = ["produce", "consume", "end-to-end-1000", "end-to-end-20000"];
+const COMPARED: [&str; 5] = ["produce", "consume", "transactions", "end-to-end-1000", "end-to-end-20000"];
 
 /// p50, p99, p99.9 at 1,000/s and at 20,000/s.
 const SLOW: [Metric; 3] = [Metric::SlowP50, Metric::SlowP99, Metric::SlowP999];
@@ -148,6 +150,8 @@ impl Bench {
                 // Whether Kafka flushed when it was written does not matter to who reads.
                 ("consume", Some(broker)) if subject != Subject::KafkaFlush => self.consume(broker, round),
                 ("consume", _) => {}
+                ("transactions", Some(broker)) => self.transactions(broker, round),
+                ("transactions", None) => {}
                 ("end-to-end-1000", broker) => self.end_to_end(broker, round, 1_000.0, SLOW),
                 (_, broker) => self.end_to_end(broker, round, 20_000.0, FAST),
             }
@@ -199,6 +203,19 @@ impl Bench {
         self.figures.add(Metric::ConsumeClientRan, broker.subject, load.client_thread_ran);
         self.figures.add(Metric::ConsumeClientWanted, broker.subject, load.client_thread_wanted);
         self.figures.add_some(Metric::ConsumeMachine, broker.subject, load.machine_share);
+    }
+
+    fn transactions(&mut self, broker: &Broker, round: usize) {
+        let (warm_up, measured) = match self.quick {
+            true => (Duration::from_millis(500), Duration::from_secs(1)),
+            false => (Duration::from_secs(2), Duration::from_secs(5)),
+        };
+        for (metric, producers) in [(Metric::TransactionsOfOne, 1), (Metric::TransactionsOfTen, 10)] {
+            let topic = format!("transactions-{producers}-{round}");
+            let rate = transactions::measure(broker, &topic, producers, warm_up, measured);
+            self.figures.add(metric, broker.subject, rate);
+            broker.settle();
+        }
     }
 
     fn end_to_end(&mut self, broker: Option<&Broker>, round: usize, rate: f64, metrics: [Metric; 3]) {

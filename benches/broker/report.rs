@@ -21,6 +21,8 @@ pub enum Metric {
     ConsumeClientRan,
     ConsumeClientWanted,
     ConsumeMachine,
+    TransactionsOfOne,
+    TransactionsOfTen,
     SlowP50,
     SlowP99,
     SlowP999,
@@ -31,7 +33,7 @@ pub enum Metric {
 }
 
 impl Metric {
-    const ALL: [Metric; 19] = [
+    const ALL: [Metric; 21] = [
         Metric::ProduceRate,
         Metric::ProduceBrokerCpu,
         Metric::ProduceClientCpu,
@@ -44,6 +46,8 @@ impl Metric {
         Metric::ConsumeClientRan,
         Metric::ConsumeClientWanted,
         Metric::ConsumeMachine,
+        Metric::TransactionsOfOne,
+        Metric::TransactionsOfTen,
         Metric::SlowP50,
         Metric::SlowP99,
         Metric::SlowP999,
@@ -67,6 +71,8 @@ impl Metric {
             Metric::ConsumeClientRan => "… busiest client thread ran, % of the time",
             Metric::ConsumeClientWanted => "… … ran or waited for a core, % of the time",
             Metric::ConsumeMachine => "… of all cores in use, %",
+            Metric::TransactionsOfOne => "transactions of 100 messages, 1 producer, commits a second",
+            Metric::TransactionsOfTen => "… 10 producers, commits a second",
             Metric::SlowP50 => "end to end at 1,000 messages/s, p50, ms",
             Metric::SlowP99 => "… p99, ms",
             Metric::SlowP999 => "… p99.9, ms",
@@ -133,8 +139,8 @@ impl Figures {
     pub fn bars(&self) -> String {
         let mut text = String::from("| bar | demanded | seen | met |\n|---|---|---|---|\n");
         let mut missed = String::new();
-        for bar in self.produce_bars().into_iter().chain(self.consume_bars()).chain(self.latency_bars()) {
-            let (what, demanded, seen, met) = bar;
+        let throughput = self.produce_bars().into_iter().chain(self.consume_bars()).chain(self.transaction_bars());
+        for (what, demanded, seen, met) in throughput.chain(self.latency_bars()) {
             writeln!(text, "| {what} | {demanded} | {seen} | {} |", if met { "yes" } else { "**no**" }).unwrap();
             if !met {
                 writeln!(missed, "- {what}: {seen}; demanded: {demanded}").unwrap();
@@ -180,6 +186,26 @@ impl Figures {
                 let (demanded, met) =
                     if more_is_better { ("at least 1x", own >= other) } else { ("below 1x", own < other) };
                 bars.push((format!("{what}, {}", ours.title()), demanded.into(), format!("{:.2}x", own / other), met));
+            }
+        }
+        bars
+    }
+
+    fn transaction_bars(&self) -> Vec<Bar> {
+        let mut bars = Vec::new();
+        for (metric, producers) in
+            [(Metric::TransactionsOfOne, "1 producer"), (Metric::TransactionsOfTen, "10 producers")]
+        {
+            for (ours, theirs, against, demanded) in [
+                (Subject::Fsync, Subject::KafkaFlush, "`fsync` against Kafka with a flush each", 3.0),
+                (Subject::Os, Subject::Kafka, "`os` against Kafka's default", 1.0),
+            ] {
+                let (Some(own), Some(other)) = (self.median(metric, ours), self.median(metric, theirs)) else {
+                    continue;
+                };
+                let what = format!("transactions of 100 messages, {producers}, {against}");
+                let seen = format!("{:.2}x ({own:.0} a second)", own / other);
+                bars.push((what, format!("at least {demanded}x"), seen, own >= demanded * other));
             }
         }
         bars
