@@ -1,7 +1,5 @@
 //! The broker under test: ours or Apache Kafka, as a child process on a folder of its own.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -57,19 +55,6 @@ impl Broker {
             None => format!("finstream {}", env!("CARGO_PKG_VERSION")),
         };
         Broker { address: ready.address, version, server }
-    }
-
-    /// Whether it says that it serves an API, by its number.
-    pub fn serves(&self, key: i16) -> bool {
-        let mut socket = TcpStream::connect(&self.address).unwrap();
-        // ApiVersions, version 0, correlation id 1, no client id.
-        socket.write_all(&[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff]).unwrap();
-        let mut length = [0; 4];
-        socket.read_exact(&mut length).unwrap();
-        let mut answer = vec![0; u32::from_be_bytes(length) as usize];
-        socket.read_exact(&mut answer).unwrap();
-        // Correlation id, error code, count; then key, lowest and highest version of each.
-        answer[10..].chunks_exact(6).any(|api| api[..2] == key.to_be_bytes())
     }
 
     /// Whether it still runs: a test must not pass because the broker is gone.

@@ -24,8 +24,6 @@ use librdkafka::Suite;
 use report::{Outcome, Row, table, totals};
 use suite::{TESTS, Test};
 
-/// The API without which there are no transactions.
-const END_TXN: i16 = 26;
 /// What librdkafka's suite expects of a new topic.
 const SUITE_PARTITIONS: u32 = 4;
 
@@ -147,7 +145,7 @@ fn run(arguments: &Arguments, dir: &Path) -> Results {
     if arguments.wants("rust-rdkafka") && !arguments.subset && !arguments.kafka {
         let settings = Settings { default_partitions: rust_rdkafka::DEFAULT_PARTITIONS, auto_creation: true };
         let mut broker = Broker::start(arguments.subject(), settings, dir, "rust-rdkafka");
-        let mut rows = rust_rdkafka::run(&broker.address, dir, broker.serves(END_TXN));
+        let mut rows = rust_rdkafka::run(&broker.address, dir);
         check_alive(&mut broker, &mut rows);
         version.clone_from(&broker.version);
         sections.push(("rust-rdkafka's integration tests", rows));
@@ -157,13 +155,11 @@ fn run(arguments: &Arguments, dir: &Path) -> Results {
 
 /// Rows of the suite's tests, those that are skipped among them, in order.
 fn suite_rows(suite: &Suite, jobs: usize, chosen: &[&Test], broker: &Broker) -> Vec<Row> {
-    let serves_transactions = broker.serves(END_TXN);
-    let skipped = |test: &Test| test.plan.skipped(serves_transactions);
-    let to_run: Vec<&Test> = chosen.iter().copied().filter(|test| skipped(test).is_none()).collect();
+    let to_run: Vec<&Test> = chosen.iter().copied().filter(|test| test.plan.skipped().is_none()).collect();
     let mut ran = suite.run(&to_run, &broker.address, jobs).into_iter();
     let rows: Vec<Row> = chosen
         .iter()
-        .filter_map(|test| match skipped(test) {
+        .filter_map(|test| match test.plan.skipped() {
             Some(reason) => Some(Row::with(test.name, Outcome::Skipped(reason.to_string()))),
             None => ran.next(),
         })

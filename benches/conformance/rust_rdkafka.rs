@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::process;
 use crate::report::{Outcome, Row};
-use crate::suite::NO_TRANSACTIONS;
 
 /// The first run builds librdkafka and what the tests need.
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -25,17 +24,15 @@ const CHANGES: [(&str, &str, &str); 2] = [
         r#".set("bootstrap.servers", get_bootstrap_server())"#,
     ),
 ];
-/// What says which tests need transactions.
-const TRANSACTIONS: &str = "test_transactions";
 
-/// Runs all of them; none are served in part.
-pub fn run(address: &str, log_dir: &Path, transactions: bool) -> Vec<Row> {
+/// Runs all of them.
+pub fn run(address: &str, log_dir: &Path) -> Vec<Row> {
     let crate_dir = copied();
     let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/with-env"));
     command.args(["cargo", "test", "--locked", "--no-fail-fast", "--manifest-path"]);
     command.arg(crate_dir.join("Cargo.toml")).arg("--target-dir").arg(crate_dir.with_file_name("rdkafka-target"));
-    for test in test_files(&crate_dir).iter().filter(|test| transactions || *test != TRANSACTIONS) {
-        command.args(["--test", test]);
+    for test in test_files(&crate_dir) {
+        command.args(["--test", &test]);
     }
     command.args(["--", "--test-threads", "2"]).env("KAFKA_HOST", address).env("KAFKA_VERSION", "4.0.0");
     command.env("RUST_LOG", "off");
@@ -45,9 +42,6 @@ pub fn run(address: &str, log_dir: &Path, transactions: bool) -> Vec<Row> {
     let mut rows = rows(&output);
     if rows.is_empty() || (!ended.is_success() && !rows.iter().any(Row::is_failed)) {
         rows.push(Row::with("cargo test", Outcome::Failed(format!("{}: see {}", ended.describe(), log.display()))));
-    }
-    if !transactions {
-        rows.push(Row::with(TRANSACTIONS, Outcome::Skipped(NO_TRANSACTIONS.to_string())));
     }
     rows.iter().for_each(Row::tell);
     rows
