@@ -2,8 +2,8 @@
 # Builds from the source of librdkafka that the crate rdkafka-sys brings along, once a version, in
 # .local-deps/librdkafka-VERSION, and prints where it is:
 #
-#   scripts/librdkafka.sh performance    the program rdkafka_performance; about a minute on two cores
-#   scripts/librdkafka.sh tests          the folder of librdkafka's own test suite, test-runner in it; about four minutes
+#   scripts/librdkafka.sh performance    the program rdkafka_performance; half a minute on two cores
+#   scripts/librdkafka.sh tests          the folder of librdkafka's own test suite, test-runner in it; a minute more
 #
 # What is built second goes on from what was built first.
 set -eu

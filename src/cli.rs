@@ -14,6 +14,9 @@ const STYLES: Styles = Styles::styled()
     .usage(AnsiColor::Green.on_default().bold())
     .literal(AnsiColor::Cyan.on_default());
 
+/// Whoever waits longer than this to consume has mistaken the unit.
+const REBALANCE_DELAY_MAX: Duration = Duration::from_secs(3600);
+
 const EXAMPLES: &str = "\
 Examples:
   finstream                                         everything, 1,000 transactions/s, until Ctrl-C
@@ -281,6 +284,13 @@ pub struct PipelineArgs {
     )]
     pub auto_create_topics: bool,
 
+    /// How long a consumer group without members waits for more of them than the first
+    ///
+    /// Each that comes in that time prolongs it once, up to their rebalance timeout: so that an application that starts with many
+    /// consumers is balanced once. Apache Kafka's group.initial.rebalance.delay.ms, which is 3s in its cluster setups.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = rebalance_delay, allow_hyphen_values = true, env = "FINSTREAM_GROUP_INITIAL_REBALANCE_DELAY", help_heading = "Broker", hide_short_help = true)]
+    pub group_initial_rebalance_delay: Duration,
+
     /// Acknowledge after fdatasync, or after the page-cache write
     #[arg(
         long,
@@ -412,6 +422,15 @@ pub struct ResetArgs {
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write a number with a unit, such as 5ms, 30s, 24h"))
+}
+
+/// As `duration`, up to an hour.
+fn rebalance_delay(text: &str) -> Result<Duration, String> {
+    let delay = duration(text)?;
+    if delay > REBALANCE_DELAY_MAX {
+        return Err("it is at most 1h; write a shorter time, such as 3s".to_owned());
+    }
+    Ok(delay)
 }
 
 /// Parses "10GiB", "500MB".

@@ -23,6 +23,9 @@ pub struct BrokerSettings {
     pub default_partitions: i32,
     /// Whether a topic is created when a client asks for one that is not there: Kafka's `auto.create.topics.enable`.
     pub auto_create_topics: bool,
+    /// How long a group without members waits for more of them than the first: Kafka's
+    /// `group.initial.rebalance.delay.ms`.
+    pub group_initial_rebalance_delay: Duration,
     /// Default `retention.ms` of a topic.
     pub retention: Duration,
     /// Default `retention.bytes` of a topic, which bounds each of its partitions, as in Apache Kafka.
@@ -40,6 +43,7 @@ impl BrokerSettings {
             durability: Durability::Fsync,
             default_partitions: 1,
             auto_create_topics: false,
+            group_initial_rebalance_delay: Duration::ZERO,
             retention: Duration::MAX,
             retention_bytes_per_partition: u64::MAX,
         }

@@ -7,6 +7,9 @@ use crate::support::server::{self, Server};
 
 /// Longest wait for a broker to start: Apache Kafka may be fetched first.
 const START_PATIENCE: Duration = Duration::from_secs(180);
+/// Apache Kafka's default, with which librdkafka's tests expect two consumers that start together to share the first
+/// assignment.
+const REBALANCE_DELAY_MS: u32 = 3000;
 
 /// Who is tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +43,14 @@ impl Broker {
                 let mut command = server::finstream(&folder);
                 command.args(["--partitions", &settings.default_partitions.to_string()]);
                 command.args(["--auto-create-topics", &settings.auto_creation.to_string()]);
+                command.args(["--group-initial-rebalance-delay", &format!("{REBALANCE_DELAY_MS}ms")]);
                 command
             }
             Subject::Kafka => {
                 let partitions = format!("num.partitions={}", settings.default_partitions);
                 let creation = format!("auto.create.topics.enable={}", settings.auto_creation);
-                server::kafka(&folder, [partitions.as_str(), creation.as_str()])
+                let delay = format!("group.initial.rebalance.delay.ms={REBALANCE_DELAY_MS}");
+                server::kafka(&folder, [partitions.as_str(), creation.as_str(), delay.as_str()])
             }
         };
         let mut server = Server::spawn(command, &folder);

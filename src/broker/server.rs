@@ -111,7 +111,8 @@ impl Broker {
             .map_err(|source| BrokerError::Catalog { dir: dir.clone(), source })?;
         let clock = SystemClock::shared();
         let groups_topic = InternalTopic::open(catalog.clone(), CONSUMER_OFFSETS);
-        let groups = Coordinator::open(&log, groups_topic, clock.clone())
+        let delay = settings.group_initial_rebalance_delay;
+        let groups = Coordinator::open(&log, groups_topic, delay, clock.clone())
             .await
             .map_err(|source| BrokerError::Groups { dir: dir.clone(), source })?;
         let producer_ids = Arc::new(ProducerIds::open(log.clone()));

@@ -82,7 +82,7 @@ impl Pipeline {
             clock: SystemClock::shared(),
             shutdown,
         };
-        pipeline.serve().await
+        Box::pin(pipeline.serve()).await
     }
 
     async fn serve(self) -> anyhow::Result<Exit> {

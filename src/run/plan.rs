@@ -148,6 +148,7 @@ impl Plan {
             durability: self.durability,
             default_partitions: self.cli.shared.partitions,
             auto_create_topics: flags.auto_create_topics,
+            group_initial_rebalance_delay: flags.group_initial_rebalance_delay,
             retention: self.retention.0,
             // The flag bounds the topic of transactions as a whole; the broker knows a bound for each partition only.
             retention_bytes_per_partition: self.retention.1,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::join::{JoinRequest, Joined};
 use super::loading::Replay;
@@ -43,8 +43,13 @@ pub(crate) struct Coordinator(pub(super) Arc<Inner>);
 
 impl Coordinator {
     /// Reads groups and offsets from their topic, into which those of the log's state are moved first, and starts the
-    /// timer task.
-    pub(crate) async fn open(log: &Log, topic: InternalTopic, clock: SharedClock) -> Result<Coordinator, GroupsError> {
+    /// timer task. `initial_delay`: Kafka's `group.initial.rebalance.delay.ms`.
+    pub(crate) async fn open(
+        log: &Log,
+        topic: InternalTopic,
+        initial_delay: Duration,
+        clock: SharedClock,
+    ) -> Result<Coordinator, GroupsError> {
         let store = Arc::new(Store::new(topic, clock));
         migration::migrate(log, &store).await.map_err(GroupsError::Migrate)?;
         let reading = store.clone();
@@ -58,10 +63,15 @@ impl Coordinator {
         };
         let (groups, open) = replay.into_groups(Instant::now());
         let entries = groups.into_iter().map(|(id, group)| (id.clone(), Arc::new(new_entry(id, group)))).collect();
-        let inner = Arc::new(Inner::new(store, entries, open));
+        let inner = Arc::new(Inner::new(store, initial_delay, entries, open));
         inner.all().iter().for_each(|entry| inner.weigh(entry));
         tokio::spawn(keep_time(inner.clone()));
         Ok(Coordinator(inner))
+    }
+
+    /// How long a group without members waits for more of them than the first.
+    pub(crate) fn initial_delay(&self) -> Duration {
+        self.0.initial_delay
     }
 
     /// Ends the timer task.

@@ -147,6 +147,7 @@ impl Group {
             self.leader = Some(member_id.clone());
         }
         self.members.insert(member_id, member);
+        self.count_for_gathering();
         self.rebalance(now);
         Step::Wait(receiver)
     }

@@ -33,6 +33,8 @@ impl Entry {
 
 pub(super) struct Inner {
     pub(super) store: Arc<Store>,
+    /// How long a group without members waits for more of them than the first.
+    pub(super) initial_delay: Duration,
     /// What all groups hold.
     pub(super) bytes: AtomicUsize,
     pub(super) entries: RwLock<BTreeMap<String, Arc<Entry>>>,
@@ -47,9 +49,15 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    pub(super) fn new(store: Arc<Store>, entries: BTreeMap<String, Arc<Entry>>, open: OpenTransactions) -> Inner {
+    pub(super) fn new(
+        store: Arc<Store>,
+        initial_delay: Duration,
+        entries: BTreeMap<String, Arc<Entry>>,
+        open: OpenTransactions,
+    ) -> Inner {
         Inner {
             store,
+            initial_delay,
             bytes: AtomicUsize::new(0),
             entries: RwLock::new(entries),
             open: Mutex::new(open),
@@ -64,6 +72,7 @@ impl Inner {
     pub(super) fn lock<'a>(&self, entry: &'a Entry) -> MutexGuard<'a, Group> {
         let mut group = entry.lock();
         group.wall_ms = self.store.now_ms();
+        group.initial_delay = self.initial_delay;
         group
     }
 

@@ -37,6 +37,10 @@ pub(crate) struct Group {
     pub(crate) wall_ms: i64,
     /// Wall clock since when the group is in its phase; none from before that was remembered.
     pub(crate) state_since_ms: Option<i64>,
+    /// How long a group without members waits for more of them than the first.
+    pub(crate) initial_delay: Duration,
+    /// While it does.
+    gathering: Option<Gathering>,
     /// When those that have not joined again, or not asked for their assignment, are put out.
     rebalance_deadline: Option<Instant>,
     /// The durable form, when it has changed and is not written yet.
@@ -45,6 +49,14 @@ pub(crate) struct Group {
     pub(crate) saving: Option<i32>,
     /// Static members that came back, until the form that knows their new ids is durable.
     pub(crate) returning: Vec<Returning>,
+}
+
+/// Members come one behind the other when an application starts: each that comes prolongs the wait once.
+#[derive(Debug)]
+struct Gathering {
+    /// No longer than their rebalance timeout.
+    until_at_most: Instant,
+    has_new: bool,
 }
 
 impl Group {
@@ -62,6 +74,8 @@ impl Group {
             offsets: Offsets::default(),
             wall_ms: 0,
             state_since_ms: None,
+            initial_delay: Duration::ZERO,
+            gathering: None,
             rebalance_deadline: None,
             unsaved: None,
             saving: None,
@@ -226,7 +240,7 @@ impl Group {
             return;
         }
         match self.phase {
-            Phase::PreparingRebalance => self.complete_join(now),
+            Phase::PreparingRebalance => self.gather_on_or_complete(now),
             Phase::CompletingRebalance => {
                 self.rebalance_deadline = None;
                 let late: Vec<String> = self
@@ -260,8 +274,13 @@ impl Group {
                 }
                 member.sync_pending = false;
             }
+            if self.phase == Phase::Empty && !self.initial_delay.is_zero() {
+                self.gathering = Some(Gathering { until_at_most: now + self.rebalance_timeout(), has_new: false });
+                self.rebalance_deadline = Some(now + self.initial_delay);
+            } else {
+                self.rebalance_deadline = Some(now + self.rebalance_timeout());
+            }
             self.enter(Phase::PreparingRebalance);
-            self.rebalance_deadline = Some(now + self.rebalance_timeout());
         }
         self.try_complete_join(now);
     }
@@ -272,13 +291,31 @@ impl Group {
 
     fn try_complete_join(&mut self, now: Instant) {
         let all = self.pending.is_empty() && self.members.values().all(|member| member.joining.is_some());
-        if self.phase == Phase::PreparingRebalance && all {
+        if self.phase == Phase::PreparingRebalance && self.gathering.is_none() && all {
             self.complete_join(now);
+        }
+    }
+
+    /// A member came while a group that never had one waited for more of them.
+    pub(super) fn count_for_gathering(&mut self) {
+        if let Some(gathering) = self.gathering.as_mut().filter(|_| self.generation == 0) {
+            gathering.has_new = true;
+        }
+    }
+
+    fn gather_on_or_complete(&mut self, now: Instant) {
+        match &mut self.gathering {
+            Some(gathering) if gathering.has_new && now < gathering.until_at_most => {
+                gathering.has_new = false;
+                self.rebalance_deadline = Some((now + self.initial_delay).min(gathering.until_at_most));
+            }
+            _ => self.complete_join(now),
         }
     }
 
     /// The next generation begins with those who are here; absent static members keep their place.
     fn complete_join(&mut self, now: Instant) {
+        self.gathering = None;
         let absent = |member: &Member| member.joining.is_none() && member.instance_id.is_none();
         self.members.retain(|_, member| !absent(member));
         let present = self.members.values().find(|member| member.joining.is_some()).map(|member| member.id.clone());

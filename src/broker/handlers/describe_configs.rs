@@ -89,6 +89,7 @@ fn broker_configs(node: &Node, wanted: Wanted) -> Vec<DescribeConfigsResourceRes
     let number = |number: usize| number.to_string();
     let listener = format!("PLAINTEXT://{}:{}", node.host, node.port);
     let pause_ms = node.limits.housekeeping_pause.as_millis().to_string();
+    let delay_ms = node.groups.initial_delay().as_millis().to_string();
     let creates = node.catalog.creates_when_asked();
     let idle_ms = node.limits.idle_timeout.as_millis().to_string();
     let own: [(&'static str, String, ConfigType, &'static str); 20] = [
@@ -98,7 +99,7 @@ fn broker_configs(node: &Node, wanted: Wanted) -> Vec<DescribeConfigsResourceRes
         ("connections.max.idle.ms", idle_ms, Long, "A connection without requests is closed after this."),
         ("default.replication.factor", "1".into(), Int, "There is one node."),
         ("delete.topic.enable", "true".into(), Boolean, "Topics can be deleted."),
-        ("group.initial.rebalance.delay.ms", "0".into(), Int, "A new group does not wait for more members."),
+        ("group.initial.rebalance.delay.ms", delay_ms, Int, "How long a new group waits for more members."),
         ("group.max.session.timeout.ms", "1800000".into(), Int, "The longest session timeout of a group's member."),
         ("group.min.session.timeout.ms", "100".into(), Int, "The shortest session timeout of a group's member."),
         ("log.cleaner.enable", "true".into(), Boolean, "Compacted topics are compacted."),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rand::rngs::ChaCha8Rng;
@@ -49,7 +50,7 @@ impl Life {
         let (log, catalog) = open_log(dir).await;
         let clock = Arc::new(StepClock(AtomicI64::new(now_ms)));
         let topic = InternalTopic::open(catalog.clone(), CONSUMER_OFFSETS);
-        let groups = Coordinator::open(&log, topic, clock.clone()).await.unwrap();
+        let groups = Coordinator::open(&log, topic, Duration::ZERO, clock.clone()).await.unwrap();
         Life { log, catalog, groups, clock }
     }
 

@@ -224,3 +224,35 @@ fn what_is_remembered_of_a_group_brings_it_back() {
     assert_eq!((unsaved.state_since_ms, unsaved.members.len()), (Some(17), 0));
     assert_eq!(Group::restored(unsaved, now).phase, Phase::Empty);
 }
+
+#[test]
+fn a_new_group_waits_for_more_members_as_long_as_they_come() {
+    const DELAY: Duration = Duration::from_secs(3);
+    let now = Instant::now();
+    let mut group = Group::new();
+    group.initial_delay = DELAY;
+    let mut first = join(&mut group, "", None, now);
+    let mut second = join(&mut group, "", None, now + DELAY / 2);
+    // The second prolongs the wait, once.
+    group.expire(now + DELAY);
+    assert_eq!(first.try_recv(), Err(TryRecvError::Empty));
+    assert_eq!(group.next_deadline(), Some(now + 2 * DELAY));
+    group.expire(now + 2 * DELAY);
+    assert_eq!(first.try_recv().unwrap().unwrap().members.len(), 2);
+    assert_eq!(second.try_recv().unwrap().unwrap().generation, 1);
+}
+
+#[test]
+fn nobody_waits_for_more_members_beyond_the_rebalance_timeout() {
+    const DELAY: Duration = Duration::from_secs(40);
+    let now = Instant::now();
+    let mut group = Group::new();
+    group.initial_delay = DELAY;
+    let mut first = join(&mut group, "", None, now);
+    let _second = join(&mut group, "", None, now);
+    group.expire(now + DELAY);
+    assert_eq!(group.next_deadline(), Some(now + REBALANCE));
+    let _third = join(&mut group, "", None, now + DELAY);
+    group.expire(now + REBALANCE);
+    assert_eq!(first.try_recv().unwrap().unwrap().members.len(), 3);
+}

@@ -55,7 +55,7 @@ impl World {
         let _ = catalog.create("t".to_owned(), 2, Overrides::new(), false).await;
         let (clock, ids) = (Arc::new(HandClock::default()), Arc::new(ProducerIds::open(log.clone())));
         let groups_topic = InternalTopic::open(catalog.clone(), CONSUMER_OFFSETS);
-        let groups = group::Coordinator::open(&log, groups_topic, clock.clone()).await.unwrap();
+        let groups = group::Coordinator::open(&log, groups_topic, Duration::ZERO, clock.clone()).await.unwrap();
         let transactions = Coordinator::open(catalog.clone(), groups.clone(), ids, clock.clone()).await.unwrap();
         World { log, catalog, groups, clock, transactions }
     }
