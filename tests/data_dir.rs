@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use finstream::data_dir::{DataDir, DataDirError};
+use finstream::data_dir::{DataDir, DataDirError, FORMAT_VERSION};
 use serde_json::json;
 
 #[test]
@@ -18,6 +18,26 @@ fn a_new_directory_is_private_and_keeps_its_identity() {
     assert_eq!(again.format().unwrap().postgresql_major, None);
     again.record_postgresql_major(15).unwrap();
     assert_eq!(first.format().unwrap().postgresql_major, Some(15));
+}
+
+#[test]
+fn an_older_directory_is_taken_along_and_says_so() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("data");
+    let made = DataDir::open(&path).unwrap();
+    let file = path.join("FORMAT");
+    let mut format: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert_eq!(format["format"], FORMAT_VERSION);
+    format["format"] = json!(1);
+    format["finstream"] = json!("0.0.1");
+    fs::write(&file, format.to_string()).unwrap();
+    let again = DataDir::open(&path).unwrap();
+    // Whoever only looks changes nothing.
+    assert_eq!(again.format().unwrap().format, 1);
+    again.raise_format().unwrap();
+    let raised = again.format().unwrap();
+    assert_eq!((raised.format, raised.id), (FORMAT_VERSION, made.id()));
+    assert_eq!(raised.finstream, env!("CARGO_PKG_VERSION"));
 }
 
 #[test]

@@ -9,15 +9,15 @@ use uuid::Uuid;
 
 use super::{DataDirError, create_private, lock};
 
-/// The format that this finstream writes.
-pub const FORMAT_VERSION: u32 = 1;
+/// The format that this finstream writes. 1 knows no transactions, and looks for groups where they are no longer.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The contents of `DATA/FORMAT`, as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Format {
     /// [`FORMAT_VERSION`] of the writer.
     pub format: u32,
-    /// The finstream that made the directory.
+    /// The finstream that made the directory, or raised its format.
     pub finstream: String,
     /// Made once; names this data directory to the outside.
     pub id: Uuid,

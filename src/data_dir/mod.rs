@@ -136,6 +136,20 @@ impl DataDir {
         format::update(&self.path, |format| format.postgresql_major = Some(major))
     }
 
+    /// Says that what is written from now on is of this finstream's format: an older one refuses the directory.
+    ///
+    /// # Errors
+    /// FORMAT cannot be written.
+    pub fn raise_format(&self) -> Result<(), DataDirError> {
+        if self.format()?.format == FORMAT_VERSION {
+            return Ok(());
+        }
+        format::update(&self.path, |format| {
+            format.format = FORMAT_VERSION;
+            env!("CARGO_PKG_VERSION").clone_into(&mut format.finstream);
+        })
+    }
+
     /// Lets users other than the owner traverse (not list) the directory: root's private PostgreSQL runs as another
     /// user. The folders in it stay closed.
     ///

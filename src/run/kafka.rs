@@ -51,6 +51,7 @@ impl EmbeddedBroker {
         for_others: bool,
     ) -> anyhow::Result<EmbeddedBroker> {
         let lock = data_dir.lock(SERVICE)?;
+        data_dir.raise_format()?;
         let durability = durability_name(settings.durability).to_string();
         let advertise = settings.advertise.clone();
         let broker = match last_port(data_dir).filter(|_| for_others && settings.listen.port() == 0) {
