@@ -60,8 +60,10 @@ impl Group {
         if !self.accepts(&request) {
             return Step::Done(Err(GroupError::InconsistentProtocol));
         }
-        let known = self.members.contains_key(&request.member_id);
-        if !known && self.members.len() + self.pending.len() >= MEMBERS_MAX {
+        let is_counted = self.members.contains_key(&request.member_id)
+            || self.pending.contains_key(&request.member_id)
+            || request.instance_id.as_ref().is_some_and(|instance| self.instances.contains_key(instance));
+        if !is_counted && self.members.len() + self.pending.len() >= MEMBERS_MAX {
             return Step::Done(Err(GroupError::Full));
         }
         if request.member_id.is_empty() { self.join_new(request, now) } else { self.join_known(request, now) }

@@ -96,7 +96,11 @@ impl Group {
             Phase::Empty | Phase::Dead => Step::Done(Err(GroupError::UnknownMember)),
             Phase::PreparingRebalance => Step::Done(Err(GroupError::RebalanceInProgress)),
             Phase::Stable => {
-                self.touch(&request.member_id, now);
+                if let Some(member) = self.members.get_mut(&request.member_id) {
+                    member.touch(now);
+                    member.sync_pending = false;
+                }
+                self.wait_for_late_ones();
                 Step::Done(Ok(self.synced(&request.member_id)))
             }
             Phase::CompletingRebalance => {
@@ -106,7 +110,9 @@ impl Group {
                     member.sync_pending = false;
                     member.syncing = Some(sender);
                 }
-                if self.leader.as_ref() == Some(&request.member_id) && self.saving.is_none() {
+                // The assignment of an earlier generation may still be on its way to the disk: this one comes behind it.
+                let is_saving = self.saving == Some(self.generation);
+                if self.leader.as_ref() == Some(&request.member_id) && !is_saving {
                     let mut assignments: HashMap<String, Bytes> = request.assignments.into_iter().collect();
                     for member in self.members.values_mut() {
                         member.assignment = assignments.remove(&member.id).unwrap_or_default();
@@ -121,6 +127,10 @@ impl Group {
 
     /// The assignment of a generation is durable, or could not be made so.
     pub(crate) fn saved(&mut self, generation: i32, durable: bool, now: Instant) {
+        if self.saving != Some(generation) {
+            // A later one waits to be written.
+            return;
+        }
         self.saving = None;
         if self.phase != Phase::CompletingRebalance || self.generation != generation {
             return;
@@ -134,7 +144,6 @@ impl Group {
             return;
         }
         self.enter(Phase::Stable);
-        // Members that have not asked yet still have until then.
         let waiting: Vec<String> =
             self.members.values().filter(|member| member.syncing.is_some()).map(|member| member.id.clone()).collect();
         for id in waiting {
@@ -146,7 +155,14 @@ impl Group {
                 }
             }
         }
-        self.rebalance_deadline = None;
+        self.wait_for_late_ones();
+    }
+
+    /// Members of a stable group that have not asked for their assignment have until the deadline; then it is over.
+    fn wait_for_late_ones(&mut self) {
+        if !self.members.values().any(|member| member.sync_pending) {
+            self.rebalance_deadline = None;
+        }
     }
 
     /// A sign of life.
@@ -241,7 +257,7 @@ impl Group {
         }
         match self.phase {
             Phase::PreparingRebalance => self.gather_on_or_complete(now),
-            Phase::CompletingRebalance => {
+            Phase::CompletingRebalance | Phase::Stable => {
                 self.rebalance_deadline = None;
                 let late: Vec<String> = self
                     .members
@@ -253,7 +269,7 @@ impl Group {
                     self.remove(&id, now);
                 }
             }
-            Phase::Empty | Phase::Stable | Phase::Dead => self.rebalance_deadline = None,
+            Phase::Empty | Phase::Dead => self.rebalance_deadline = None,
         }
     }
 

@@ -131,6 +131,81 @@ fn a_member_that_does_not_come_back_in_time_is_left_behind() {
 }
 
 #[test]
+fn an_assignment_that_comes_while_the_one_before_is_written_is_handed_out_too() {
+    let now = Instant::now();
+    let mut group = Group::new();
+    let first = join(&mut group, "", None, now).try_recv().unwrap().unwrap();
+    let mut overtaken = parked(sync(&mut group, &first, now));
+    // Its write is under way when another member comes.
+    assert!(group.unsaved.take().is_some());
+    let mut newcomer = join(&mut group, "", None, now);
+    assert_eq!(overtaken.try_recv().unwrap(), Err(GroupError::RebalanceInProgress));
+    let leader = join(&mut group, &first.member_id, None, now).try_recv().unwrap().unwrap();
+    let follower = newcomer.try_recv().unwrap().unwrap();
+    let mut waiting = [&leader, &follower].map(|joined| parked(sync(&mut group, joined, now)));
+    group.saved(first.generation, true, now);
+    assert_eq!(waiting[0].try_recv(), Err(TryRecvError::Empty), "its own assignment is not durable yet");
+    assert!(group.unsaved.take().is_some());
+    group.saved(leader.generation, true, now);
+    for (waiting, joined) in waiting.iter_mut().zip([&leader, &follower]) {
+        assert_eq!(waiting.try_recv().unwrap().unwrap().assignment, format!("to {}", joined.member_id));
+    }
+}
+
+#[test]
+fn a_member_that_never_asks_for_its_assignment_is_put_out_though_it_shows_signs_of_life() {
+    let now = Instant::now();
+    let (mut group, joined) = stable(&[None], now);
+    let mut silent = join(&mut group, "", Some("a"), now);
+    let leader = join(&mut group, &joined[0].member_id, None, now).try_recv().unwrap().unwrap();
+    let silent = silent.try_recv().unwrap().unwrap();
+    let mut waiting = parked(sync(&mut group, &leader, now));
+    group.saved(leader.generation, true, now);
+    assert!(waiting.try_recv().unwrap().is_ok());
+    let over = now + REBALANCE;
+    for member in [&leader, &silent] {
+        group.heartbeat(&member.member_id, None, leader.generation, over - SESSION / 2).unwrap();
+    }
+    assert_eq!(group.next_deadline(), Some(over));
+    group.expire(over);
+    assert_eq!(group.phase, Phase::PreparingRebalance);
+    assert!(group.members.contains_key(&leader.member_id) && !group.members.contains_key(&silent.member_id));
+}
+
+#[test]
+fn a_member_that_asks_late_but_in_time_stays() {
+    let now = Instant::now();
+    let (mut group, joined) = stable(&[None], now);
+    let mut late = join(&mut group, "", None, now);
+    let leader = join(&mut group, &joined[0].member_id, None, now).try_recv().unwrap().unwrap();
+    let late = late.try_recv().unwrap().unwrap();
+    let _waiting = parked(sync(&mut group, &leader, now));
+    group.saved(leader.generation, true, now);
+    let shortly_before = now + REBALANCE - Duration::from_millis(1);
+    group.heartbeat(&leader.member_id, None, leader.generation, shortly_before).unwrap();
+    let assignment = done(sync(&mut group, &late, shortly_before)).unwrap().assignment;
+    assert_eq!(assignment, format!("to {}", late.member_id));
+    group.expire(now + REBALANCE);
+    assert_eq!((group.phase, group.members.len()), (Phase::Stable, 2));
+}
+
+#[test]
+fn whoever_is_counted_already_is_let_into_a_full_group() {
+    let now = Instant::now();
+    let mut group = Group::new();
+    let mut ids = Vec::new();
+    let refused = loop {
+        match done(group.join(JoinRequest { id_first: true, ..request("", None) }, now)) {
+            Err(GroupError::MemberIdRequired(id)) => ids.push(id),
+            other => break other,
+        }
+    };
+    assert_eq!(refused, Err(GroupError::Full));
+    let _waiting: Vec<_> = ids.iter().map(|id| join(&mut group, id, None, now)).collect();
+    assert_eq!(group.members.len(), ids.len());
+}
+
+#[test]
 fn a_session_that_ends_starts_a_rebalance() {
     let now = Instant::now();
     let (mut group, joined) = stable(&[None, None], now);
