@@ -127,7 +127,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
-    use super::super::group::CommittedOffset;
+    use super::super::group::{CommittedOffset, Committer};
     use super::super::sample;
     use super::super::topic_config::Overrides;
     use super::super::versions::{APIS, Api};
@@ -177,7 +177,8 @@ mod tests {
                         commit_timestamp_ms: broker.node.now_ms(),
                         expire_timestamp_ms: None,
                     };
-                    broker.node.groups.commit("abc", vec![(("abc".to_owned(), 0), committed)]).await.unwrap();
+                    let offsets = vec![(("abc".to_owned(), 0), committed)];
+                    broker.node.groups.commit("abc", Committer::outside(), offsets).await.unwrap();
                     let name = format!("{} v{version} with {elements}", api.name);
                     socket.write_all(&frame(api, version, elements)).await.unwrap();
                     let length = socket.read_u32().await.unwrap_or_else(|error| panic!("{name}: {error}"));

@@ -6,7 +6,7 @@ use super::budget::{AnswerBudget, RequestBudget};
 use super::catalog::Catalog;
 pub(crate) use super::catalog::LEADER_EPOCH;
 use super::fetch_sessions::FetchSessions;
-use super::group::Coordinator;
+use super::group::{Coordinator, OffsetKey};
 use super::limits::Limits;
 use super::log::Log;
 use super::producer_ids::ProducerIds;
@@ -40,6 +40,12 @@ impl Node {
     /// Wall clock in milliseconds since the epoch.
     pub(crate) fn now_ms(&self) -> i64 {
         self.clock.now().as_millis()
+    }
+
+    /// Tells whether a partition is there at the time at which it is asked.
+    pub(crate) fn is_there(&self) -> impl Fn(&OffsetKey) -> bool + Send + Sync + 'static {
+        let catalog = self.catalog.clone();
+        move |(topic, partition)| catalog.topic(topic).is_some_and(|topic| topic.partition(*partition).is_some())
     }
 }
 

@@ -87,9 +87,10 @@ impl Group {
         members + pending + self.offsets.bytes() + text(&self.protocol_type)
     }
 
-    /// Whether nobody would miss it: no members, no offsets, and nothing on its way.
-    pub(super) fn is_forgettable(&self) -> bool {
+    /// Whether nobody would miss it: no members, no offsets, nothing on its way, and that for so long.
+    pub(super) fn is_forgettable(&self, now_ms: i64, empty_ms_min: i64) -> bool {
         let nothing_held = self.members.is_empty() && self.pending.is_empty() && self.offsets.is_empty();
-        self.phase == Phase::Empty && nothing_held && self.unsaved.is_none() && self.saving.is_none()
+        let is_old = self.state_since_ms.is_none_or(|since_ms| now_ms.saturating_sub(since_ms) >= empty_ms_min);
+        is_old && self.phase == Phase::Empty && nothing_held && self.unsaved.is_none() && self.saving.is_none()
     }
 }

@@ -1,13 +1,14 @@
 //! What changes committed offsets: commits, deletion, time. Each durable first, then visible.
 //!
-//! What concerns one group is written under its `writing` lock, one after another. Each runs to its end, also when the
-//! client goes away: memory and log must agree.
+//! What concerns one group is written under its `writing` lock: commits side by side, all else alone. Each runs to its
+//! end, also when the client goes away: memory and log must agree.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::codec::Key;
+use super::committer::Committer;
 use super::coordinator::Coordinator;
 use super::expiry;
 use super::offsets::{CommittedOffset, OffsetKey};
@@ -20,15 +21,25 @@ pub(super) const TOO_MANY: StoreError = StoreError::Refused("the number of group
 
 impl Coordinator {
     /// Commits offsets of a group: all of them, or none.
+    ///
+    /// # Errors
+    /// `Member` when whoever commits is no longer of the group's present generation.
     pub(crate) async fn commit(
         &self,
         group_id: &str,
-        offsets: Vec<(OffsetKey, CommittedOffset)>,
+        by: Committer,
+        mut offsets: Vec<(OffsetKey, CommittedOffset)>,
     ) -> Result<(), StoreError> {
         let entry = self.get_or_make_room(group_id).await.map_err(|_| TOO_MANY)?;
         let inner = self.0.clone();
         let task = tokio::spawn(async move {
-            let _ordered = entry.writing.lock().await;
+            let _shared = entry.writing.read().await;
+            // Looked at again: who gets its partitions next does not before this lock was held alone.
+            by.check(&mut entry.lock())?;
+            offsets.retain(|(key, _)| by.is_there(key));
+            if offsets.is_empty() {
+                return Ok(());
+            }
             inner.check_room(&entry, None, &offsets)?;
             let first = inner.store.put_offsets(&entry.id, &offsets).await?;
             {
@@ -71,9 +82,11 @@ impl Coordinator {
 
 impl Inner {
     async fn forget(&self, entry: &Entry, which: impl Fn(&Entry) -> BTreeSet<OffsetKey>) -> Result<(), StoreError> {
-        let _ordered = entry.writing.lock().await;
+        let _ordered = entry.writing.write().await;
+        // A deleted group's keys may be another's by now.
+        let is_deleted = entry.lock().phase == Phase::Dead;
         let gone = which(entry);
-        if gone.is_empty() {
+        if gone.is_empty() || is_deleted {
             return Ok(());
         }
         let tombstone = |key: &OffsetKey| Key::Offset { group: entry.id.clone(), key: key.clone() };
@@ -95,14 +108,7 @@ impl Inner {
         }
         self.next_expiry_ms.store(now_ms.saturating_add(expiry::CHECK_INTERVAL_MS), Ordering::Release);
         for entry in self.all() {
-            let expired = |entry: &Entry| {
-                let group = entry.lock();
-                if group.phase == Phase::Dead {
-                    BTreeSet::new()
-                } else {
-                    group.expired_offsets(now_ms).into_iter().collect()
-                }
-            };
+            let expired = |entry: &Entry| entry.lock().expired_offsets(now_ms).into_iter().collect::<BTreeSet<_>>();
             if expired(&entry).is_empty() {
                 continue;
             }

@@ -4,12 +4,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::expiry;
 use super::join::{JoinRequest, Joined};
 use super::loading::Replay;
 use super::migration;
 use super::registry::{Entry, Inner, keep_time, new_entry};
 use super::state::Group;
-use super::store::{Store, StoreError};
+use super::store::Store;
 use super::terms::{GroupError, Step, SyncRequest, Synced};
 use crate::broker::internal_topic::{InternalTopic, LoadError};
 use crate::broker::log::Log;
@@ -34,7 +35,7 @@ pub enum GroupsError {
     Load(LoadError),
     /// The earlier form cannot be taken along.
     #[error("groups of an earlier version cannot be moved to __consumer_offsets: {0}")]
-    Migrate(StoreError),
+    Migrate(String),
 }
 
 /// The coordinator of all groups. Cheap to clone.
@@ -51,7 +52,7 @@ impl Coordinator {
         clock: SharedClock,
     ) -> Result<Coordinator, GroupsError> {
         let store = Arc::new(Store::new(topic, clock));
-        migration::migrate(log, &store).await.map_err(GroupsError::Migrate)?;
+        migration::migrate(log, &store).await.map_err(|error| GroupsError::Migrate(error.to_string()))?;
         let reading = store.clone();
         let replayed = tokio::task::spawn_blocking(move || {
             let mut replay = Replay::default();
@@ -124,23 +125,6 @@ impl Coordinator {
         self.change(&entry, leave)
     }
 
-    /// Whether this member may commit offsets.
-    pub(crate) fn check_commit(
-        &self,
-        group_id: &str,
-        member_id: &str,
-        instance_id: Option<&str>,
-        generation: i32,
-    ) -> Result<(), GroupError> {
-        let entry = match self.find(group_id) {
-            Some(entry) => entry,
-            // From outside of any group: the offsets will make it.
-            None if generation < 0 => return check_id(group_id),
-            None => return Err(GroupError::NotFound),
-        };
-        entry.lock().check_commit(member_id, instance_id, generation, Instant::now())
-    }
-
     /// All groups.
     pub(crate) fn list(&self) -> Vec<GroupOverview> {
         let overview = |entry: Arc<Entry>| {
@@ -165,11 +149,16 @@ impl Coordinator {
         task.await.unwrap_or(Err(GroupError::NotAvailable))
     }
 
-    /// Forgets the groups that nobody would miss: names cost nothing, and their number is bounded.
+    /// Forgets the groups that nobody would miss: names cost nothing, and their number is bounded. Those that were left
+    /// without a commit are shown as empty for a while, as in Kafka.
     pub(crate) async fn forget_empty(&self) {
+        self.forget_empty_for(expiry::CHECK_INTERVAL_MS).await;
+    }
+
+    async fn forget_empty_for(&self, empty_ms_min: i64) {
         let inner = self.0.clone();
         // To its end: a group must not stay dead and present.
-        let task = tokio::spawn(async move { inner.forget_empty().await });
+        let task = tokio::spawn(async move { inner.forget_empty(empty_ms_min).await });
         let _ = task.await;
     }
 
@@ -186,7 +175,7 @@ impl Coordinator {
     pub(super) async fn get_or_make_room(&self, group_id: &str) -> Result<Arc<Entry>, GroupError> {
         match self.get_or_create(group_id) {
             Err(GroupError::Full) => {
-                self.forget_empty().await;
+                self.forget_empty_for(0).await;
                 self.get_or_create(group_id)
             }
             found => found,
@@ -202,7 +191,9 @@ impl Coordinator {
         if entries.len() >= GROUPS_MAX {
             return Err(GroupError::Full);
         }
-        let entry = Arc::new(new_entry(group_id.to_owned(), Group::new()));
+        let mut group = Group::new();
+        group.state_since_ms = Some(self.0.store.now_ms());
+        let entry = Arc::new(new_entry(group_id.to_owned(), group));
         entries.insert(group_id.to_owned(), entry.clone());
         Ok(entry)
     }

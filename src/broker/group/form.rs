@@ -35,6 +35,7 @@ impl Group {
     /// only the chosen one is known, until it joins again.
     pub(super) fn restored(record: GroupRecord, now: Instant) -> Group {
         let mut group = Group::new();
+        group.is_recorded = true;
         for member in record.members {
             if let Some(instance) = &member.instance_id {
                 group.instances.insert(instance.clone(), member.id.clone());

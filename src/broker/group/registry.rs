@@ -19,8 +19,9 @@ use super::terms::{GroupError, Phase};
 pub(super) struct Entry {
     pub(super) id: String,
     group: Mutex<Group>,
-    /// Held while this group's state is written, so that the later form is written later.
-    pub(super) writing: tokio::sync::Mutex<()>,
+    /// Held alone while this group's state is written, so that the later form is written later. Commits share it: they are
+    /// put in order by their place in the log, and many wait for one sync.
+    pub(super) writing: tokio::sync::RwLock<()>,
     /// What it counts for in the sum of all groups.
     pub(super) bytes: AtomicUsize,
 }
@@ -38,7 +39,7 @@ pub(super) struct Inner {
     /// What all groups hold.
     pub(super) bytes: AtomicUsize,
     pub(super) entries: RwLock<BTreeMap<String, Arc<Entry>>>,
-    /// Where a producer's marker has something to end; of a group under its `writing` lock.
+    /// Where a producer's marker has something to end; taken out of a group under its `writing` lock.
     open: Mutex<OpenTransactions>,
     /// Producers whose marker is on its way.
     pub(super) ending: Mutex<HashSet<i64>>,
@@ -82,7 +83,7 @@ impl Inner {
 
     pub(super) async fn delete(&self, entry: &Entry) -> Result<(), GroupError> {
         let group_id = entry.id.as_str();
-        let _ordered = entry.writing.lock().await;
+        let _ordered = entry.writing.write().await;
         let gone;
         {
             let mut group = entry.lock();
@@ -105,25 +106,26 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) async fn forget_empty(&self) {
+    pub(super) async fn forget_empty(&self, empty_ms_min: i64) {
+        let now_ms = self.store.now_ms();
         let entries = self.all();
         let mut forgotten = Vec::new();
         for entry in &entries {
             // Who writes it just now has use for it.
-            let Ok(ordered) = entry.writing.try_lock() else { continue };
+            let Ok(ordered) = entry.writing.try_write() else { continue };
             let mut group = entry.lock();
-            if group.is_forgettable() {
+            if group.is_forgettable(now_ms, empty_ms_min) {
                 group.phase = Phase::Dead;
-                drop(group);
-                forgotten.push((entry, ordered));
+                forgotten.push((entry, group.is_recorded, ordered));
             }
         }
         if forgotten.is_empty() {
             return;
         }
-        let keys: Vec<Key> = forgotten.iter().map(|(entry, _)| Key::Group(entry.id.clone())).collect();
+        let recorded = forgotten.iter().filter(|(_, is_recorded, _)| *is_recorded);
+        let keys: Vec<Key> = recorded.map(|(entry, ..)| Key::Group(entry.id.clone())).collect();
         let written = self.store.forget(&keys).await;
-        for (entry, _ordered) in forgotten {
+        for (entry, _, _ordered) in forgotten {
             match &written {
                 Ok(()) => self.remove(entry),
                 Err(_) => entry.lock().phase = Phase::Empty,
@@ -180,7 +182,7 @@ impl Inner {
         let (inner, entry) = (self.clone(), entry.clone());
         tokio::spawn(async move {
             {
-                let _ordered = entry.writing.lock().await;
+                let _ordered = entry.writing.write().await;
                 let (unsaved, saving, returning) = {
                     let mut group = entry.lock();
                     (group.unsaved.take(), group.saving, std::mem::take(&mut group.returning))
@@ -204,7 +206,7 @@ impl Inner {
 }
 
 pub(super) fn new_entry(id: String, group: Group) -> Entry {
-    Entry { id, group: Mutex::new(group), writing: tokio::sync::Mutex::new(()), bytes: AtomicUsize::new(0) }
+    Entry { id, group: Mutex::new(group), writing: tokio::sync::RwLock::new(()), bytes: AtomicUsize::new(0) }
 }
 
 /// Sleeps until the earliest deadline of all groups; with no groups for good.

@@ -45,6 +45,8 @@ pub(crate) struct Group {
     rebalance_deadline: Option<Instant>,
     /// The durable form, when it has changed and is not written yet.
     pub(crate) unsaved: Option<GroupRecord>,
+    /// Whether the log may know of the group by itself, and not only by its offsets.
+    pub(super) is_recorded: bool,
     /// The generation whose assignment is being written; its members are answered when it is durable.
     pub(crate) saving: Option<i32>,
     /// Static members that came back, until the form that knows their new ids is durable.
@@ -78,6 +80,7 @@ impl Group {
             gathering: None,
             rebalance_deadline: None,
             unsaved: None,
+            is_recorded: false,
             saving: None,
             returning: Vec::new(),
         }
@@ -432,6 +435,7 @@ impl Group {
     /// Leaves the durable form of this very moment to be written.
     pub(crate) fn remember(&mut self) {
         self.unsaved = Some(self.record());
+        self.is_recorded = true;
     }
 
     fn enter(&mut self, phase: Phase) {

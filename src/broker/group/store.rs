@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::codec::{self, GroupRecord, Key, TextTooLong};
 use super::offsets::{CommittedOffset, OffsetKey};
+use super::terms::GroupError;
 use crate::broker::internal_topic::{Entry, InternalTopic, LoadError};
 use crate::broker::log::{AppendError, Appended, EndTransaction};
 use crate::clock::SharedClock;
@@ -15,7 +16,7 @@ const BATCH_RECORDS_MAX: usize = 1000;
 
 /// A write that failed, or was refused.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     /// The log did not take it, or could not make it durable.
     #[error("cannot write to the topic of groups and offsets: {0}")]
     Append(#[from] AppendError),
@@ -28,6 +29,9 @@ pub enum StoreError {
     /// An earlier transaction of the producer is being ended.
     #[error("an earlier transaction of the producer is being ended; try again")]
     Concurrent,
+    /// Whoever commits is not, or no longer, of the group's present generation.
+    #[error(transparent)]
+    Member(#[from] GroupError),
     /// It would be too much, or comes too late.
     #[error("{0}")]
     Refused(&'static str),

@@ -11,7 +11,8 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::commits::{STOPS, TOO_MANY};
-use super::coordinator::{Coordinator, check_id};
+use super::committer::Committer;
+use super::coordinator::Coordinator;
 use super::offsets::{CommittedOffset, OffsetKey};
 use super::registry::{Entry, Inner};
 use super::state::Group;
@@ -24,17 +25,24 @@ impl Coordinator {
     /// who fetch stable offsets until it has ended. Resolves when they are durable.
     ///
     /// # Errors
-    /// `Concurrent` while an earlier transaction of the producer is being ended.
+    /// `Concurrent` while an earlier transaction of the producer is being ended, `Member` when whoever commits is no longer
+    /// of the group's present generation.
     pub(crate) async fn stage_offsets(
         &self,
         group_id: &str,
+        by: Committer,
         producer: Producer,
-        offsets: Vec<(OffsetKey, CommittedOffset)>,
+        mut offsets: Vec<(OffsetKey, CommittedOffset)>,
     ) -> Result<(), StoreError> {
         let entry = self.get_or_make_room(group_id).await.map_err(|_| TOO_MANY)?;
         let inner = self.0.clone();
         let task = tokio::spawn(async move {
-            let _ordered = entry.writing.lock().await;
+            let _shared = entry.writing.read().await;
+            by.check_transactional(&mut entry.lock())?;
+            offsets.retain(|(key, _)| by.is_there(key));
+            if offsets.is_empty() {
+                return Ok(());
+            }
             let (producer_id, _) = producer;
             inner.check_room(&entry, Some(producer_id), &offsets)?;
             inner.store.make().await?;
@@ -105,21 +113,6 @@ impl Coordinator {
     pub(crate) fn producers_in_transactions(&self) -> Vec<i64> {
         self.0.open_transactions().keys().copied().collect()
     }
-
-    /// Whether this member may commit offsets within a transaction (KIP-447). Older clients do not say who they are.
-    pub(crate) fn check_transactional_commit(
-        &self,
-        group_id: &str,
-        member_id: &str,
-        instance_id: Option<&str>,
-        generation: i32,
-    ) -> Result<(), GroupError> {
-        match self.find(group_id) {
-            Some(entry) => entry.lock().check_transactional_commit(member_id, instance_id, generation, Instant::now()),
-            None if generation < 0 => check_id(group_id),
-            None => Err(GroupError::IllegalGeneration),
-        }
-    }
 }
 
 impl Inner {
@@ -131,7 +124,7 @@ impl Inner {
         for id in groups {
             let Some(entry) = self.entry_or_close(producer_id, &id) else { continue };
             // What was queued before the marker has been applied then.
-            let _ordered = entry.writing.lock().await;
+            let _ordered = entry.writing.write().await;
             entry.lock().offsets.end(producer_id, marker == Marker::Commit);
             self.close_transaction(producer_id, &id);
             self.weigh(&entry);
@@ -177,7 +170,7 @@ impl Group {
         self.offsets.is_in_transaction() && self.offsets.has_pending(&(topic.to_owned(), partition))
     }
 
-    fn check_transactional_commit(
+    pub(super) fn check_transactional_commit(
         &mut self,
         member_id: &str,
         instance_id: Option<&str>,

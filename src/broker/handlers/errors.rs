@@ -92,6 +92,7 @@ impl KafkaError for StoreError {
             StoreError::Concurrent => ResponseError::ConcurrentTransactions,
             StoreError::Append(AppendError::TooLarge { .. }) => ResponseError::InvalidCommitOffsetSize,
             StoreError::Append(AppendError::InvalidProducerEpoch { .. }) => ResponseError::InvalidProducerEpoch,
+            StoreError::Member(error) => error.kafka(),
             // Retriable by every client; the cause is in the broker's own log.
             _ => ResponseError::CoordinatorNotAvailable,
         }
@@ -131,6 +132,7 @@ impl KafkaError for TxnError {
             // Retriable by every client; the cause is in the broker's own log.
             TxnError::Full | TxnError::NotAvailable => ResponseError::CoordinatorNotAvailable,
             TxnError::OffsetsTooLarge => ResponseError::InvalidCommitOffsetSize,
+            TxnError::Member(error) => error.kafka(),
             TxnError::NotFound => ResponseError::TransactionalIdNotFound,
         }
     }

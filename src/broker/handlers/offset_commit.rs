@@ -8,7 +8,7 @@ use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponseParti
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 
 use super::errors::KafkaError;
-use crate::broker::group::{CommittedOffset, GroupError};
+use crate::broker::group::{CommittedOffset, Committer, GroupError, StoreError};
 use crate::broker::node::Node;
 
 /// Kafka's `offset.metadata.max.bytes`, which counts UTF-16 units.
@@ -16,12 +16,13 @@ pub(super) const METADATA_UNITS_MAX: usize = 4096;
 
 /// Commits offsets, each partition for itself.
 pub(crate) async fn handle(node: &Node, request: OffsetCommitRequest, version: i16) -> OffsetCommitResponse {
-    let allowed = node.groups.check_commit(
-        &request.group_id,
+    let by = Committer::new(
         &request.member_id,
         request.group_instance_id.as_deref(),
         request.generation_id_or_member_epoch,
+        node.is_there(),
     );
+    let allowed = node.groups.check_commit(&request.group_id, &by);
     let refused = allowed.err().map(|error| match error {
         // The number of this error is known to clients from version 9 on.
         GroupError::NotFound if version < 9 => GroupError::IllegalGeneration.code(),
@@ -61,9 +62,9 @@ pub(crate) async fn handle(node: &Node, request: OffsetCommitRequest, version: i
     }
     let failed = match offsets.is_empty() {
         true => None,
-        false => node.groups.commit(&request.group_id, offsets.into_iter().collect()).await.err(),
+        false => node.groups.commit(&request.group_id, by, offsets.into_iter().collect()).await.err(),
     };
-    if let Some(error) = &failed {
+    if let Some(error) = failed.as_ref().filter(|error| !matches!(error, StoreError::Member(_))) {
         tracing::error!(group = request.group_id.as_str(), "offsets are not committed: {error}");
     }
     let failed = failed.map_or(0, |error| error.code());

@@ -236,6 +236,7 @@ fn within(
 
 /// As Kafka's partitions tell producers, which expect other errors than from a coordinator.
 fn outside(error: TxnError, version: i16) -> Refused {
+    let message = error.to_string();
     let kafka = match error {
         TxnError::ProducerFenced => ResponseError::InvalidProducerEpoch,
         // Retriable, and it says that nothing was appended.
@@ -243,7 +244,7 @@ fn outside(error: TxnError, version: i16) -> Refused {
         TxnError::NotInTransaction if version < ABORTABLE_SINCE => ResponseError::InvalidTxnState,
         error => error.kafka(),
     };
-    Refused { code: kafka.code(), message: error.to_string(), records: Vec::new() }
+    Refused { code: kafka.code(), message, records: Vec::new() }
 }
 
 /// Waits until an append is durable, and says what became of it.

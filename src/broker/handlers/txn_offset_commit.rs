@@ -11,7 +11,7 @@ use kafka_protocol::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 
 use super::errors::KafkaError;
 use super::offset_commit::METADATA_UNITS_MAX;
-use crate::broker::group::CommittedOffset;
+use crate::broker::group::{CommittedOffset, Committer};
 use crate::broker::node::Node;
 use crate::broker::txn::{ProducerIdEpoch, TxnError};
 
@@ -19,7 +19,13 @@ use crate::broker::txn::{ProducerIdEpoch, TxnError};
 pub(crate) async fn handle(node: &Node, mut request: TxnOffsetCommitRequest) -> TxnOffsetCommitResponse {
     let producer = ProducerIdEpoch { id: request.producer_id.0, epoch: request.producer_epoch };
     let commit_timestamp_ms = node.now_ms();
-    let refused = check(node, &request, producer).err();
+    let by = Committer::new(
+        &request.member_id,
+        request.group_instance_id.as_deref(),
+        request.generation_id,
+        node.is_there(),
+    );
+    let refused = check(node, &request, producer, &by).err();
     // Of a partition that is named twice, the last mention counts.
     let mut offsets = BTreeMap::new();
     let mut topics = Vec::with_capacity(request.topics.len());
@@ -50,7 +56,7 @@ pub(crate) async fn handle(node: &Node, mut request: TxnOffsetCommitRequest) -> 
         true => None,
         false => {
             let (id, group) = (&request.transactional_id, &request.group_id);
-            node.transactions.commit_offsets(id, producer, group, offsets.into_iter().collect()).await.err()
+            node.transactions.commit_offsets(id, producer, group, by, offsets.into_iter().collect()).await.err()
         }
     };
     let failed = failed.map_or(0, code);
@@ -67,18 +73,12 @@ pub(crate) async fn handle(node: &Node, mut request: TxnOffsetCommitRequest) -> 
 }
 
 /// Whether producer and member may: in Kafka's order.
-fn check(node: &Node, request: &TxnOffsetCommitRequest, producer: ProducerIdEpoch) -> Result<(), i16> {
+fn check(node: &Node, request: &TxnOffsetCommitRequest, producer: ProducerIdEpoch, by: &Committer) -> Result<(), i16> {
     if request.group_id.is_empty() {
         return Err(ResponseError::InvalidGroupId.code());
     }
     node.transactions.check_offsets(&request.transactional_id, producer).map_err(code)?;
-    let member = node.groups.check_transactional_commit(
-        &request.group_id,
-        &request.member_id,
-        request.group_instance_id.as_deref(),
-        request.generation_id,
-    );
-    member.map_err(|error| error.code())
+    node.groups.check_transactional_commit(&request.group_id, by).map_err(|error| error.code())
 }
 
 /// As Kafka's group coordinator tells what the one of transactions says.

@@ -15,7 +15,7 @@ use super::metadata::{
     End, Ending, Init, Metadata, Partitions, ProducerIdEpoch, TransactionState, TxnError, check_timeout,
 };
 use crate::broker::catalog::Catalog;
-use crate::broker::group::{self, CommittedOffset, OffsetKey, StoreError};
+use crate::broker::group::{self, CommittedOffset, Committer, OffsetKey, StoreError};
 use crate::broker::internal_topic::{CONSUMER_OFFSETS, InternalTopic};
 use crate::broker::log::{AppendError, Appended};
 use crate::broker::producer_ids::ProducerIds;
@@ -145,12 +145,14 @@ impl Coordinator {
     /// TxnOffsetCommit: offsets that count once the transaction is committed. Resolves when they are durable.
     ///
     /// # Errors
-    /// As of [`Coordinator::check_offsets`]; `OffsetsTooLarge`; `NotAvailable` when they cannot be written.
+    /// As of [`Coordinator::check_offsets`]; `Member` when a rebalance came before them; `OffsetsTooLarge`; `NotAvailable`
+    /// when they cannot be written.
     pub(crate) async fn commit_offsets(
         &self,
         id: &str,
         producer: ProducerIdEpoch,
         group_id: &str,
+        by: Committer,
         offsets: Vec<(OffsetKey, CommittedOffset)>,
     ) -> Result<(), TxnError> {
         {
@@ -161,11 +163,12 @@ impl Coordinator {
         }
         let (inner, id, group_id) = (self.0.clone(), id.to_owned(), group_id.to_owned());
         let task = tokio::spawn(async move {
-            let staged = inner.groups.stage_offsets(&group_id, (producer.id, producer.epoch), offsets).await;
+            let staged = inner.groups.stage_offsets(&group_id, by, (producer.id, producer.epoch), offsets).await;
             inner.lock().end(&id);
             staged.map_err(|error| match error {
                 StoreError::Append(AppendError::TooLarge { .. }) => TxnError::OffsetsTooLarge,
                 StoreError::Append(AppendError::InvalidProducerEpoch { .. }) => TxnError::ProducerFenced,
+                StoreError::Member(error) => TxnError::Member(error),
                 error => unavailable(&id, &error),
             })
         });

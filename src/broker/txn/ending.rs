@@ -43,7 +43,7 @@ impl Inner {
             let ended = inner.carry_out(&id, prepared, queued).await;
             inner.lock().end(&id);
             // What is left to do is done when the timers look.
-            inner.deadline(if ended.is_ok_and(|is_whole| is_whole) { None } else { Some(inner.now_ms()) });
+            inner.deadline(if matches!(ended, Ok(true)) { None } else { Some(inner.now_ms()) });
             ended.map(|_| ())
         })))
     }

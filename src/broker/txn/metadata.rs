@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::broker::group::GroupError;
+
 /// No producer, and no epoch.
 pub(crate) const NONE_ID: i64 = -1;
 pub(crate) const NONE_EPOCH: i16 = -1;
@@ -79,7 +81,7 @@ impl End {
 }
 
 /// Why a request is refused, as Kafka tells them apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TxnError {
     #[error("the request contradicts itself")]
     InvalidRequest,
@@ -101,6 +103,8 @@ pub(crate) enum TxnError {
     NotAvailable,
     #[error("the offsets are too large to be committed at once")]
     OffsetsTooLarge,
+    #[error(transparent)]
+    Member(GroupError),
     #[error("there is no such transactional id")]
     NotFound,
 }

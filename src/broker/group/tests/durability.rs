@@ -11,9 +11,11 @@ use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
+use super::super::committer::Committer;
 use super::super::coordinator::Coordinator;
 use super::super::offsets::{CommittedOffset, OffsetKey};
 use super::super::store::StoreError;
+use super::super::terms::GroupError;
 use crate::broker::catalog::Catalog;
 use crate::broker::internal_topic::{CONSUMER_OFFSETS, InternalTopic};
 use crate::broker::log::{
@@ -70,12 +72,12 @@ impl Life {
     }
 
     pub(super) async fn commit(&self, group: &str, partition: i32, offset: i64) {
-        self.groups.commit(group, vec![(key(partition), self.committed(offset))]).await.unwrap();
+        self.groups.commit(group, Committer::outside(), vec![(key(partition), self.committed(offset))]).await.unwrap();
     }
 
     async fn stage(&self, group: &str, producer_id: i64, partition: i32, offset: i64) {
         let offsets = vec![(key(partition), self.committed(offset))];
-        self.groups.stage_offsets(group, (producer_id, 0), offsets).await.unwrap();
+        self.groups.stage_offsets(group, Committer::outside(), (producer_id, 0), offsets).await.unwrap();
     }
 
     async fn end_transaction(&self, producer_id: i64, marker: Marker) {
@@ -89,7 +91,7 @@ impl Life {
             .unwrap_or_default()
     }
 
-    fn committed(&self, offset: i64) -> CommittedOffset {
+    pub(super) fn committed(&self, offset: i64) -> CommittedOffset {
         let commit_timestamp_ms = self.clock.0.load(Ordering::Relaxed);
         let metadata = "about it".to_owned();
         CommittedOffset { offset, leader_epoch: 0, metadata, commit_timestamp_ms, expire_timestamp_ms: None }
@@ -155,10 +157,10 @@ async fn a_producer_that_was_fenced_stages_nothing_and_one_of_a_newer_epoch_begi
     }
     let fence = EndTransaction { producer_id: 7, producer_epoch: 1, marker: Marker::Abort, coordinator_epoch: 0 };
     life.groups.end_transaction(fence).unwrap().await.unwrap();
-    let late = life.groups.stage_offsets("g", (7, 0), vec![(key(0), life.committed(9))]).await;
+    let late = life.groups.stage_offsets("g", Committer::outside(), (7, 0), vec![(key(0), life.committed(9))]).await;
     assert!(matches!(late, Err(StoreError::Append(AppendError::InvalidProducerEpoch { .. }))), "{late:?}");
     assert!(!life.groups.has_pending("g", &key(0)));
-    life.groups.stage_offsets("g", (7, 1), vec![(key(0), life.committed(5))]).await.unwrap();
+    life.groups.stage_offsets("g", Committer::outside(), (7, 1), vec![(key(0), life.committed(5))]).await.unwrap();
     let end = EndTransaction { marker: Marker::Commit, ..fence };
     life.groups.end_transaction(end).unwrap().await.unwrap();
     assert_eq!(life.offset("g", 0), Some(5));
@@ -175,6 +177,50 @@ async fn a_deleted_group_stays_deleted_with_what_transactions_staged_for_it() {
     let life = life.again(dir.path()).await;
     life.end_transaction(7, Marker::Commit).await;
     assert!(life.groups.list().is_empty() && life.groups.producers_in_transactions().is_empty());
+    life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_generation_is_over_when_its_turn_comes_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let life = Life::begin(dir.path()).await;
+    let joined = life.groups.join("g", super::states::request("", None)).await.unwrap();
+    let by = |generation: i32| Committer::new(&joined.member_id, None, generation, |_| true);
+    let offsets = || vec![(key(0), life.committed(1))];
+    let late = life.groups.commit("g", by(joined.generation - 1), offsets()).await;
+    assert!(matches!(late, Err(StoreError::Member(GroupError::IllegalGeneration))), "{late:?}");
+    let late = life.groups.stage_offsets("g", by(joined.generation - 1), (7, 0), offsets()).await;
+    assert!(matches!(late, Err(StoreError::Member(GroupError::IllegalGeneration))), "{late:?}");
+    assert_eq!(life.offset("g", 0), None);
+    life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_for_a_topic_that_was_deleted_before_its_turn_leaves_nothing_for_its_successor() {
+    let dir = tempfile::tempdir().unwrap();
+    let life = Life::begin(dir.path()).await;
+    let by = Committer::new("", None, -1, |(_, partition)| *partition == 0);
+    let offsets = vec![(key(0), life.committed(1)), (key(1), life.committed(1))];
+    life.groups.commit("g", by, offsets).await.unwrap();
+    assert_eq!((life.offset("g", 0), life.offset("g", 1)), (Some(1), None));
+    life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_was_left_without_a_commit_is_shown_as_empty_for_a_while() {
+    let dir = tempfile::tempdir().unwrap();
+    let life = Life::begin(dir.path()).await;
+    let joined = life.groups.join("g", super::states::request("", None)).await.unwrap();
+    let left = life.groups.leave("g", &[(&joined.member_id, None)]);
+    assert!(left[0].is_ok());
+    life.groups.forget_empty().await;
+    assert_eq!(life.groups.list().len(), 1);
+    life.clock.0.fetch_add(DAY_MS, Ordering::Relaxed);
+    // That it is empty must be written first.
+    while !life.groups.list().is_empty() {
+        life.groups.forget_empty().await;
+        tokio::task::yield_now().await;
+    }
     life.end().await;
 }
 
@@ -322,7 +368,11 @@ async fn what_many_do_at_once_is_after_a_restart_what_it_was_before() {
                             0..3 => life.commit(group, partition, (task * 100 + step) as i64).await,
                             3..6 => {
                                 let offsets = vec![(key(partition), life.committed((task * 100 + step) as i64))];
-                                match life.groups.stage_offsets(group, (producer_id, 0), offsets).await {
+                                match life
+                                    .groups
+                                    .stage_offsets(group, Committer::outside(), (producer_id, 0), offsets)
+                                    .await
+                                {
                                     // While another one ends the producer's transaction.
                                     Ok(()) | Err(StoreError::Concurrent) => {}
                                     Err(error) => panic!("{error}"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::super::committer::Committer;
 use super::super::earlier::{GROUP_PREFIX, OFFSET_PREFIX};
 use super::super::state::Group;
 use super::super::terms::Phase;
@@ -87,7 +88,8 @@ async fn a_directory_of_the_earlier_form_is_taken_along_once() {
     check_moved(&life);
     assert_eq!(life.partition().high_watermark(), end, "the second start has nothing to move");
     // What is committed afterwards is not overtaken by what was there before.
-    life.commit("g", 0, 8).await;
+    let offsets = vec![(key(0), life.committed(8))];
+    life.groups.commit("g", Committer::new("a-1", None, 3, |_| true), offsets).await.unwrap();
     let life = life.again(dir.path()).await;
     assert_eq!(life.offset("g", 0), Some(8));
     life.end().await;

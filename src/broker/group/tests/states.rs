@@ -13,7 +13,7 @@ use super::super::terms::{GroupError, Phase, Step, SyncRequest, Synced};
 const SESSION: Duration = Duration::from_secs(10);
 const REBALANCE: Duration = Duration::from_secs(60);
 
-fn request(member_id: &str, instance_id: Option<&str>) -> JoinRequest {
+pub(super) fn request(member_id: &str, instance_id: Option<&str>) -> JoinRequest {
     JoinRequest {
         member_id: member_id.to_owned(),
         instance_id: instance_id.map(str::to_owned),

@@ -14,7 +14,7 @@ use super::super::coordinator::{Coordinator, GROUPS_PARTITION};
 use super::super::ending::{COORDINATOR_EPOCH, marker};
 use super::super::metadata::*;
 use crate::broker::catalog::Catalog;
-use crate::broker::group::{self, CommittedOffset};
+use crate::broker::group::{self, CommittedOffset, Committer};
 use crate::broker::internal_topic::{CONSUMER_OFFSETS, InternalTopic};
 use crate::broker::log::{Durability, EndTransaction, Log, LogSettings, Partition};
 use crate::broker::producer_ids::ProducerIds;
@@ -83,7 +83,7 @@ impl World {
             self.write(producer, index, 0).await;
         }
         let offsets = vec![(("t".to_owned(), 0), offset())];
-        self.transactions.commit_offsets(ID, producer, GROUP, offsets).await.unwrap();
+        self.transactions.commit_offsets(ID, producer, GROUP, Committer::outside(), offsets).await.unwrap();
         producer
     }
 
@@ -245,7 +245,11 @@ async fn what_nobody_knows_of_any_more_is_aborted() {
     let stranger = ProducerIdEpoch { id: 4711, epoch: 2 };
     world.write(stranger, 0, 0).await;
     world.write(stranger, 1, 0).await;
-    world.groups.stage_offsets(GROUP, (4711, 2), vec![(("t".to_owned(), 0), offset())]).await.unwrap();
+    world
+        .groups
+        .stage_offsets(GROUP, Committer::outside(), (4711, 2), vec![(("t".to_owned(), 0), offset())])
+        .await
+        .unwrap();
     let world = world.restart(dir.path()).await;
     world.is_over(End::Abort);
     world.log.close().await.unwrap();

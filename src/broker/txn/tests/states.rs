@@ -139,8 +139,8 @@ fn only_the_producer_of_the_id_may_do_anything() {
             (old, TxnError::ProducerFenced),
             (newer, TxnError::ProducerFenced),
         ] {
-            assert_eq!(metadata.add_partitions(who, &Partitions::new(), NOW_MS), Err(why), "{state:?}");
-            assert_eq!(metadata.end(who, End::Commit, NOW_MS), Err(why), "{state:?}");
+            assert_eq!(metadata.add_partitions(who, &Partitions::new(), NOW_MS), Err(why.clone()), "{state:?}");
+            assert_eq!(metadata.end(who, End::Commit, NOW_MS), Err(why.clone()), "{state:?}");
             assert_eq!(metadata.verify(who, "t", 0), Err(why), "{state:?}");
         }
     }
