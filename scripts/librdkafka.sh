@@ -47,12 +47,16 @@ helpers() {
 }
 
 libraries() {
-    [ ! -e Makefile.config ] || return 0
+    if [ -e Makefile.config ]; then
+        # Configured for the performance client, before the tests' helpers were there: some tests would say they are skipped.
+        { [ "$wanted" = tests ] && grep -q '^WITH_RAPIDJSON=[[:space:]]*n' Makefile.config &&
+            [ -e /usr/include/rapidjson/schema.h ]; } || return 0
+    fi
     "$run" ./configure --disable-gssapi --disable-ssl --disable-curl --enable-static
     # The tests ask for three replicas of each topic, and one node has one. Nothing that they check depends on it.
     sed 's/NewTopic_new(topicname, partition_cnt, replication_factor,/NewTopic_new(topicname, partition_cnt, 1,/' \
         tests/test.c >tests/test.c.new
-    ! cmp -s tests/test.c tests/test.c.new || return 1
+    grep -q 'NewTopic_new(topicname, partition_cnt, 1,' tests/test.c.new
     mv tests/test.c.new tests/test.c
     "$run" make -j "$jobs" libs
 }

@@ -53,28 +53,52 @@ pub(super) enum RetainedSince {
     Commit,
 }
 
+/// One offset a partition, and what all of them hold in memory: every commit asks for that.
+#[derive(Debug, Default)]
+struct ByPartition {
+    placed: BTreeMap<OffsetKey, Placed>,
+    bytes: usize,
+}
+
+impl ByPartition {
+    /// Takes the place of what lies earlier in the log.
+    fn place(&mut self, key: OffsetKey, placed: Placed) {
+        if self.placed.get(&key).is_none_or(|known| known.log_offset <= placed.log_offset) {
+            self.remove(&key);
+            self.bytes += offset_bytes(&key, &placed.committed);
+            self.placed.insert(key, placed);
+        }
+    }
+
+    fn remove(&mut self, key: &OffsetKey) {
+        if let Some(removed) = self.placed.remove(key) {
+            self.bytes -= offset_bytes(key, &removed.committed);
+        }
+    }
+}
+
 /// All offsets of a group.
 #[derive(Debug, Default)]
 pub(crate) struct Offsets {
-    committed: BTreeMap<OffsetKey, Placed>,
+    committed: ByPartition,
     /// By the producer whose transaction is open.
-    pending: BTreeMap<i64, BTreeMap<OffsetKey, Placed>>,
+    pending: BTreeMap<i64, ByPartition>,
 }
 
 impl Offsets {
     /// What was committed for a partition.
     pub(crate) fn get(&self, key: &OffsetKey) -> Option<&CommittedOffset> {
-        self.committed.get(key).map(|placed| &placed.committed)
+        self.committed.placed.get(key).map(|placed| &placed.committed)
     }
 
     /// All that was committed, in order of topic and partition.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&OffsetKey, &CommittedOffset)> {
-        self.committed.iter().map(|(key, placed)| (key, &placed.committed))
+        self.committed.placed.iter().map(|(key, placed)| (key, &placed.committed))
     }
 
     /// Whether an open transaction may still change what is committed for a partition.
     pub(crate) fn has_pending(&self, key: &OffsetKey) -> bool {
-        self.pending.values().any(|offsets| offsets.contains_key(key))
+        self.pending.values().any(|offsets| offsets.placed.contains_key(key))
     }
 
     /// Whether there is any open transaction.
@@ -84,30 +108,30 @@ impl Offsets {
 
     /// Neither committed nor pending ones.
     pub(super) fn is_empty(&self) -> bool {
-        self.committed.is_empty() && self.pending.is_empty()
+        self.committed.placed.is_empty() && self.pending.is_empty()
     }
 
     /// The partitions of all, committed or pending, that are chosen.
     pub(super) fn keys(&self, chosen: impl Fn(&OffsetKey) -> bool) -> BTreeSet<OffsetKey> {
-        let pending = self.pending.values().flat_map(BTreeMap::keys);
-        self.committed.keys().chain(pending).filter(|key| chosen(key)).cloned().collect()
+        let all = std::iter::once(&self.committed).chain(self.pending.values());
+        all.flat_map(|offsets| offsets.placed.keys()).filter(|key| chosen(key)).cloned().collect()
     }
 
     /// A commit of its own, whose record lies there.
     pub(super) fn commit(&mut self, key: OffsetKey, committed: CommittedOffset, log_offset: i64) {
-        place(&mut self.committed, key, Placed { log_offset, committed });
+        self.committed.place(key, Placed { log_offset, committed });
     }
 
     /// A commit within a producer's transaction.
     pub(super) fn stage(&mut self, producer_id: i64, key: OffsetKey, committed: CommittedOffset, log_offset: i64) {
-        place(self.pending.entry(producer_id).or_default(), key, Placed { log_offset, committed });
+        self.pending.entry(producer_id).or_default().place(key, Placed { log_offset, committed });
     }
 
     /// The end of a producer's transaction: what was staged counts, or never will.
     pub(super) fn end(&mut self, producer_id: i64, is_committed: bool) {
         let staged = self.pending.remove(&producer_id).unwrap_or_default();
         if is_committed {
-            staged.into_iter().for_each(|(key, placed)| place(&mut self.committed, key, placed));
+            staged.placed.into_iter().for_each(|(key, placed)| self.committed.place(key, placed));
         }
     }
 
@@ -116,7 +140,7 @@ impl Offsets {
         self.committed.remove(key);
         self.pending.retain(|_, offsets| {
             offsets.remove(key);
-            !offsets.is_empty()
+            !offsets.placed.is_empty()
         });
     }
 
@@ -138,8 +162,7 @@ impl Offsets {
 
     /// What all of them hold in memory, about.
     pub(super) fn bytes(&self) -> usize {
-        let all = std::iter::once(&self.committed).chain(self.pending.values());
-        all.flatten().map(|(key, placed)| offset_bytes(key, &placed.committed)).sum()
+        self.committed.bytes + self.pending.values().map(|offsets| offsets.bytes).sum::<usize>()
     }
 
     /// What these would add to it, besides moving what is known.
@@ -149,18 +172,11 @@ impl Offsets {
             None => Some(&self.committed),
         };
         let more = |(key, committed): &(OffsetKey, CommittedOffset)| {
-            let before = known.and_then(|known| known.get(key)).map_or(0, |known| offset_bytes(key, &known.committed));
+            let before =
+                known.and_then(|known| known.placed.get(key)).map_or(0, |known| offset_bytes(key, &known.committed));
             offset_bytes(key, committed).saturating_sub(before)
         };
         offsets.iter().map(more).sum()
-    }
-}
-
-fn place(offsets: &mut BTreeMap<OffsetKey, Placed>, key: OffsetKey, placed: Placed) {
-    match offsets.get_mut(&key) {
-        Some(known) if known.log_offset > placed.log_offset => {}
-        Some(known) => *known = placed,
-        None => _ = offsets.insert(key, placed),
     }
 }
 
@@ -210,6 +226,25 @@ mod tests {
         offsets.commit(key(0), at(6), 11);
         offsets.end(7, true);
         assert_eq!(offset(&offsets, 0), Some(6), "as compaction will leave it");
+    }
+
+    #[test]
+    fn what_is_replaced_ended_or_forgotten_is_not_counted_any_more() {
+        let mut offsets = Offsets::default();
+        let noted = |metadata: &str| CommittedOffset { metadata: metadata.to_owned(), ..at(1) };
+        offsets.commit(key(0), noted("long"), 1);
+        let long = offsets.bytes();
+        offsets.commit(key(0), noted(""), 2);
+        assert_eq!(offsets.bytes(), long - 4);
+        offsets.commit(key(0), noted("comes too late"), 1);
+        offsets.stage(7, key(0), noted("long"), 3);
+        assert_eq!(offsets.bytes(), 2 * long - 4);
+        offsets.end(7, true);
+        assert_eq!(offsets.bytes(), long);
+        offsets.stage(8, key(1), noted("aborted"), 4);
+        offsets.end(8, false);
+        offsets.forget(&key(0));
+        assert_eq!(offsets.bytes(), 0);
     }
 
     #[test]
