@@ -82,6 +82,10 @@ differential: setup ## the same calls to Apache Kafka (fetched first) and to our
 transaction-test: setup ## 5,000 transactions of 5 producers under kill -9 of the broker; each whole and once, or not at all
 	@FINSTREAM_TEST_TRANSACTIONS=5000 $(CARGO) test $(PROFILE) --test broker_transactions_kill -- --nocapture
 
+.PHONY: rebalance-test
+rebalance-test: setup ## five minutes of consumers that come, leave and die; each message once a group, no partition waits long
+	@FINSTREAM_REBALANCE_SECONDS=$${FINSTREAM_REBALANCE_SECONDS:-300} $(CARGO) test $(PROFILE) --test rebalance -- --nocapture --test-threads 1
+
 # How long each fuzz target runs.
 SECONDS ?= 1800
 

@@ -15,14 +15,13 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::{NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use support::Sandbox;
+use support::{Sandbox, kafka, setting};
 
 type Transactional = ThreadedProducer<DefaultProducerContext>;
 
@@ -32,10 +31,6 @@ const PARTITIONS: i32 = 6;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest wait within one call, so that it is seen when nothing moves.
 const CALL: Duration = Duration::from_secs(10);
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
@@ -251,7 +246,7 @@ fn under_kills(durability: &str, transactions: u64) {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &listen).set("reconnect.backoff.ms", "20").set("reconnect.backoff.max.ms", "200");
     config.set("retry.backoff.ms", "20").set("log_level", "0");
-    create_topic(&config);
+    kafka::create_topics(&listen, &[NewTopic::new("t", PARTITIONS, TopicReplication::Fixed(1))]);
 
     let began = Instant::now();
     let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -300,12 +295,4 @@ fn under_kills(durability: &str, transactions: u64) {
     check("a reader from the beginning", &at_last, &done);
     check("a reader that was there all the time", &live, &done);
     assert_eq!(broker.unwrap().stop().0, Some(0));
-}
-
-fn create_topic(config: &ClientConfig) {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let admin: AdminClient<DefaultClientContext> = config.create().unwrap();
-    let topic = NewTopic::new("t", PARTITIONS, TopicReplication::Fixed(1));
-    let created = runtime.block_on(admin.create_topics([&topic], &AdminOptions::new())).unwrap();
-    assert_eq!(created, vec![Ok("t".to_owned())]);
 }

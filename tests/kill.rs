@@ -11,11 +11,7 @@ use std::time::Duration;
 use finstream::data_dir::DataDir;
 use finstream::postgres::{PgSettings, PrivateCluster};
 use rand::{RngExt, SeedableRng};
-use support::{Sandbox, wait_until};
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
+use support::{Sandbox, setting, wait_until};
 
 fn rounds() -> u64 {
     setting("FINSTREAM_TEST_KILLS", 3)

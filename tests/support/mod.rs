@@ -1,6 +1,10 @@
 //! Starts the real binary on a temporary data directory, and takes everything down again, also after a failed test.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+pub mod child;
+pub mod kafka;
+pub mod notes;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -13,6 +17,11 @@ use tempfile::TempDir;
 
 /// Longest wait for anything that a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A number that the environment may set.
+pub fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
 
 /// A data directory of its own; whatever PostgreSQL runs on it ends with it.
 pub struct Sandbox {

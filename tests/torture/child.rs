@@ -2,17 +2,18 @@
 
 use std::io::Read;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rdkafka::ClientConfig;
 use serde::{Deserialize, Serialize};
 
+use super::support::child;
 use super::{readers, writers};
 
-/// Names the test that does the task, and carries the task.
-const TASK: &str = "FINSTREAM_TORTURE_TASK";
+/// Does what the task says.
+const TEST: &str = "a_child_of_the_torture_and_no_test_by_itself";
 
 /// What a child is there for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,36 +59,18 @@ impl Clients {
 impl Task {
     /// The command that does it, once it has its stdout and stderr. Closing its stdin asks it to finish.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command
-            .args(["--exact", "a_child_of_the_torture_and_no_test_by_itself", "--nocapture", "--test-threads=1"])
-            .env(TASK, serde_json::to_string(self).unwrap())
-            .stdin(Stdio::piped());
-        command
+        child::command(TEST, self)
     }
 }
 
 /// Does the task of this process, if it has one.
 pub fn run() {
-    let Ok(task) = std::env::var(TASK) else { return };
-    end_with_the_parent();
-    match serde_json::from_str(&task).unwrap() {
-        Task::Become { program, arguments } => become_program(&program, &arguments),
-        Task::Write(clients) => in_threads(clients, writers::run),
-        Task::Read(clients) => in_threads(clients, readers::run),
+    match child::task() {
+        None => {}
+        Some(Task::Become { program, arguments }) => child::become_program(&program, &arguments),
+        Some(Task::Write(clients)) => in_threads(clients, writers::run),
+        Some(Task::Read(clients)) => in_threads(clients, readers::run),
     }
-}
-
-/// Also when the parent is killed. (Elsewhere than on Linux only its end by itself takes the children down.)
-fn end_with_the_parent() {
-    #[cfg(target_os = "linux")]
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
-}
-
-fn become_program(program: &str, arguments: &[String]) {
-    use std::os::unix::process::CommandExt;
-    let error = Command::new(program).args(arguments).env_remove(TASK).stdin(Stdio::null()).exec();
-    panic!("cannot start {program}: {error}");
 }
 
 /// A client a thread, until stdin is closed. The first that fails ends the process.

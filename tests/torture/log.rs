@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::{NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -12,6 +11,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use super::checker::Record;
 use super::message::{Identity, PARTITIONS_PER_TOPIC, Place, TOPICS, topic};
 use super::readers::group_name;
+use super::support::kafka;
 
 /// Longest time without any progress.
 const STALLED_MAX: Duration = Duration::from_secs(120);
@@ -41,11 +41,7 @@ pub fn create_topics(address: &str) {
             }
         })
         .collect();
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", address).create().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let results = runtime.block_on(admin.create_topics(&topics, &AdminOptions::new())).unwrap();
-    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    kafka::create_topics(address, &topics);
 }
 
 /// The offset behind the last message of each partition.
@@ -61,11 +57,12 @@ fn ends(reader: &BaseConsumer) -> BTreeMap<Place, i64> {
 /// Waits until each group has committed the end of all its partitions, which it does after it has read them.
 pub fn wait_until_committed(address: &str, mut meanwhile: impl FnMut()) {
     let ends = ends(&consumer(address, "none"));
-    let groups: Vec<BaseConsumer> = (0..TOPICS).map(|group| consumer(address, &group_name(group))).collect();
+    let groups: Vec<_> =
+        (0..TOPICS).map(|group| (consumer(address, &group_name(group)), of_group(group, &ends))).collect();
     let (mut behind, mut progressed) = (i64::MAX, Instant::now());
     loop {
         meanwhile();
-        let now: i64 = groups.iter().zip(0..).map(|(group, number)| records_behind(group, number, &ends)).sum();
+        let now: i64 = groups.iter().map(|(group, ends)| kafka::messages_behind(group, ends)).sum();
         if now == 0 {
             return;
         }
@@ -77,18 +74,9 @@ pub fn wait_until_committed(address: &str, mut meanwhile: impl FnMut()) {
     }
 }
 
-fn records_behind(reader: &BaseConsumer, group: u32, ends: &BTreeMap<Place, i64>) -> i64 {
-    let places: Vec<Place> = Place::all().filter(|place| place.0 / PARTITIONS_PER_TOPIC == group).collect();
-    let mut asked = TopicPartitionList::new();
-    for place in &places {
-        asked.add_partition(&place.topic(), place.partition());
-    }
-    let committed = reader.committed_offsets(asked, ANSWER_MAX).unwrap();
-    let behind = |place: &Place| {
-        let found = committed.find_partition(&place.topic(), place.partition()).unwrap();
-        ends[place] - found.offset().to_raw().unwrap().max(0)
-    };
-    places.iter().map(behind).sum()
+fn of_group(number: u32, ends: &BTreeMap<Place, i64>) -> BTreeMap<(String, i32), i64> {
+    let its = ends.iter().filter(|(place, _)| place.0 / PARTITIONS_PER_TOPIC == number);
+    its.map(|(place, end)| ((place.topic(), place.partition()), *end)).collect()
 }
 
 /// Every record of every partition.

@@ -39,14 +39,11 @@ use notes::Note;
 use passing::Passing;
 use plan::{Blow, Plan};
 use rustix::process::Signal;
+use support::setting;
 
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 /// The broker lives in peace for the last sixth: what leaks within one life shows there.
 const PEACE: u32 = 6;
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
 
 #[test]
 fn a_child_of_the_torture_and_no_test_by_itself() {
