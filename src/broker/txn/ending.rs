@@ -55,7 +55,7 @@ impl Inner {
         let Some(end) = end_of(prepared) else { return Ok(queued) };
         for (topic, indexes) in &prepared.partitions {
             if topic == CONSUMER_OFFSETS {
-                match self.groups.end_transaction(end) {
+                match self.groups.end_transaction(end, None) {
                     Ok(ending) => queued.offsets = Some(Box::pin(ending)),
                     Err(error) if is_moot(&error) => {}
                     Err(_) => queued.is_short = true,

@@ -188,7 +188,7 @@ async fn an_end_that_was_decided_is_carried_out_wherever_the_crash_came() {
                 world.mark(&prepared, index).await;
             }
             if has_offsets_ended {
-                world.groups.end_transaction(end_of(&prepared)).unwrap().await.unwrap();
+                world.groups.end_transaction(end_of(&prepared), None).unwrap().await.unwrap();
             }
             let world = world.restart(dir.path()).await;
             world.reaches(prepared.completed(0).unwrap().state).await;
