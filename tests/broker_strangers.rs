@@ -7,9 +7,11 @@ use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use broker_support::{PATIENCE, Raw, start, start_with};
+use broker_support::{PATIENCE, Raw, batch, create_topic, start, start_with};
 use finstream::broker::Limits;
-use kafka_protocol::messages::ApiVersionsRequest;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{ApiVersionsRequest, ProduceRequest, TopicName};
+use kafka_protocol::protocol::StrBytes;
 
 /// What the broker logs, on this thread.
 #[derive(Clone, Default)]
@@ -61,13 +63,15 @@ async fn strangers_are_hung_up_on_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let limits = Limits { request_timeout: Duration::from_millis(300), ..Limits::default() };
     let broker = start_with(dir.path(), limits).await;
-    let sent: [(&[u8], &str); 6] = [
+    let sent: [(&[u8], &str); 7] = [
         (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "this is an HTTP request"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "this is an HTTP request"),
         (&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc], "this is a TLS handshake"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "is this a Kafka client?"),
         (b"", "no request came within 300ms"),
         (&[0, 0, 0, 100, 0, 18, 0], "7 of 104 bytes of a request came"),
+        // A megabyte of an API that there is not.
+        (&[0, 16, 0, 0, 99, 9, 0, 1], "the limit is 65536 (is this a Kafka client?)"),
     ];
     for (bytes, line) in sent {
         let mut socket = tokio::net::TcpStream::connect(broker.address()).await.unwrap();
@@ -76,6 +80,20 @@ async fn strangers_are_hung_up_on_and_named() {
         assert_eq!(lines.said(line), 1, "{line}");
         lines.0.lock().unwrap().clear();
     }
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_was_told_the_versions_may_begin_with_a_large_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(dir.path()).await;
+    create_topic(&broker, "t", 1).await;
+    let data = PartitionProduceData::default().with_records(Some(batch(&[7; 900_000])));
+    let name = TopicName(StrBytes::from_static_str("t"));
+    let topic = TopicProduceData::default().with_name(name).with_partition_data(vec![data]);
+    let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(20_000).with_topic_data(vec![topic]);
+    let response = Raw::connect(&broker).ask(&request, 7);
+    assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
     broker.stop().await.unwrap();
 }
 

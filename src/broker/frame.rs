@@ -27,6 +27,9 @@ const FREE_FRAME_BYTES_MAX: usize = 64 * 1024;
 /// What holds room must come at this rate, after a moment.
 const HELD_BYTES_PER_S_MIN: f64 = 32.0 * 1024.0;
 const HELD_GRACE: Duration = Duration::from_secs(2);
+/// Where a frame's header says which API and version it is for.
+const API_KEY_AT: usize = LENGTH_BYTES;
+const API_VERSION_AT: usize = API_KEY_AT + 2;
 /// API key of the one request that may be as large as `frame_bytes_max`.
 const PRODUCE: i16 = 0;
 
@@ -204,12 +207,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     fn announced(&self) -> Result<Option<usize>, FrameError> {
         let Some(head) = self.buffer.first_chunk::<4>() else { return Ok(None) };
         let bytes = i64::from(i32::from_be_bytes(*head));
-        let limit = match self.announces_produce() {
-            // A client introduces itself before it sends data; a port scanner or a browser never gets further.
-            _ if self.first => self.limits.first_frame_bytes_max,
-            Some(false) => self.limits.small_frame_bytes_max,
-            _ => self.limits.frame_bytes_max,
-        };
+        let limit = self.limit();
         match usize::try_from(bytes) {
             Ok(length) if (8..=limit).contains(&length) => Ok(Some(length)),
             _ if self.first => Err(stranger(head).unwrap_or(FrameError::Length { bytes, limit })),
@@ -217,9 +215,33 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
+    /// What the request may have, as far as it has come.
+    fn limit(&self) -> usize {
+        let own = match self.announces_produce() {
+            Some(false) => self.limits.small_frame_bytes_max,
+            _ => self.limits.frame_bytes_max,
+        };
+        // As a rule a client asks for the versions first; one that was told them may begin with a large Produce. A port
+        // scanner or a browser names none that we serve, and never gets further.
+        let is_strange = self.first && self.announces_served() == Some(false);
+        if is_strange { own.min(self.limits.first_frame_bytes_max) } else { own }
+    }
+
     /// None as long as the API's key has not come.
     fn announces_produce(&self) -> Option<bool> {
-        self.buffer.get(4..6).map(|key| i16::from_be_bytes([key[0], key[1]]) == PRODUCE)
+        self.number_at(API_KEY_AT).map(|key| key == PRODUCE)
+    }
+
+    /// Whether the request is of an API and a version that we serve; none as long as that is open.
+    fn announces_served(&self) -> Option<bool> {
+        match Api::find(self.number_at(API_KEY_AT)?) {
+            Some(api) => self.number_at(API_VERSION_AT).map(|version| api.takes(version)),
+            None => Some(false),
+        }
+    }
+
+    fn number_at(&self, at: usize) -> Option<i16> {
+        self.buffer.get(at..)?.first_chunk().map(|bytes| i16::from_be_bytes(*bytes))
     }
 
     /// Reads what is there, making room for `factor` times what has come already, at most.
@@ -312,6 +334,33 @@ mod tests {
         let mut frame = (bytes as u32).to_be_bytes().to_vec();
         frame.resize(4 + bytes, 0);
         frame
+    }
+
+    /// What becomes of a connection's first request, of which nothing has come but key, version and correlation id.
+    async fn first(key: i16, version: i16, bytes: usize) -> Result<usize, FrameError> {
+        let mut sent = produce(bytes);
+        sent[4..6].copy_from_slice(&key.to_be_bytes());
+        sent[6..8].copy_from_slice(&version.to_be_bytes());
+        let mut reader = FrameReader::new(sent.as_slice(), Limits::default(), RequestBudget::new(1 << 30));
+        reader.next().await.map(|frame| frame.map_or(0, |frame| frame.bytes.len()))
+    }
+
+    #[tokio::test]
+    async fn a_first_request_may_be_large_if_it_is_one_that_we_serve() {
+        const METADATA: i16 = 3;
+        let Limits { first_frame_bytes_max, small_frame_bytes_max, .. } = Limits::default();
+        assert_eq!(first(PRODUCE, 7, 10 << 20).await.unwrap(), 10 << 20);
+        assert_eq!(first(METADATA, 1, small_frame_bytes_max).await.unwrap(), small_frame_bytes_max);
+        let refused = first(METADATA, 1, small_frame_bytes_max + 1).await;
+        assert!(matches!(refused, Err(FrameError::Length { limit, .. }) if limit == small_frame_bytes_max));
+        for (key, version) in [(PRODUCE, 2), (PRODUCE, 99), (PRODUCE, -1), (METADATA, 99), (9999, 0), (-1, 0)] {
+            assert_eq!(first(key, version, first_frame_bytes_max).await.unwrap(), first_frame_bytes_max);
+            let refused = first(key, version, first_frame_bytes_max + 1).await;
+            assert!(
+                matches!(refused, Err(FrameError::Length { limit, .. }) if limit == first_frame_bytes_max),
+                "API key {key}, version {version}"
+            );
+        }
     }
 
     #[tokio::test]

@@ -126,16 +126,29 @@ impl InternalTopic {
     /// queued earlier lies before it.
     ///
     /// # Errors
-    /// Those of [`Partition::append`]; nothing is queued then. `Storage` also while the topic was not made.
+    /// Those of [`Partition::append_as_coordinator`]; nothing is queued then. `Storage` also while the topic was not made.
     pub(crate) fn append(&self, records: &[(Bytes, Option<Bytes>)], now_ms: i64) -> Result<Appended, AppendError> {
+        self.append_behind(records, None, now_ms)
+    }
+
+    /// As [`InternalTopic::append`], if what it is to lie behind was not refused: it is never written without that.
+    ///
+    /// # Errors
+    /// Those of [`Partition::append_as_coordinator`].
+    pub(crate) fn append_behind(
+        &self,
+        records: &[(Bytes, Option<Bytes>)],
+        behind: Option<&Appended>,
+        now_ms: i64,
+    ) -> Result<Appended, AppendError> {
         let batch = encode(records, NO_PRODUCER, now_ms)?;
-        self.made()?.append(batch, LEADER_EPOCH, now_ms)
+        self.made()?.append_as_coordinator(batch, behind, LEADER_EPOCH, now_ms)
     }
 
     /// As [`InternalTopic::append`], within a producer's transaction, which this begins in this topic if need be.
     ///
     /// # Errors
-    /// Those of [`Partition::append_transactional`].
+    /// Those of [`Partition::append_as_coordinator`].
     pub(crate) fn append_in_transaction(
         &self,
         producer_id: i64,
@@ -148,15 +161,20 @@ impl InternalTopic {
         // The records are ours: the client numbers what it sends itself, and nothing of it comes here.
         let sequence = partition.next_sequence(producer_id, producer_epoch);
         let batch = encode(records, (producer_id, producer_epoch, sequence), now_ms)?;
-        partition.append_transactional(batch, LEADER_EPOCH, now_ms)
+        partition.append_as_coordinator(batch, None, LEADER_EPOCH, now_ms)
     }
 
-    /// Queues the end of a producer's transaction in this topic.
+    /// Queues the end of a producer's transaction in this topic, behind something as of [`InternalTopic::append_behind`].
     ///
     /// # Errors
-    /// Those of [`Partition::write_marker`].
-    pub(crate) fn write_marker(&self, end: EndTransaction, now_ms: i64) -> Result<Appended, AppendError> {
-        self.made()?.write_marker(end, LEADER_EPOCH, now_ms)
+    /// Those of [`Partition::write_marker_behind`].
+    pub(crate) fn write_marker(
+        &self,
+        end: EndTransaction,
+        behind: Option<&Appended>,
+        now_ms: i64,
+    ) -> Result<Appended, AppendError> {
+        self.made()?.write_marker_behind(end, behind, LEADER_EPOCH, now_ms)
     }
 
     /// Resolves Ok when what was appended is durable.
@@ -241,6 +259,7 @@ fn entry(record: Record) -> Option<Entry> {
 mod tests {
 
     use super::super::log::{Durability, Log, LogSettings};
+    use super::super::topic_config::Overrides;
     use super::*;
     use crate::config::BrokerSettings;
 
@@ -261,6 +280,34 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn coordinators_write_on_while_clients_keep_the_disk_busy() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, topic) = open(dir.path()).await;
+        topic.make().await.unwrap();
+        topic.catalog.create("t".to_owned(), 1, Overrides::new(), false).await.unwrap();
+        let clients = topic.catalog.topic("t").unwrap().partition(0).unwrap().clone();
+        let key = Bytes::from_static(b"key");
+        let large = encode(&[(key.clone(), Some(Bytes::from(vec![7; 900_000])))], NO_PRODUCER, NOW_MS).unwrap();
+        let held = log.held();
+        let small = encode(&[(key.clone(), None)], NO_PRODUCER, NOW_MS).unwrap();
+        for batch in [large, small] {
+            while clients.append(batch.clone(), LEADER_EPOCH, NOW_MS).is_ok() {}
+            assert!(matches!(clients.append(batch, LEADER_EPOCH, NOW_MS), Err(AppendError::Busy { .. })));
+        }
+        let plain = topic.append(&[(key.clone(), None)], NOW_MS).unwrap();
+        let staged = topic.append_in_transaction(7, 0, &[(key.clone(), None)], NOW_MS).unwrap();
+        let end = EndTransaction { producer_id: 7, producer_epoch: 0, marker: Marker::Commit, coordinator_epoch: 0 };
+        let marker = topic.write_marker(end, Some(&staged), NOW_MS).unwrap();
+        let elsewhere = clients.write_marker(end, LEADER_EPOCH, NOW_MS).unwrap();
+        drop(held);
+        for appended in [plain, staged, marker] {
+            topic.durable(&appended).await.unwrap();
+        }
+        clients.durable(&elsewhere).await.unwrap();
+        log.close().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn what_was_appended_is_read_back_in_order_with_transactions_and_markers_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let (log, topic) = open(dir.path()).await;
@@ -273,8 +320,8 @@ mod tests {
         topic.append(&[(key.clone(), Some(long.clone())), (key.clone(), Some(Bytes::new()))], NOW_MS).unwrap();
         topic.append(&[(key.clone(), None)], NOW_MS).unwrap();
         let end = EndTransaction { producer_id: 7, producer_epoch: 3, marker: Marker::Abort, coordinator_epoch: 0 };
-        topic.write_marker(end, NOW_MS).unwrap();
-        topic.write_marker(EndTransaction { marker: Marker::Commit, ..end }, NOW_MS).unwrap();
+        topic.write_marker(end, None, NOW_MS).unwrap();
+        topic.write_marker(EndTransaction { marker: Marker::Commit, ..end }, None, NOW_MS).unwrap();
         let last = topic.append(&[(key.clone(), Some(long.clone()))], NOW_MS).unwrap();
         topic.durable(&last).await.unwrap();
         let plain = |offset, value| Entry {

@@ -13,7 +13,7 @@ pub struct Limits {
     pub frame_bytes_max: usize,
     /// Bytes of any other request.
     pub small_frame_bytes_max: usize,
-    /// Bytes of a connection's first request.
+    /// Bytes of a connection's first request, unless it names an API in a version that is served.
     pub first_frame_bytes_max: usize,
     /// From a request's first byte to its last; from connecting to the first request; and for a client to take something of an answer.
     pub request_timeout: Duration,

@@ -26,7 +26,7 @@ use super::open_files;
 use super::places::{Place, Places, Refusal};
 use super::producer_ids::ProducerIds;
 use super::txn;
-use crate::clock::SystemClock;
+use crate::clock::{SharedClock, SystemClock};
 use crate::config::BrokerSettings;
 use crate::metrics::BROKER_CONNECTIONS;
 
@@ -110,9 +110,7 @@ impl Broker {
             .await
             .map_err(|source| BrokerError::Catalog { dir: dir.clone(), source })?;
         let clock = SystemClock::shared();
-        let groups_topic = InternalTopic::open(catalog.clone(), CONSUMER_OFFSETS);
-        let delay = settings.group_initial_rebalance_delay;
-        let groups = Coordinator::open(&log, groups_topic, delay, clock.clone())
+        let groups = open_groups(&log, &catalog, settings.group_initial_rebalance_delay, &clock)
             .await
             .map_err(|source| BrokerError::Groups { dir: dir.clone(), source })?;
         let producer_ids = Arc::new(ProducerIds::open(log.clone()));
@@ -218,6 +216,23 @@ fn advertised(advertise: Option<&str>, bound: SocketAddr) -> Result<(String, u16
     }
 }
 
+/// All groups, without the offsets that a crash between the deletion of a topic and theirs has left: its successor of the
+/// same name would not be read from its beginning.
+async fn open_groups(
+    log: &Log,
+    catalog: &Catalog,
+    initial_delay: Duration,
+    clock: &SharedClock,
+) -> Result<Coordinator, GroupsError> {
+    let topic = InternalTopic::open(catalog.clone(), CONSUMER_OFFSETS);
+    let groups = Coordinator::open(log, topic, initial_delay, clock.clone()).await?;
+    let known = catalog.clone();
+    if let Err(error) = groups.forget_offsets(None, move |(topic, _)| known.topic(topic).is_none()).await {
+        tracing::error!("offsets committed for topics that were deleted remain: {error}");
+    }
+    Ok(groups)
+}
+
 async fn cluster_id(log: &Log) -> Result<String, AppendError> {
     if let Some((_, id)) = log.state(CLUSTER_ID_KEY).into_iter().next() {
         return Ok(String::from_utf8_lossy(&id).into_owned());
@@ -316,6 +331,48 @@ async fn keep_house(node: Arc<Node>, tick: Duration, mut stop: watch::Receiver<b
                 node.groups.forget_empty().await;
                 node.catalog.clear_orphans().await;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::group::{CommittedOffset, Committer};
+    use super::super::topic_config::Overrides;
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn offsets_that_a_crash_has_left_of_a_deleted_topic_do_not_meet_its_successor() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = BrokerSettings::limited(dir.path().to_owned());
+        let broker = Broker::start(settings.clone()).await.unwrap();
+        let node = broker.node.clone();
+        for topic in ["deleted", "kept"] {
+            node.catalog.create(topic.to_owned(), 1, Overrides::new(), false).await.unwrap();
+            let committed =
+                CommittedOffset { offset: 5, commit_timestamp_ms: node.now_ms(), ..CommittedOffset::none() };
+            let outside = Committer::outside;
+            node.groups.commit("g", outside(), vec![((topic.to_owned(), 0), committed.clone())]).await.unwrap();
+            let staged = vec![((topic.to_owned(), 1), committed)];
+            node.groups.stage_offsets("g", outside(), (7, 0), staged).await.unwrap();
+        }
+        // All that DeleteTopics has done when it is killed before it is done.
+        node.catalog.delete("deleted".to_owned()).await.unwrap();
+        drop(node);
+        broker.stop().await.unwrap();
+        for _ in 0..2 {
+            let broker = Broker::start(settings.clone()).await.unwrap();
+            let node = broker.node.clone();
+            let _ = node.catalog.create("deleted".to_owned(), 2, Overrides::new(), false).await;
+            let committed = |topic: &str, partition: i32| {
+                let key = (topic.to_owned(), partition);
+                node.groups.describe("g", |group| group.offsets.get(&key).map(|found| found.offset)).flatten()
+            };
+            assert_eq!((committed("deleted", 0), committed("deleted", 1)), (None, None));
+            assert_eq!(committed("kept", 0), Some(5));
+            drop(node);
+            broker.stop().await.unwrap();
         }
     }
 }

@@ -73,6 +73,55 @@ async fn a_full_disk_refuses_appends_until_there_is_room_and_loses_nothing() {
     }
 }
 
+/// As `try_put`, by a coordinator.
+async fn remember(partition: &Partition, batch: Bytes) -> Result<(), AppendError> {
+    let appended = partition.append_as_coordinator(batch, None, 0, NOW_MS)?;
+    partition.durable(&appended).await
+}
+
+#[tokio::test]
+async fn what_coordinators_append_finds_room_where_clients_do_not_and_leaves_some() {
+    let Some(disk) = SmallDisk::mount(96) else { return };
+    let log = open(&disk.0.path().join("log"));
+    let (clients, coordinators) = (create(&log, 0), create(&log, 1));
+    let (refused, stored) = fill(&clients, 0).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // Clients hear of the refusal first.
+    while remember(&coordinators, BatchOf::records(1).bytes()).await.is_err() {
+        assert!(Instant::now() < deadline, "coordinators are refused as well");
+    }
+    for _ in 0..100 {
+        remember(&coordinators, BatchOf::records(1).bytes()).await.unwrap();
+        assert!(clients.append(big(refused), 0, NOW_MS).is_err());
+    }
+    let mut sequence = 0;
+    while remember(&coordinators, big(sequence)).await.is_ok() {
+        sequence += 2;
+    }
+    let space = rustix::fs::statvfs(disk.0.path()).unwrap();
+    assert!(space.f_bavail * space.f_frsize >= 12 << 20, "a checkpoint needs room");
+    assert_eq!(log.failure(), None);
+    // Changes go on; and once they have made room, those who never stop do not keep clients out.
+    clients.delete_records_before(stored[stored.len() - 10]).await.unwrap();
+    let is_over = std::cell::Cell::new(false);
+    let never_stops = async || {
+        while !is_over.get() {
+            let _ = remember(&coordinators, BatchOf::records(1).bytes()).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    let client = async {
+        while try_put(&clients, refused).await.is_err() {
+            assert!(Instant::now() < deadline, "clients are still refused");
+            tokio::task::yield_now().await;
+        }
+        is_over.set(true);
+    };
+    tokio::join!(client, never_stops(), never_stops(), never_stops());
+    remember(&coordinators, big(sequence)).await.unwrap();
+    log.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_journal_file_that_takes_the_last_room_is_no_end_of_the_log() {
     let Some(disk) = SmallDisk::mount(600) else { return };

@@ -84,10 +84,14 @@ impl Store {
         Ok(self.topic.append_in_transaction(producer_id, producer_epoch, &records, self.now_ms())?)
     }
 
-    /// Queues the end of a producer's transaction; none when nothing was ever written.
-    pub(super) fn queue_marker(&self, end: EndTransaction) -> Result<Option<Appended>, AppendError> {
+    /// Queues the end of a producer's transaction, never without what it lies behind; none when nothing was ever written.
+    pub(super) fn queue_marker(
+        &self,
+        end: EndTransaction,
+        behind: Option<&Appended>,
+    ) -> Result<Option<Appended>, AppendError> {
         match self.topic.partition() {
-            Some(_) => self.topic.write_marker(end, self.now_ms()).map(Some),
+            Some(_) => self.topic.write_marker(end, behind, self.now_ms()).map(Some),
             None => Ok(None),
         }
     }

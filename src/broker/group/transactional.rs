@@ -69,9 +69,9 @@ impl Coordinator {
         task.await.unwrap_or(Err(STOPS))
     }
 
-    /// Ends a producer's transaction: queues the marker behind all that was queued before, at once. What is returned
-    /// resolves when the marker is durable, and what was staged counts, or is gone; it may fail with the errors of the
-    /// log's `durable`. To end what is not open does no harm.
+    /// Ends a producer's transaction: queues the marker behind all that was queued before, at once, and never without what
+    /// it is to lie `behind`. What is returned resolves when the marker is durable, and what was staged counts, or is gone;
+    /// it may fail with the errors of the log's `durable`. To end what is not open does no harm.
     ///
     /// # Errors
     /// Those of the log's `write_marker`, and `Storage` while an earlier end of this producer's transactions is carried
@@ -79,6 +79,7 @@ impl Coordinator {
     pub(crate) fn end_transaction(
         &self,
         end: EndTransaction,
+        behind: Option<&Appended>,
     ) -> Result<impl Future<Output = Result<(), AppendError>> + Send + 'static, AppendError> {
         let inner = self.0.clone();
         let queued = {
@@ -87,7 +88,7 @@ impl Coordinator {
             if ending.contains(&end.producer_id) {
                 return Err(under_way(end.producer_id));
             }
-            let queued = inner.store.queue_marker(end)?;
+            let queued = inner.store.queue_marker(end, behind)?;
             ending.insert(end.producer_id);
             queued
         };

@@ -22,6 +22,8 @@ mod disk;
 mod error;
 mod file_range;
 mod header_walk;
+#[cfg(test)]
+mod held;
 mod housekeeper;
 mod journal;
 mod journal_files;
@@ -41,6 +43,7 @@ mod record;
 mod records;
 mod recovery;
 mod retention;
+mod room;
 mod segment;
 mod segment_name;
 mod segment_recovery;

@@ -15,7 +15,7 @@ use super::arrivals::{Listeners, Readable};
 use super::batch::{self, CheckedBatch, DoorRules, OFFSET_MAX, Transactional};
 use super::disk::Disk;
 use super::producer_state::ProducerStates;
-use super::queue::{Completion, PendingBatch, Queue};
+use super::queue::{Completion, Origin, PendingBatch, Queue};
 use super::records::{Change, PartitionRecord};
 use super::store::Store;
 use super::{AppendError, PartitionConfig, PartitionId, ReadError, lock};
@@ -41,6 +41,8 @@ pub struct Appended {
     pub duplicate: bool,
     /// How often what waited had been refused before: tells it from what gets the same offsets later.
     pub(super) refusals: u64,
+    /// The same of all partitions, when it was queued.
+    pub(super) refusals_anywhere: u64,
 }
 
 /// What appends see and change.
@@ -161,7 +163,7 @@ impl Partition {
 
     /// As `append`, but nobody is told that something waits.
     pub(super) fn enqueue(&self, batches: Bytes, leader_epoch: i32, now_ms: i64) -> Result<Appended, AppendError> {
-        self.check_and_append(batches, Transactional::Refused, leader_epoch, now_ms)
+        self.check_and_append(batches, Transactional::Refused, Origin::Client, leader_epoch, now_ms)
     }
 
     pub(super) fn wake_writer_for(&self, appended: &Appended) {
@@ -174,22 +176,24 @@ impl Partition {
         &self,
         batches: Bytes,
         transactional: Transactional,
+        origin: Origin,
         leader_epoch: i32,
         now_ms: i64,
     ) -> Result<Appended, AppendError> {
-        let checked = self.check(&batches, transactional, now_ms)?;
-        self.append_checked(checked, leader_epoch, now_ms)
+        let checked = self.check(&batches, transactional, origin, now_ms)?;
+        self.append_checked(checked, origin, leader_epoch, now_ms)
     }
 
     pub(super) fn check(
         &self,
         batches: &Bytes,
         transactional: Transactional,
+        origin: Origin,
         now_ms: i64,
     ) -> Result<Vec<CheckedBatch>, AppendError> {
         let rules = DoorRules::of(&lock(&self.0.front).config, transactional, now_ms);
         // Whoever tries again while the disk is behind shall not have every byte checked each time.
-        self.0.queue.has_room(batches.len())?;
+        self.0.queue.has_room(batches.len(), origin)?;
         // The checks read every byte: not under the lock.
         batch::check_all(batches, &rules)
     }
@@ -198,6 +202,7 @@ impl Partition {
     pub(super) fn append_checked(
         &self,
         mut checked: Vec<CheckedBatch>,
+        origin: Origin,
         leader_epoch: i32,
         now_ms: i64,
     ) -> Result<Appended, AppendError> {
@@ -211,24 +216,31 @@ impl Partition {
             return Err(AppendError::Deleted);
         }
         let known = front.place(&mut checked, leader_epoch, now_ms)?;
-        let (base_offset, last_offset, duplicate) = match known {
-            Some((base_offset, last_offset)) => (base_offset, last_offset, true),
+        let (base_offset, last_offset, duplicate, refusals_anywhere) = match known {
+            Some((base_offset, last_offset)) => (base_offset, last_offset, true, self.0.queue.refusals()),
             None => {
                 let headers: Vec<_> = checked.iter().map(|batch| (batch.header, batch.marker())).collect();
-                let pending = checked.into_iter().map(|batch| PendingBatch { partition: self.clone(), batch, now_ms });
-                self.0.queue.push_batches(pending.collect())?;
+                let pending = |batch| PendingBatch { partition: self.clone(), batch, now_ms, origin };
+                let refusals = self.0.queue.push_batches(checked.into_iter().map(pending).collect(), origin)?;
                 let base_offset = front.next_offset;
                 for (header, marker) in &headers {
                     front.producers.apply(header, *marker, now_ms);
                     front.next_offset = header.last_offset() + 1;
                 }
-                (base_offset, front.next_offset - 1, false)
+                (base_offset, front.next_offset - 1, false, refusals)
             }
         };
         let refusals = front.refusals;
         drop(front);
-        let log_start_offset = self.log_start_offset();
-        Ok(Appended { base_offset, last_offset, log_append_time_ms, log_start_offset, duplicate, refusals })
+        Ok(Appended {
+            base_offset,
+            last_offset,
+            log_append_time_ms,
+            log_start_offset: self.log_start_offset(),
+            duplicate,
+            refusals,
+            refusals_anywhere,
+        })
     }
 
     /// The end of what is durable and may be read.

@@ -13,9 +13,10 @@ use super::partition::Partition;
 use super::records::Change;
 use super::{AppendError, lock, wait};
 
-/// Appends are refused (`Busy`) while this much waits.
+/// Clients' appends are refused (`Busy`) while this much waits.
 const WAITING_BYTES_MAX: usize = 64 << 20;
-/// Changes of the state are small and the way forward of all groups: they may go beyond, to this.
+/// Changes and what coordinators append are small, and the way forward of all topics, groups and transactions: they may
+/// go beyond, to this. A client takes whatever room there is, again and again; these are tried once.
 const WAITING_BYTES_WITH_CHANGES_MAX: usize = 2 * WAITING_BYTES_MAX;
 /// The writer takes no more than this at once, so that a group does not fill a journal file.
 pub(super) const GROUP_BYTES_MAX: usize = 16 << 20;
@@ -24,11 +25,31 @@ const ENTRY_BYTES: usize = 256;
 /// While the disk is full, appends let the writer look for room this often.
 const ROOM_PAUSE: Duration = Duration::from_secs(1);
 
+/// Whose batch it is, which decides what it may be refused for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A client's, which tries again.
+    Client,
+    /// What a coordinator remembers, or the marker that ends a transaction. `behind`: how often what waited had been
+    /// refused when that was queued without which this must not be.
+    Coordinator { behind: Option<u64> },
+}
+
+impl Origin {
+    fn waiting_bytes_max(self) -> usize {
+        match self {
+            Origin::Client => WAITING_BYTES_MAX,
+            Origin::Coordinator { .. } => WAITING_BYTES_WITH_CHANGES_MAX,
+        }
+    }
+}
+
 /// A batch that has got its offsets.
 pub(super) struct PendingBatch {
     pub partition: Partition,
     pub batch: CheckedBatch,
     pub now_ms: i64,
+    pub origin: Origin,
 }
 
 /// Who waits for a change, if anyone.
@@ -87,6 +108,8 @@ struct Waiting {
     bytes: usize,
     stop: Option<Stop>,
     full: Option<Full>,
+    /// How often what waited was refused.
+    refusals: u64,
     /// What the writer waits for in the middle of a group.
     stalled: Option<String>,
     /// Somebody writes what was taken; the next to be written comes behind it.
@@ -96,9 +119,9 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Whether batches of so many bytes may wait as well. A single one always may.
-    fn check_room(&self, bytes: usize) -> Result<(), AppendError> {
-        if self.bytes > 0 && self.bytes + bytes > WAITING_BYTES_MAX {
+    /// Whether so many bytes may wait as well, where this much may wait. A single batch or change always may.
+    fn check_room(&self, bytes: usize, bytes_max: usize) -> Result<(), AppendError> {
+        if self.bytes > 0 && self.bytes + bytes > bytes_max {
             return Err(AppendError::Busy { waiting_bytes: self.bytes });
         }
         Ok(())
@@ -107,6 +130,8 @@ impl Waiting {
 
 struct Full {
     why: String,
+    /// There is too little room for what coordinators append, too.
+    for_coordinators: bool,
     next_look: Instant,
     look: bool,
 }
@@ -142,13 +167,19 @@ impl Queue {
         waiting.stop.map(|_| AppendError::Storage("the log is closed".to_owned()))
     }
 
-    fn refusal(&self, waiting: &mut Waiting) -> Option<AppendError> {
+    fn refusal(&self, waiting: &mut Waiting, origin: Origin) -> Option<AppendError> {
         if let Some(closed) = self.closed(waiting) {
             return Some(closed);
         }
+        if let Origin::Coordinator { behind: Some(refusals) } = origin
+            && refusals != waiting.refusals
+        {
+            return Some(AppendError::Storage("what it depends on could not be written; try again".to_owned()));
+        }
         let full = waiting.full.as_mut()?;
         full.ask_for_a_look(&self.wake);
-        Some(AppendError::Storage(full.why.clone()))
+        let is_refused = origin == Origin::Client || full.for_coordinators;
+        is_refused.then(|| AppendError::Storage(full.why.clone()))
     }
 
     /// Whether the log is to be closed.
@@ -162,18 +193,23 @@ impl Queue {
         lock(&self.waiting).entries.is_empty()
     }
 
-    /// Queues the batches of one append, all or none. Call [`Queue::wake_writer`] next, once no lock is held that the
-    /// writer takes: woken before, it would only wait for that.
-    pub fn push_batches(&self, batches: Vec<PendingBatch>) -> Result<(), AppendError> {
+    /// Queues the batches of one append, all or none, and tells how often what waited was refused before. Call
+    /// [`Queue::wake_writer`] next, once no lock is held that the writer takes: woken before, it would only wait for that.
+    pub fn push_batches(&self, batches: Vec<PendingBatch>, origin: Origin) -> Result<u64, AppendError> {
         let bytes: usize = batches.iter().map(|pending| ENTRY_BYTES + pending.batch.total_bytes()).sum();
         let mut waiting = lock(&self.waiting);
-        if let Some(refusal) = self.refusal(&mut waiting) {
+        if let Some(refusal) = self.refusal(&mut waiting, origin) {
             return Err(refusal);
         }
-        waiting.check_room(bytes)?;
+        waiting.check_room(bytes, origin.waiting_bytes_max())?;
         waiting.bytes += bytes;
         waiting.entries.extend(batches.into_iter().map(Entry::Batch));
-        Ok(())
+        Ok(waiting.refusals)
+    }
+
+    /// How often what waited was refused.
+    pub fn refusals(&self) -> u64 {
+        lock(&self.waiting).refusals
     }
 
     pub fn wake_writer(&self) {
@@ -181,19 +217,16 @@ impl Queue {
     }
 
     /// Whether so many bytes would be taken now, about: said before the work that goes with it.
-    pub fn has_room(&self, bytes: usize) -> Result<(), AppendError> {
-        lock(&self.waiting).check_room(bytes)
+    pub fn has_room(&self, bytes: usize, origin: Origin) -> Result<(), AppendError> {
+        lock(&self.waiting).check_room(bytes, origin.waiting_bytes_max())
     }
 
     /// Queues a change; its completion hears of a refusal too. A full disk does not keep changes out: some free space.
     pub fn push_change(&self, change: Change, completion: Completion) {
         let bytes = ENTRY_BYTES + change.bytes();
         let mut waiting = lock(&self.waiting);
-        let refusal = self.closed(&waiting).or_else(|| {
-            let busy = waiting.bytes > 0 && waiting.bytes + bytes > WAITING_BYTES_WITH_CHANGES_MAX;
-            busy.then_some(AppendError::Busy { waiting_bytes: waiting.bytes })
-        });
-        if let Some(refusal) = refusal {
+        let busy = || waiting.check_room(bytes, WAITING_BYTES_WITH_CHANGES_MAX).err();
+        if let Some(refusal) = self.closed(&waiting).or_else(busy) {
             drop(waiting);
             completion.complete(Err(refusal));
             return;
@@ -215,17 +248,18 @@ impl Queue {
             if waiting.stop == Some(Stop::Abandon) {
                 return Taken::Stop;
             }
+            // First: what coordinators append may never let the queue be empty.
+            if let Some(full) = waiting.full.as_mut().filter(|full| full.look) {
+                full.look = false;
+                full.next_look = Instant::now() + ROOM_PAUSE;
+                return Taken::LookForRoom;
+            }
             if !waiting.entries.is_empty() {
                 waiting.has_turn = true;
                 return Taken::Entries(take_group(&mut waiting));
             }
             if waiting.stop.is_some() {
                 return Taken::Stop;
-            }
-            if let Some(full) = waiting.full.as_mut().filter(|full| full.look) {
-                full.look = false;
-                full.next_look = Instant::now() + ROOM_PAUSE;
-                return Taken::LookForRoom;
             }
             waiting = wait(&self.wake, waiting);
         }
@@ -266,6 +300,13 @@ impl Queue {
         }
     }
 
+    /// Takes the turn and nothing to write, if nobody has it.
+    #[cfg(test)]
+    pub fn try_hold(&self) -> bool {
+        let mut waiting = lock(&self.waiting);
+        !std::mem::replace(&mut waiting.has_turn, true)
+    }
+
     /// Nobody else takes what waits before then.
     pub fn leave_to_writer_until(&self, until: Instant) {
         lock(&self.waiting).for_writer_until = Some(until);
@@ -274,7 +315,9 @@ impl Queue {
     /// From now on batches are refused because the disk is full; returns what waited.
     pub fn refuse(&self, why: String) -> Vec<Entry> {
         let mut waiting = lock(&self.waiting);
-        waiting.full = Some(Full { why, next_look: Instant::now() + ROOM_PAUSE, look: false });
+        let next_look = Instant::now() + ROOM_PAUSE;
+        waiting.full = Some(Full { why, for_coordinators: true, next_look, look: false });
+        waiting.refusals += 1;
         waiting.bytes = 0;
         waiting.entries.drain(..).collect()
     }
@@ -282,6 +325,14 @@ impl Queue {
     /// There is room again.
     pub fn accept(&self) {
         lock(&self.waiting).full = None;
+    }
+
+    /// There is room for what coordinators append. Only once every partition has given up what was refused: offsets are
+    /// given out again.
+    pub fn accept_coordinators(&self) {
+        if let Some(full) = &mut lock(&self.waiting).full {
+            full.for_coordinators = false;
+        }
     }
 
     /// What the writer waits for; none when it goes on.
@@ -338,44 +389,4 @@ fn take_group(waiting: &mut Waiting) -> Vec<Entry> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-
-    /// What the queue answers at once, if it does.
-    fn push(queue: &Queue, value: &Bytes) -> Option<Result<(), AppendError>> {
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        let changes = vec![(Bytes::from_static(b"key"), Some(value.clone()))];
-        let change = Change::State { changes, synced: false };
-        queue.push_change(change, Completion::Thread(sender));
-        receiver.try_recv().ok()
-    }
-
-    #[test]
-    fn what_waits_is_bounded_and_taken_in_groups() {
-        let queue = Queue::default();
-        let value = Bytes::from(vec![0; 1 << 20]);
-        let accepted = (0..1000).take_while(|_| push(&queue, &value).is_none()).count();
-        assert_eq!(accepted, (WAITING_BYTES_WITH_CHANGES_MAX >> 20) - 1);
-        assert!(matches!(push(&queue, &value), Some(Err(AppendError::Busy { .. }))));
-        let mut taken = 0;
-        while taken < accepted {
-            let Taken::Entries(entries) = queue.take() else { panic!("nothing was taken") };
-            assert!(entries.len() <= GROUP_BYTES_MAX >> 20);
-            taken += entries.len();
-            fail_quietly(entries);
-            queue.end_turn();
-        }
-        assert_eq!(push(&queue, &value), None);
-        queue.stop(Stop::Drain);
-        assert!(matches!(push(&queue, &value), Some(Err(AppendError::Storage(_)))));
-        assert!(matches!(queue.take(), Taken::Entries(_)));
-        queue.end_turn();
-        assert!(matches!(queue.take(), Taken::Stop));
-    }
-
-    fn fail_quietly(entries: Vec<Entry>) {
-        crate::broker::log::writer::fail_all(entries, &AppendError::Deleted);
-    }
-}
+mod tests;

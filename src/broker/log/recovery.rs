@@ -20,7 +20,7 @@ use super::journal_files::JournalFiles;
 use super::journal_scan::JournalScan;
 use super::journal_witness;
 use super::partition::Partition;
-use super::queue::{PendingBatch, Queue};
+use super::queue::{Origin, PendingBatch, Queue};
 use super::records::{NUMBER_MAX, Record, decode_group};
 use super::segment_recovery::open_store;
 use super::{Durability, LogSettings, OpenError, RecoveryReport, lock, read_lock};
@@ -206,7 +206,7 @@ fn replay(
                     let header = header.ok_or_else(|| damaged("a batch makes no sense"))?;
                     let batch = CheckedBatch::split(&bytes, header).ok_or_else(|| damaged("a batch is cut off"))?;
                     let run = runs.entry(number).or_default();
-                    run.push(PendingBatch { partition: partition.clone(), batch, now_ms });
+                    run.push(PendingBatch { partition: partition.clone(), batch, now_ms, origin: Origin::Client });
                 }
                 Record::State(changes) => core.apply_state(changes),
                 Record::Create(record) => {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::core::{Core, PoisonOnPanic};
 use super::partition::Partition;
 use super::queue::Entry;
+use super::room::has_room;
 use super::{AppendError, Appended, Durability, Log, writer};
 
 /// More than this is left to the writer, while the caller reads the next request.
@@ -63,7 +64,7 @@ pub(super) fn write_waiting(core: &Core) -> bool {
     let Some(entries) = core.queue.take_batches(BYTES_MAX) else { return false };
     let _turn = Turn(core);
     let _guard = PoisonOnPanic(core, "the writing of an append");
-    if !writer::has_room(core) || !all_at_hand(&entries) {
+    if !has_room(core) || !all_at_hand(&entries) {
         // The writer hears of it when the turn ends.
         core.queue.give_back(entries);
         return true;

@@ -8,6 +8,7 @@ use super::batch::Transactional;
 use super::open_transactions::AbortedTransaction;
 use super::partition::Partition;
 use super::producer_state::ActiveProducer;
+use super::queue::Origin;
 use super::{AppendError, Appended, EndTransaction, Found, Isolation, ReadError, lock};
 
 impl Partition {
@@ -37,13 +38,32 @@ impl Partition {
         now_ms: i64,
         enter: impl FnOnce(&[(i64, i16)]) -> Result<G, E>,
     ) -> Result<Appended, E> {
-        let checked = self.check(&batches, Transactional::Allowed, now_ms)?;
+        let checked = self.check(&batches, Transactional::Allowed, Origin::Client, now_ms)?;
         let transactional = checked.iter().map(|batch| &batch.header).filter(|header| header.is_transactional());
         let mut producers: Vec<_> = transactional.map(|header| (header.producer_id, header.producer_epoch)).collect();
         producers.dedup();
         let entered = enter(&producers)?;
-        let appended = self.append_checked(checked, leader_epoch, now_ms)?;
+        let appended = self.append_checked(checked, Origin::Client, leader_epoch, now_ms)?;
         drop(entered);
+        self.wake_writer_for(&appended);
+        Ok(appended)
+    }
+
+    /// As [`Partition::append_transactional`], for what a coordinator remembers: a disk that is behind or full keeps it out
+    /// later than what clients append. `behind`: it is queued only if that still waits or is written, and is then written
+    /// only if that is.
+    ///
+    /// # Errors
+    /// Those of `append_transactional`; `Storage`, worth a retry of both, when `behind` was refused.
+    pub fn append_as_coordinator(
+        &self,
+        batches: Bytes,
+        behind: Option<&Appended>,
+        leader_epoch: i32,
+        now_ms: i64,
+    ) -> Result<Appended, AppendError> {
+        let origin = coordinator(behind);
+        let appended = self.check_and_append(batches, Transactional::Allowed, origin, leader_epoch, now_ms)?;
         self.wake_writer_for(&appended);
         Ok(appended)
     }
@@ -55,11 +75,25 @@ impl Partition {
     /// `InvalidProducerEpoch` for an epoch older than the producer's; `CoordinatorFenced` for an older coordinator.
     /// Nothing was written then. `Busy`, `TooManyOpen` and a full disk's `Storage` are worth a retry.
     pub fn write_marker(&self, end: EndTransaction, leader_epoch: i32, now_ms: i64) -> Result<Appended, AppendError> {
+        self.write_marker_behind(end, None, leader_epoch, now_ms)
+    }
+
+    /// As [`Partition::write_marker`], behind something as of [`Partition::append_as_coordinator`].
+    ///
+    /// # Errors
+    /// Those of both.
+    pub fn write_marker_behind(
+        &self,
+        end: EndTransaction,
+        behind: Option<&Appended>,
+        leader_epoch: i32,
+        now_ms: i64,
+    ) -> Result<Appended, AppendError> {
         if end.producer_id < 0 || end.producer_epoch < 0 {
             let EndTransaction { producer_id, producer_epoch, .. } = end;
             return Err(AppendError::Corrupt(format!("producer {producer_id} with epoch {producer_epoch} cannot be")));
         }
-        let appended = self.append_checked(vec![end.batch(now_ms)], leader_epoch, now_ms)?;
+        let appended = self.append_checked(vec![end.batch(now_ms)], coordinator(behind), leader_epoch, now_ms)?;
         self.wake_writer_for(&appended);
         Ok(appended)
     }
@@ -133,6 +167,10 @@ impl Partition {
         }
         Ok(found)
     }
+}
+
+fn coordinator(behind: Option<&Appended>) -> Origin {
+    Origin::Coordinator { behind: behind.map(|appended| appended.refusals_anywhere) }
 }
 
 #[cfg(test)]

@@ -12,13 +12,12 @@ use std::time::Duration;
 use super::core::{Core, FileError, PoisonOnPanic, make_directory};
 use super::journal::{Journal, JournalError, journals_batches};
 use super::partition::Partition;
-use super::queue::{Completion, Entry, GROUP_BYTES_MAX, PendingBatch, Taken};
+use super::queue::{Completion, Entry, Origin, PendingBatch, Taken};
 use super::records::{Change, GroupBuffer, PartitionRecord};
+use super::room::{check_room, has_room, has_room_for_coordinators, room};
 use super::{AppendError, Durability, disk, lock};
 use crate::metrics::{BROKER_APPENDED_BYTES_TOTAL, BROKER_SYNC_SECONDS};
 
-/// Batches are refused below this: room for the largest group, indexes, and a checkpoint.
-pub(super) const FREE_BYTES_MIN: u64 = 2 * GROUP_BYTES_MAX as u64;
 /// Between two tries of what passes by itself.
 const PASSING_PAUSE: Duration = Duration::from_millis(50);
 /// So many tries after one that asked for a checkpoint, which may free room, the next one does: about a second.
@@ -56,28 +55,6 @@ fn broken(core: &Core, path: &Path, error: &io::Error) {
         "writing {} failed: {error}; nothing is acknowledged any more; check the disk, then restart the broker",
         path.display()
     ));
-}
-
-/// Whether a group and what goes with it find room. A look costs a microsecond.
-pub(super) fn has_room(core: &Core) -> bool {
-    core.disk.free_bytes(&core.directory).is_none_or(|free| free >= FREE_BYTES_MIN)
-}
-
-/// A full disk is noticed before a group is promised that no segment can take.
-fn check_room(core: &Core, entries: &[Entry]) -> Result<(), JournalError> {
-    let has_batches = entries.iter().any(|entry| matches!(entry, Entry::Batch(_)));
-    if has_batches && !has_room(core) {
-        return Err(JournalError::Refused(io::ErrorKind::StorageFull.into()));
-    }
-    Ok(())
-}
-
-/// What there is and what there must be, for people.
-fn room(core: &Core) -> String {
-    let mib = |bytes: u64| bytes >> 20;
-    let free =
-        core.disk.free_bytes(&core.directory).map_or("an unknown number of".to_owned(), |free| mib(free).to_string());
-    format!("{free} MiB are free, and at least {} MiB must be", mib(FREE_BYTES_MIN))
 }
 
 /// Opens what the group will need before it is promised anything: so that too many open files refuse it, and are no
@@ -145,10 +122,10 @@ fn patiently(core: &Core, path: &Path, mut action: impl FnMut() -> io::Result<()
 }
 
 fn look_for_room(core: &Core, journal: &mut Journal<'_>) {
-    if !has_room(core) {
-        if core.journal_files.has_closed() {
-            core.request_checkpoint();
-        }
+    if !has_room(core) && core.journal_files.has_closed() {
+        core.request_checkpoint();
+    }
+    if !has_room_for_coordinators(core) {
         return;
     }
     // What failed last may have been any open.
@@ -156,12 +133,13 @@ fn look_for_room(core: &Core, journal: &mut Journal<'_>) {
         return;
     }
     match make_room(core, journal, 0) {
-        // The file may have taken the room.
-        Ok(()) if !has_room(core) => {}
-        Ok(()) => {
+        Ok(()) if has_room(core) => {
             tracing::info!("the log takes appends again");
             core.queue.accept();
         }
+        // The file may have taken the room.
+        Ok(()) if !has_room_for_coordinators(core) => {}
+        Ok(()) => core.queue.accept_coordinators(),
         // What a checkpoint frees may be enough.
         Err(JournalError::Refused(_)) => core.request_checkpoint(),
         Err(JournalError::Broken(path, error)) => broken(core, &path, &error),
@@ -244,6 +222,10 @@ fn refuse(core: &Core, entries: Vec<Entry>, error: &io::Error) {
     for partition in core.all_partitions() {
         partition.refuse_waiting();
     }
+    // Without clients' batches a group may find room.
+    if entries.iter().any(|entry| matches!(entry, Entry::Batch(PendingBatch { origin: Origin::Client, .. }))) {
+        core.queue.accept_coordinators();
+    }
     fail_all(entries, &AppendError::Storage(why.clone()));
     fail_all(waiting, &AppendError::Storage(why));
 }
@@ -273,6 +255,9 @@ pub(super) fn apply(core: &Core, entries: Vec<Entry>) {
         match entry {
             Entry::Batch(pending) => {
                 let number = pending.partition.number();
+                if depends_on_others(core, &pending) && runs.last().is_some_and(|(last, _)| last.number() != number) {
+                    store_runs(core, &mut runs, &mut left);
+                }
                 match runs.iter_mut().find(|(partition, _)| partition.number() == number) {
                     Some((_, run)) => run.push(pending),
                     None => runs.push((pending.partition.clone(), vec![pending])),
@@ -298,6 +283,12 @@ pub(super) fn apply(core: &Core, entries: Vec<Entry>) {
         let poisoned = core.queue.poisoned().is_some();
         completion.complete(if poisoned { Err(core.storage_error()) } else { result });
     }
+}
+
+/// Whether it may have to lie behind something of another partition, as a marker behind the decision, and nothing has
+/// promised yet that all of the group will be written: then it is not to be written before that.
+fn depends_on_others(core: &Core, pending: &PendingBatch) -> bool {
+    !journals_batches(core.settings.durability) && matches!(pending.origin, Origin::Coordinator { behind: Some(_) })
 }
 
 /// Writes all before anyone hears of it: those who are woken find all partitions of the group.

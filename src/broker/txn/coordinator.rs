@@ -291,9 +291,19 @@ impl Inner {
 
     /// Queues what is to be remembered of an id.
     pub fn append(&self, id: &str, metadata: &Metadata) -> Result<Appended, TxnError> {
+        self.append_behind(id, metadata, None)
+    }
+
+    /// As `append`, and never without what it is to lie behind.
+    pub fn append_behind(
+        &self,
+        id: &str,
+        metadata: &Metadata,
+        behind: Option<&Appended>,
+    ) -> Result<Appended, TxnError> {
         let key = codec::encode_key(id).ok_or(TxnError::InvalidRequest)?;
         let record = (key, Some(codec::encode_value(metadata)));
-        self.topic.append(&[record], self.now_ms()).map_err(|error| unavailable(id, &error))
+        self.topic.append_behind(&[record], behind, self.now_ms()).map_err(|error| unavailable(id, &error))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::metadata::{Metadata, NONE_EPOCH, TIMEOUT_MS_MAX, TransactionState, TxnError};
+use super::metadata::{Metadata, NONE_EPOCH, Partitions, TIMEOUT_MS_MAX, TransactionState, TxnError};
 
 /// Ids, at most.
 const IDS_MAX: usize = 10_000;
@@ -13,6 +13,15 @@ const ID_BYTES: usize = 96;
 /// Ids that are forgotten at once, at most: each takes a record.
 const FORGOTTEN_MAX: usize = 1_000;
 
+/// How far an end that was decided has been carried out: what is durable is not written again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// The decision itself is durable.
+    pub is_decided: bool,
+    /// The partitions that have the marker, or need none.
+    pub told: Partitions,
+}
+
 /// One id.
 #[derive(Debug)]
 struct Entry {
@@ -20,6 +29,7 @@ struct Entry {
     metadata: Metadata,
     /// Where it is about to go; nothing else may move it meanwhile.
     changing: Option<TransactionState>,
+    progress: Progress,
 }
 
 /// What time has brought.
@@ -88,7 +98,7 @@ impl Ids {
     pub fn insert(&mut self, id: String, metadata: Metadata) {
         self.bytes += entry_bytes(&id, &metadata);
         self.remove(&id);
-        self.entries.insert(id, Entry { metadata, changing: None });
+        self.entries.insert(id, Entry { metadata, changing: None, progress: Progress::default() });
     }
 
     /// From now on it is being written.
@@ -104,6 +114,19 @@ impl Ids {
             self.bytes += entry_bytes(id, &metadata);
             self.bytes = self.bytes.saturating_sub(entry_bytes(id, &entry.metadata));
             entry.metadata = metadata;
+            entry.progress = Progress::default();
+        }
+    }
+
+    /// How far its end has been carried out.
+    pub fn progress(&self, id: &str) -> Progress {
+        self.entries.get(id).map(|entry| entry.progress.clone()).unwrap_or_default()
+    }
+
+    /// Its end, which was decided, has been carried out so far.
+    pub fn note_progress(&mut self, id: &str, progress: Progress) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.progress = progress;
         }
     }
 

@@ -274,13 +274,9 @@ impl Metadata {
         self.check_producer(producer)?;
         match self.state {
             PrepareCommit | PrepareAbort => Err(TxnError::Concurrent),
-            Ongoing if self.holds(topic, partition) => Ok(()),
+            Ongoing if holds(&self.partitions, topic, partition) => Ok(()),
             _ => Err(TxnError::NotInTransaction),
         }
-    }
-
-    fn holds(&self, topic: &str, partition: i32) -> bool {
-        self.partitions.get(topic).is_some_and(|indexes| indexes.contains(&partition))
     }
 
     /// EndTxn of a client.
@@ -343,6 +339,11 @@ impl Metadata {
         let topic = |(name, indexes): (&String, &BTreeSet<i32>)| ITEM_BYTES + name.len() + 16 * indexes.len();
         2 * ITEM_BYTES + self.partitions.iter().map(topic).sum::<usize>()
     }
+}
+
+/// Whether a partition is among these.
+pub(super) fn holds(partitions: &Partitions, topic: &str, partition: i32) -> bool {
+    partitions.get(topic).is_some_and(|indexes| indexes.contains(&partition))
 }
 
 /// Whether a transaction may take that long (KIP-98).

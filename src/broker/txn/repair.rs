@@ -66,7 +66,7 @@ impl Inner {
                             let (marker, coordinator_epoch) = (marker(end), COORDINATOR_EPOCH);
                             let end = EndTransaction { producer_id, producer_epoch, marker, coordinator_epoch };
                             match topic.name == CONSUMER_OFFSETS {
-                                true => self.groups.end_transaction(end)?.await?,
+                                true => self.groups.end_transaction(end, None)?.await?,
                                 false => self.end_at_start(partition, end).await?,
                             }
                         }

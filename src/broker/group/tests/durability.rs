@@ -82,7 +82,7 @@ impl Life {
 
     async fn end_transaction(&self, producer_id: i64, marker: Marker) {
         let end = EndTransaction { producer_id, producer_epoch: 0, marker, coordinator_epoch: 0 };
-        self.groups.end_transaction(end).unwrap().await.unwrap();
+        self.groups.end_transaction(end, None).unwrap().await.unwrap();
     }
 
     pub(super) fn offset(&self, group: &str, partition: i32) -> Option<i64> {
@@ -156,13 +156,13 @@ async fn a_producer_that_was_fenced_stages_nothing_and_one_of_a_newer_epoch_begi
         life.stage("g", 7, 0, offset).await;
     }
     let fence = EndTransaction { producer_id: 7, producer_epoch: 1, marker: Marker::Abort, coordinator_epoch: 0 };
-    life.groups.end_transaction(fence).unwrap().await.unwrap();
+    life.groups.end_transaction(fence, None).unwrap().await.unwrap();
     let late = life.groups.stage_offsets("g", Committer::outside(), (7, 0), vec![(key(0), life.committed(9))]).await;
     assert!(matches!(late, Err(StoreError::Append(AppendError::InvalidProducerEpoch { .. }))), "{late:?}");
     assert!(!life.groups.has_pending("g", &key(0)));
     life.groups.stage_offsets("g", Committer::outside(), (7, 1), vec![(key(0), life.committed(5))]).await.unwrap();
     let end = EndTransaction { marker: Marker::Commit, ..fence };
-    life.groups.end_transaction(end).unwrap().await.unwrap();
+    life.groups.end_transaction(end, None).unwrap().await.unwrap();
     assert_eq!(life.offset("g", 0), Some(5));
     life.end().await;
 }
@@ -383,7 +383,7 @@ async fn what_many_do_at_once_is_after_a_restart_what_it_was_before() {
                                 let end =
                                     EndTransaction { producer_id, producer_epoch: 0, marker, coordinator_epoch: 0 };
                                 // Refused while another one ends it.
-                                if let Ok(ending) = life.groups.end_transaction(end) {
+                                if let Ok(ending) = life.groups.end_transaction(end, None) {
                                     ending.await.unwrap();
                                 }
                             }

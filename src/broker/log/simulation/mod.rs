@@ -26,7 +26,7 @@ use self::life::{Life, open};
 use self::model::{Crash, Model, Violation};
 use self::sim_disk::{Faults, SimDisk};
 use super::Durability;
-use super::writer::FREE_BYTES_MIN;
+use super::room::FREE_BYTES_MIN;
 
 const LIVES: usize = 3;
 const ACTIONS_MAX: usize = 60;

@@ -24,7 +24,7 @@ use crate::config::BrokerSettings;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const START_MS: i64 = 1_700_000_000_000;
-const ID: &str = "id";
+pub(super) const ID: &str = "id";
 const GROUP: &str = "g";
 
 #[derive(Default)]
@@ -37,16 +37,16 @@ impl Clock for HandClock {
 }
 
 /// A coordinator with what it works on.
-struct World {
-    log: Log,
-    catalog: Catalog,
-    groups: group::Coordinator,
+pub(super) struct World {
+    pub(super) log: Log,
+    pub(super) catalog: Catalog,
+    pub(super) groups: group::Coordinator,
     clock: Arc<HandClock>,
-    transactions: Coordinator,
+    pub(super) transactions: Coordinator,
 }
 
 impl World {
-    async fn open(dir: &Path) -> World {
+    pub(super) async fn open(dir: &Path) -> World {
         let log_settings = LogSettings { durability: Durability::Fsync, journal_bytes_max: 1 << 20 };
         let (log, _) = Log::open(dir, log_settings).unwrap();
         let settings = BrokerSettings::limited(dir.to_owned());
@@ -61,7 +61,7 @@ impl World {
     }
 
     /// As a crash leaves it: nothing is carried on, everything that was awaited is durable.
-    async fn restart(self, dir: &Path) -> World {
+    pub(super) async fn restart(self, dir: &Path) -> World {
         self.transactions.stop();
         self.groups.stop();
         self.log.close().await.unwrap();
@@ -69,12 +69,12 @@ impl World {
         World::open(dir).await
     }
 
-    fn partition(&self, index: i32) -> Partition {
+    pub(super) fn partition(&self, index: i32) -> Partition {
         self.catalog.topic("t").unwrap().partition(index).unwrap().clone()
     }
 
     /// A transaction with a record in each partition and an offset of a group.
-    async fn begin(&self) -> ProducerIdEpoch {
+    pub(super) async fn begin(&self) -> ProducerIdEpoch {
         let producer = self.transactions.init(ID, None, 60_000).await.unwrap();
         let both = Partitions::from([("t".to_owned(), [0, 1].into())]);
         self.transactions.add_partitions(ID, producer, &both).await.unwrap();
@@ -106,18 +106,18 @@ impl World {
         partition.durable(&appended).await.unwrap();
     }
 
-    fn known(&self) -> Metadata {
+    pub(super) fn known(&self) -> Metadata {
         self.transactions.describe(ID).unwrap()
     }
 
     /// What the transaction that is ongoing becomes when it ends so.
-    fn prepared(&self, end: End) -> Metadata {
+    pub(super) fn prepared(&self, end: End) -> Metadata {
         let known = self.known();
         let Ok(Ending::Prepare(prepared)) = known.end(known.producer, end, START_MS) else { panic!("{known:?}") };
         prepared
     }
 
-    async fn reaches(&self, state: TransactionState) {
+    pub(super) async fn reaches(&self, state: TransactionState) {
         let began = Instant::now();
         while self.known().state != state {
             assert!(began.elapsed() < PATIENCE, "{:?} does not become {state:?}", self.known());
@@ -131,7 +131,7 @@ impl World {
     }
 
     /// Whether all of it is over: as committed, or as aborted.
-    fn is_over(&self, end: End) {
+    pub(super) fn is_over(&self, end: End) {
         for index in [0, 1] {
             let partition = self.partition(index);
             assert_eq!(partition.last_stable_offset(), partition.high_watermark(), "partition {index}");
@@ -147,7 +147,7 @@ fn offset() -> CommittedOffset {
     CommittedOffset { offset: 5, commit_timestamp_ms: START_MS, ..CommittedOffset::none() }
 }
 
-fn end_of(metadata: &Metadata) -> EndTransaction {
+pub(super) fn end_of(metadata: &Metadata) -> EndTransaction {
     let (producer_id, producer_epoch) = (metadata.producer.id, metadata.producer.epoch);
     let marker = marker(metadata.ending().unwrap());
     EndTransaction { producer_id, producer_epoch, marker, coordinator_epoch: COORDINATOR_EPOCH }
@@ -188,7 +188,7 @@ async fn an_end_that_was_decided_is_carried_out_wherever_the_crash_came() {
                 world.mark(&prepared, index).await;
             }
             if has_offsets_ended {
-                world.groups.end_transaction(end_of(&prepared)).unwrap().await.unwrap();
+                world.groups.end_transaction(end_of(&prepared), None).unwrap().await.unwrap();
             }
             let world = world.restart(dir.path()).await;
             world.reaches(prepared.completed(0).unwrap().state).await;
