@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::process;
@@ -50,17 +50,18 @@ pub fn run(address: &str, dir: &Path) -> Vec<Row> {
 }
 
 impl Kcat<'_> {
-    /// What kcat printed; an error where it did not end well.
+    /// What kcat printed as data; an error, with all that it said, where it did not end well.
     fn call(&self, arguments: &[&str], input: &str) -> Result<String, String> {
-        let (given, log) = (self.dir.join("kcat.in"), self.dir.join("kcat.log"));
+        let [given, data, log] = ["kcat.in", "kcat.out", "kcat.log"].map(|name| self.dir.join(name));
         std::fs::write(&given, input).unwrap();
         let mut command = Command::new("kcat");
-        command.args(["-q", "-b", self.address]).args(arguments);
-        let ended = process::run(&mut command, Stdio::from(File::open(&given).unwrap()), &log, LIMIT);
-        let output = String::from_utf8_lossy(&std::fs::read(&log).unwrap()).into_owned();
+        command.args(["-q", "-b", self.address]).args(arguments).stdin(File::open(&given).unwrap());
+        command.stdout(File::create(&data).unwrap()).stderr(File::create(&log).unwrap());
+        let ended = process::wait(&mut command, LIMIT);
+        let [data, log] = [data, log].map(|file| String::from_utf8_lossy(&std::fs::read(file).unwrap()).into_owned());
         match ended.is_success() {
-            true => Ok(output),
-            false => Err(format!("kcat {}: {}: {}", arguments.join(" "), ended.describe(), output.trim())),
+            true => Ok(data),
+            false => Err(format!("kcat {}: {}: {data}{}", arguments.join(" "), ended.describe(), log.trim())),
         }
     }
 

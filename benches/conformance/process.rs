@@ -30,6 +30,11 @@ impl Ended {
 pub fn run(command: &mut Command, input: Stdio, log: &Path, limit: Duration) -> Ended {
     let output = File::create(log).unwrap();
     command.stdin(input).stdout(output.try_clone().unwrap()).stderr(output);
+    wait(command, limit)
+}
+
+/// Runs a program whose input and output are set.
+pub fn wait(command: &mut Command, limit: Duration) -> Ended {
     let began = Instant::now();
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     loop {
