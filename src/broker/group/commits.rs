@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::codec::Key;
-use super::committer::Committer;
+use super::committer::{Committer, Waiting};
 use super::coordinator::Coordinator;
 use super::expiry;
 use super::offsets::{CommittedOffset, OffsetKey};
@@ -33,6 +33,7 @@ impl Coordinator {
         let entry = self.get_or_make_room(group_id).await.map_err(|_| TOO_MANY)?;
         let inner = self.0.clone();
         let task = tokio::spawn(async move {
+            let _waiting = Waiting::begin(&inner, &entry, &by);
             let _shared = entry.writing.read().await;
             // Looked at again: who gets its partitions next does not before this lock was held alone.
             by.check(&mut entry.lock())?;

@@ -1,10 +1,12 @@
 //! Who commits offsets. Looked at twice: when the request comes, and again when its turn to write has come, since a
 //! rebalance may lie in between.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::coordinator::{Coordinator, check_id};
 use super::offsets::OffsetKey;
+use super::registry::{Entry, Inner};
 use super::state::Group;
 use super::terms::GroupError;
 
@@ -50,6 +52,33 @@ impl Committer {
     /// Whether there is something to commit for. What was deleted meanwhile takes its offsets with it.
     pub(super) fn is_there(&self, key: &OffsetKey) -> bool {
         (self.is_there)(key)
+    }
+}
+
+/// A commit that waits for its turn or for the disk.
+pub(super) struct Waiting {
+    inner: Arc<Inner>,
+    entry: Arc<Entry>,
+    member_id: String,
+}
+
+impl Waiting {
+    pub(super) fn begin(inner: &Arc<Inner>, entry: &Arc<Entry>, by: &Committer) -> Waiting {
+        if let Some(member) = entry.lock().members.get_mut(&by.member_id) {
+            member.commits += 1;
+        }
+        Waiting { inner: inner.clone(), entry: entry.clone(), member_id: by.member_id.clone() }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(member) = self.entry.lock().members.get_mut(&self.member_id) {
+            // Another one of that id may have taken its place meanwhile.
+            member.commits = member.commits.saturating_sub(1);
+            member.touch(Instant::now());
+            self.inner.deadlines_changed.notify_one();
+        }
     }
 }
 

@@ -52,6 +52,7 @@ impl Group {
                 deadline: now,
                 joining: None,
                 syncing: None,
+                commits: 0,
                 sync_pending: false,
             };
             restored.touch(now);

@@ -142,6 +142,7 @@ impl Group {
             deadline: now,
             joining: Some(sender),
             syncing: None,
+            commits: 0,
             sync_pending: false,
         };
         member.touch(now);
@@ -177,6 +178,8 @@ impl Group {
             return self.add_and_rebalance(new, request, now);
         };
         member.refuse(&GroupError::FencedInstance);
+        // They were its old self's.
+        member.commits = 0;
         member.id.clone_from(&new);
         member.client_id = request.client_id;
         member.client_host = request.client_host;

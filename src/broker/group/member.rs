@@ -29,6 +29,9 @@ pub(crate) struct Member {
     pub(crate) joining: Option<Parked<Joined>>,
     /// Waits for the leader's assignment; that keeps it alive.
     pub(crate) syncing: Option<Parked<Synced>>,
+    /// Commits of it that wait for the disk here, and keep its signs of life behind them from being read: that keeps it
+    /// alive.
+    pub(crate) commits: u32,
     /// Has not asked for its assignment in this generation.
     pub(crate) sync_pending: bool,
 }
@@ -56,7 +59,7 @@ impl Member {
 
     /// Whether a request of it is parked here.
     pub(crate) fn waits(&self) -> bool {
-        self.joining.is_some() || self.syncing.is_some()
+        self.joining.is_some() || self.syncing.is_some() || self.commits > 0
     }
 
     pub(crate) fn supports(&self, protocol: &str) -> bool {

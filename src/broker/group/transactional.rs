@@ -11,7 +11,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::commits::{STOPS, TOO_MANY};
-use super::committer::Committer;
+use super::committer::{Committer, Waiting};
 use super::coordinator::Coordinator;
 use super::offsets::{CommittedOffset, OffsetKey};
 use super::registry::{Entry, Inner};
@@ -37,6 +37,7 @@ impl Coordinator {
         let entry = self.get_or_make_room(group_id).await.map_err(|_| TOO_MANY)?;
         let inner = self.0.clone();
         let task = tokio::spawn(async move {
+            let _waiting = Waiting::begin(&inner, &entry, &by);
             let _shared = entry.writing.read().await;
             by.check_transactional(&mut entry.lock())?;
             offsets.retain(|(key, _)| by.is_there(key));

@@ -219,6 +219,23 @@ fn a_session_that_ends_starts_a_rebalance() {
 }
 
 #[test]
+fn a_session_does_not_end_while_a_commit_of_its_member_waits_here() {
+    let now = Instant::now();
+    let (mut group, joined) = stable(&[None, Some("a")], now);
+    for member in &joined {
+        group.members.get_mut(&member.member_id).unwrap().commits = 1;
+    }
+    assert_eq!(group.next_deadline(), None);
+    group.expire(now + 2 * SESSION);
+    assert_eq!((group.phase, group.members.len()), (Phase::Stable, 2));
+    // Who comes back under a new id has none.
+    let mut waiting = join(&mut group, "", Some("a"), now + 2 * SESSION);
+    let back = answer(&mut group, &mut waiting, true).unwrap();
+    group.expire(now + 3 * SESSION);
+    assert!(!group.members.contains_key(&back.member_id));
+}
+
+#[test]
 fn a_returning_static_member_keeps_generation_and_assignment_and_fences_its_old_self() {
     let now = Instant::now();
     let (mut group, joined) = stable(&[Some("a")], now);
