@@ -3,7 +3,9 @@
 //! Changes are made one after another and to their end, also when the client that asked goes away: half a change would
 //! leave directories that a later topic of the same name trips over. Must not know the protocol.
 
+mod dynamic;
 mod error;
+mod names;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,16 +16,15 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 pub use self::error::CatalogError;
+pub(crate) use self::names::{CONSUMER_OFFSETS, TRANSACTION_STATE, is_internal, valid_name};
 use super::log::{AppendError, Log, Partition, PartitionId};
-use super::topic_config::{COMPRESSION_TYPE, Config, ConfigError, Defaults, Operation, Overrides, codec};
+use super::topic_config::{Config, ConfigError, Defaults, Operation, Overrides};
 use crate::config::BrokerSettings;
 
 /// Partitions of one topic, at most.
 pub(crate) const TOPIC_PARTITIONS_MAX: i32 = 1000;
 /// Partitions of all topics, at most.
 pub(crate) const PARTITIONS_MAX: usize = 4000;
-/// Kafka's limit of a topic name.
-const NAME_BYTES_MAX: usize = 249;
 const PREFIX: &str = "topic/";
 /// Of every partition: there is never another leader, so the epoch never moves.
 pub(crate) const LEADER_EPOCH: i32 = 0;
@@ -35,6 +36,8 @@ pub(crate) struct Topic {
     pub(crate) id: Uuid,
     pub(crate) partitions: Vec<Partition>,
     pub(crate) overrides: Overrides,
+    /// Looked up for each batch, so it is kept beside the overrides and defaults that it follows from.
+    codec: Option<i16>,
 }
 
 impl Topic {
@@ -45,8 +48,7 @@ impl Topic {
 
     /// The codec that its batches are stored in; none: the one that the producer chose.
     pub(crate) fn codec(&self) -> Option<i16> {
-        // The default is the producer's.
-        codec(self.overrides.get(COMPRESSION_TYPE)?)
+        self.codec
     }
 }
 
@@ -57,15 +59,15 @@ struct Stored {
     configs: Overrides,
 }
 
-#[derive(Default)]
 struct Topics {
     by_name: BTreeMap<String, Arc<Topic>>,
     by_id: HashMap<Uuid, Arc<Topic>>,
+    /// What topics have that do not say otherwise.
+    defaults: Defaults,
 }
 
 struct Inner {
     log: Log,
-    defaults: Defaults,
     default_partitions: i32,
     auto_create: bool,
     topics: RwLock<Topics>,
@@ -80,23 +82,22 @@ impl Catalog {
     /// Reads the topics from the log's state, opens their partitions, and removes partitions that belong to none: what
     /// a crash in the middle of a change left behind.
     pub(crate) async fn open(log: Log, settings: &BrokerSettings) -> Result<Catalog, CatalogError> {
-        let mut inner = Inner {
+        let defaults = dynamic::stored(&log, Defaults::new(settings))?;
+        let topics = Topics { by_name: BTreeMap::new(), by_id: HashMap::new(), defaults };
+        let inner = Inner {
             log,
-            defaults: Defaults::new(settings),
             default_partitions: settings.default_partitions.clamp(1, TOPIC_PARTITIONS_MAX),
             auto_create: settings.auto_create_topics,
-            topics: RwLock::default(),
+            topics: RwLock::new(topics),
             changes: Mutex::default(),
         };
-        let mut topics = Topics::default();
         for (key, value) in inner.log.state(PREFIX.as_bytes()) {
             let name = String::from_utf8_lossy(&key[PREFIX.len().min(key.len())..]).into_owned();
             let stored: Stored = serde_json::from_slice(&value)
-                .map_err(|error| CatalogError::Unreadable(name.clone(), error.to_string()))?;
+                .map_err(|error| CatalogError::Unreadable(format!("topic {name}"), error.to_string()))?;
             let topic = inner.make(name, stored.id, stored.partitions, stored.configs)?;
-            topics.insert(topic);
+            inner.write(|topics| topics.insert(topic));
         }
-        inner.topics = RwLock::new(topics);
         inner.clear_orphans().await;
         Ok(Catalog(Arc::new(inner)))
     }
@@ -116,9 +117,9 @@ impl Catalog {
         self.0.read().by_name.values().cloned().collect()
     }
 
-    /// The configs of a topic, or those that a topic of these overrides would have.
-    pub(crate) fn configs(&self, overrides: &Overrides) -> Vec<Config> {
-        self.0.defaults.describe(overrides)
+    /// The configs of a topic, or those that a topic of that name and these overrides would have.
+    pub(crate) fn configs(&self, name: &str, overrides: &Overrides) -> Vec<Config> {
+        self.0.defaults_of(name).describe(overrides)
     }
 
     /// The overrides that these settings make, on top of none.
@@ -126,11 +127,12 @@ impl Catalog {
         &self,
         settings: impl Iterator<Item = (&'a str, &'a str)>,
     ) -> Result<Overrides, ConfigError> {
+        let defaults = self.0.read().defaults.clone();
         let mut overrides = Overrides::new();
         for (name, value) in settings {
-            self.0.defaults.apply(&mut overrides, name, Operation::Set(value.to_owned()))?;
+            defaults.apply(&mut overrides, name, Operation::Set(value.to_owned()))?;
         }
-        self.0.defaults.check(&overrides)?;
+        defaults.check(&overrides)?;
         Ok(overrides)
     }
 
@@ -187,9 +189,10 @@ impl Catalog {
     ) -> Result<(), CatalogError> {
         self.change(move |inner| async move {
             let mut topic = Topic::clone(&*inner.known(&name)?);
-            let changed = change(&inner.defaults, &mut topic.overrides);
+            let defaults = inner.defaults_of(&name);
+            let changed = change(&defaults, &mut topic.overrides);
             changed
-                .and_then(|()| inner.defaults.check(&topic.overrides))
+                .and_then(|()| defaults.check(&topic.overrides))
                 .map_err(|error| CatalogError::Config(error.to_string()))?;
             if validate_only { Ok(()) } else { inner.store(topic).await }
         })
@@ -283,17 +286,14 @@ impl Inner {
 
     /// Opens or creates the partitions of a topic; nothing is remembered yet.
     fn make(&self, name: String, id: Uuid, partitions: i32, overrides: Overrides) -> Result<Topic, CatalogError> {
-        let config = self.defaults.partition_config(&overrides);
+        let config = self.defaults_of(&name).partition_config(&overrides);
         let partitions = (0..partitions)
             .map(|partition| {
                 let id = PartitionId { topic_id: id, partition };
                 self.log.create_partition(id, &format!("{name}-{partition}"), config.clone())
             })
             .collect::<Result<Vec<_>, _>>()?;
-        for partition in &partitions {
-            partition.set_config(config.clone());
-        }
-        Ok(Topic { name, id, partitions, overrides })
+        Ok(self.settled(Topic { name, id, partitions, overrides, codec: None }))
     }
 
     /// Makes a topic, visible and durable, or nothing at all.
@@ -346,14 +346,29 @@ impl Inner {
         let stored =
             Stored { id: topic.id, partitions: topic.partitions.len() as i32, configs: topic.overrides.clone() };
         let value = serde_json::to_vec(&stored)
-            .map_err(|error| CatalogError::Unreadable(topic.name.clone(), error.to_string()))?;
+            .map_err(|error| CatalogError::Unreadable(format!("topic {}", topic.name), error.to_string()))?;
         self.log.put_state_synced(vec![(key(&topic.name), Some(Bytes::from(value)))]).await?;
-        let config = self.defaults.partition_config(&topic.overrides);
+        let topic = self.settled(topic);
+        self.write(|topics| topics.insert(topic));
+        Ok(())
+    }
+
+    /// What a topic has that does not say otherwise. Nothing that is set for all topics at run time reaches our own:
+    /// a limit of records' times, for one, would keep groups from being remembered.
+    fn defaults_of(&self, name: &str) -> Defaults {
+        let defaults = self.read().defaults.clone();
+        if is_internal(name) { defaults.without_dynamic() } else { defaults }
+    }
+
+    /// Lets a topic's partitions, and itself, have what its overrides and the defaults come to.
+    fn settled(&self, mut topic: Topic) -> Topic {
+        let defaults = self.defaults_of(&topic.name);
+        let config = defaults.partition_config(&topic.overrides);
         for partition in &topic.partitions {
             partition.set_config(config.clone());
         }
-        self.write(|topics| topics.insert(topic));
-        Ok(())
+        topic.codec = defaults.codec(&topic.overrides);
+        topic
     }
 }
 
@@ -384,12 +399,6 @@ fn key(name: &str) -> Bytes {
     Bytes::from(format!("{PREFIX}{name}"))
 }
 
-/// Kafka's rules of topic names.
-pub(crate) fn valid_name(name: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    (1..=NAME_BYTES_MAX).contains(&name.len()) && name.chars().all(allowed) && name != "." && name != ".."
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -407,7 +416,7 @@ mod tests {
         let settings = BrokerSettings::limited(dir.path().to_owned());
         let broker = Broker::start(settings).await.unwrap();
         let log = broker.node.log.clone();
-        let config = broker.node.catalog.0.defaults.partition_config(&Overrides::new());
+        let config = broker.node.catalog.0.defaults_of("t").partition_config(&Overrides::new());
         let half_made = PartitionId { topic_id: Uuid::from_u128(7), partition: 1 };
         tokio::task::spawn_blocking(move || log.create_partition(half_made, "t-1", config)).await.unwrap().unwrap();
         let admin: AdminClient<DefaultClientContext> =
@@ -417,15 +426,5 @@ mod tests {
         assert_eq!(created, vec![Ok("t".to_owned())]);
         assert_eq!(broker.node.log.partitions().len(), 3);
         broker.stop().await.unwrap();
-    }
-
-    #[test]
-    fn topic_names_that_would_leave_the_directory_are_refused() {
-        for name in ["", ".", "..", "a/b", "../a", "a b", "ä", "a\0b", &"a".repeat(250)] {
-            assert!(!valid_name(name), "{name:?}");
-        }
-        for name in ["a", "finance.transactions", "A_b-9", &"a".repeat(249)] {
-            assert!(valid_name(name), "{name:?}");
-        }
     }
 }

@@ -10,13 +10,9 @@ use kafka_protocol::records::{
     Compression, Record, RecordBatchDecoder, RecordBatchEncoder, RecordEncodeOptions, TimestampType,
 };
 
+pub(crate) use super::catalog::{CONSUMER_OFFSETS, TRANSACTION_STATE, is_internal};
 use super::catalog::{Catalog, CatalogError, LEADER_EPOCH};
 use super::log::{AppendError, Appended, EndTransaction, Marker, Partition, ReadError};
-
-/// Where the transaction coordinator keeps its state.
-pub(crate) const TRANSACTION_STATE: &str = "__transaction_state";
-/// Where the group coordinator keeps groups and committed offsets.
-pub(crate) const CONSUMER_OFFSETS: &str = "__consumer_offsets";
 
 /// As Apache Kafka configures these topics, but for smaller segments; the size of a batch is bounded by who writes, not by
 /// the topic's default.
@@ -31,11 +27,6 @@ const CONFIGS: [(&str, &str); 4] = [
 const READ_BYTES: usize = 4 << 20;
 /// What a plain batch says of its producer: id, epoch, sequence.
 const NO_PRODUCER: (i64, i16, i32) = (-1, -1, -1);
-
-/// Whether only the broker itself writes to the topic of this name.
-pub(crate) fn is_internal(name: &str) -> bool {
-    matches!(name, TRANSACTION_STATE | CONSUMER_OFFSETS)
-}
 
 /// What a record of the topic says, and in what kind of batch it lies.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,22 +3,21 @@
 //! A config that we do not honour is refused, never silently stored. Names and ranges are Apache Kafka's.
 
 mod definitions;
+mod dynamic;
 
 use std::collections::BTreeMap;
 
 pub(crate) use self::definitions::ConfigType;
 use self::definitions::{Allowed, DEFINITIONS, Definition, SEGMENT_BYTES, SEGMENT_BYTES_MIN};
+pub(crate) use self::dynamic::Level;
 use super::log::{Compaction, Durability, PartitionConfig};
 use crate::config::BrokerSettings;
 
 /// Set configs of a topic: only what differs from the defaults was ever stored.
 pub(crate) type Overrides = BTreeMap<String, String>;
 
-/// The config that says how batches are stored.
-pub(crate) const COMPRESSION_TYPE: &str = "compression.type";
-
 /// The codec's number in a batch's attributes that a `compression.type` stands for; none: as the producer chose.
-pub(crate) fn codec(compression_type: &str) -> Option<i16> {
+fn codec(compression_type: &str) -> Option<i16> {
     match compression_type {
         "uncompressed" => Some(0),
         "gzip" => Some(1),
@@ -34,24 +33,43 @@ pub(crate) fn codec(compression_type: &str) -> Option<i16> {
 pub(crate) enum ConfigSource {
     /// Set on the topic (`DYNAMIC_TOPIC_CONFIG`).
     Topic = 1,
+    /// Set on the broker at run time (`DYNAMIC_BROKER_CONFIG`).
+    DynamicBroker = 2,
+    /// Set on all brokers at run time (`DYNAMIC_DEFAULT_BROKER_CONFIG`).
+    DynamicDefaultBroker = 3,
     /// From the broker's flags (`STATIC_BROKER_CONFIG`).
-    Broker = 4,
+    StaticBroker = 4,
     /// Built in (`DEFAULT_CONFIG`).
     Default = 5,
+}
+
+/// A value, and where it is set under which name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Setting {
+    pub(crate) name: &'static str,
+    pub(crate) value: String,
+    pub(crate) source: ConfigSource,
 }
 
 /// One config with its value.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) name: &'static str,
-    /// The broker's config that the default is taken from.
-    pub(crate) synonym: &'static str,
-    pub(crate) value: String,
-    pub(crate) default: String,
-    pub(crate) source: ConfigSource,
-    pub(crate) default_source: ConfigSource,
+    pub(crate) holds: Setting,
+    /// What would hold without it, in order.
+    pub(crate) beneath: Vec<Setting>,
     pub(crate) config_type: ConfigType,
     pub(crate) documentation: &'static str,
+    /// It cannot be changed at run time.
+    pub(crate) is_read_only: bool,
+}
+
+impl Config {
+    /// Name and value, of a config that the broker was told at run time.
+    pub(crate) fn set_at_run_time(&self) -> Option<String> {
+        let is_set = matches!(self.holds.source, ConfigSource::DynamicBroker | ConfigSource::DynamicDefaultBroker);
+        is_set.then(|| format!("{}={}", self.name, self.holds.value))
+    }
 }
 
 /// Why a config was refused.
@@ -65,6 +83,8 @@ pub(crate) enum ConfigError {
     NoList(String),
     #[error("min.compaction.lag.ms={min} must not be more than max.compaction.lag.ms={max}")]
     Lags { min: i64, max: i64 },
+    #[error("Cannot update these configs dynamically: Set({0})")]
+    NotDynamic(String),
 }
 
 /// A change of one config.
@@ -79,13 +99,17 @@ pub(crate) enum Operation {
     Subtract(String),
 }
 
-/// The broker's defaults.
+/// The broker's defaults: what is built in or follows from its flags, and above that what was set at run time.
 #[derive(Clone, Debug)]
 pub(crate) struct Defaults {
     retention_ms: i64,
     retention_bytes: i64,
     segment_ms: i64,
     durability: Durability,
+    /// Set at run time on this broker, by the topic's name of the config.
+    on_broker: Overrides,
+    /// Set at run time on all brokers, likewise.
+    on_cluster: Overrides,
 }
 
 impl Defaults {
@@ -95,9 +119,11 @@ impl Defaults {
         let retention_bytes = i64::try_from(settings.retention_bytes_per_partition).unwrap_or(i64::MAX);
         // Only whole segments are cut, so a segment must be much younger than what is kept.
         let segment_ms = (retention_ms / 8).max(60_000);
-        Defaults { retention_ms, retention_bytes, segment_ms, durability: settings.durability }
+        let (on_broker, on_cluster) = (Overrides::new(), Overrides::new());
+        Defaults { retention_ms, retention_bytes, segment_ms, durability: settings.durability, on_broker, on_cluster }
     }
 
+    /// What holds where nothing was set at run time.
     fn default_of(&self, definition: &Definition) -> String {
         match (definition.default, definition.name) {
             (Some(default), _) => default.to_owned(),
@@ -111,20 +137,12 @@ impl Defaults {
     /// Every config of a topic, in order of name.
     pub(crate) fn describe(&self, overrides: &Overrides) -> Vec<Config> {
         let config = |definition: &Definition| {
-            let default = self.default_of(definition);
-            let default_source =
-                if definition.default.is_some() { ConfigSource::Default } else { ConfigSource::Broker };
-            let value = overrides.get(definition.name).cloned();
-            Config {
-                name: definition.name,
-                synonym: definition.synonym,
-                source: if value.is_some() { ConfigSource::Topic } else { default_source },
-                value: value.unwrap_or_else(|| default.clone()),
-                default,
-                default_source,
-                config_type: definition.config_type,
-                documentation: definition.documentation,
-            }
+            let own = overrides.get(definition.name).cloned();
+            let own = own.map(|value| Setting { name: definition.name, value, source: ConfigSource::Topic });
+            let mut beneath = self.settings(definition);
+            let holds = own.unwrap_or_else(|| beneath.remove(0));
+            let Definition { name, config_type, documentation, .. } = *definition;
+            Config { name, holds, beneath, config_type, documentation, is_read_only: false }
         };
         DEFINITIONS.iter().map(config).collect()
     }
@@ -132,7 +150,7 @@ impl Defaults {
     /// What the configs mean for the log.
     pub(crate) fn partition_config(&self, overrides: &Overrides) -> PartitionConfig {
         let values: BTreeMap<&str, String> =
-            self.describe(overrides).into_iter().map(|config| (config.name, config.value)).collect();
+            self.describe(overrides).into_iter().map(|config| (config.name, config.holds.value)).collect();
         let text = |name: &str| values.get(name).map_or("", String::as_str);
         // Overrides were validated when they were stored; a number that is none would come from another version.
         let number = |name: &str| text(name).parse::<i64>().unwrap_or(i64::MAX);
@@ -159,6 +177,12 @@ impl Defaults {
         }
     }
 
+    /// The codec that batches are stored in; none: the one that the producer chose.
+    pub(crate) fn codec(&self, overrides: &Overrides) -> Option<i16> {
+        let config = self.describe(overrides).into_iter().find(|config| config.name == "compression.type");
+        codec(&config?.holds.value)
+    }
+
     /// Changes one config. What comes out must then be looked at as a whole, by `check`.
     ///
     /// # Errors
@@ -172,9 +196,23 @@ impl Defaults {
             let known: Vec<_> = DEFINITIONS.iter().map(|definition| definition.name).collect();
             return Err(ConfigError::Unknown { name: name.to_owned(), known: known.join(", ") });
         };
+        let beneath = || self.settings(definition).remove(0).value;
+        self.change(overrides, definition, name, operation, beneath)
+    }
+
+    /// Changes one config, which goes by that name in errors, and where it is not set has the value from beneath.
+    fn change(
+        &self,
+        overrides: &mut Overrides,
+        definition: &Definition,
+        name: &str,
+        operation: Operation,
+        beneath: impl FnOnce() -> String,
+    ) -> Result<(), ConfigError> {
+        let present = |overrides: &Overrides| overrides.get(definition.name).cloned().unwrap_or_else(beneath);
         let value = match operation {
             Operation::Delete => {
-                overrides.remove(name);
+                overrides.remove(definition.name);
                 return Ok(());
             }
             Operation::Set(value) => value,
@@ -182,18 +220,15 @@ impl Defaults {
                 return Err(ConfigError::NoList(name.to_owned()));
             }
             // What it holds already is not held twice: `validate` sees to that.
-            Operation::Append(more) => {
-                let present = overrides.get(name).cloned().unwrap_or_else(|| self.default_of(definition));
-                words(&present).chain(words(&more)).collect::<Vec<_>>().join(",")
-            }
+            Operation::Append(more) => words(&present(overrides)).chain(words(&more)).collect::<Vec<_>>().join(","),
             Operation::Subtract(less) => {
-                let present = overrides.get(name).cloned().unwrap_or_else(|| self.default_of(definition));
+                let present = present(overrides);
                 let left: Vec<&str> = words(&present).filter(|word| !words(&less).any(|gone| gone == *word)).collect();
                 left.join(",")
             }
         };
-        let value = self.validate(definition, &value)?;
-        overrides.insert(name.to_owned(), value);
+        let value = self.validate(definition, name, &value)?;
+        overrides.insert(definition.name.to_owned(), value);
         Ok(())
     }
 
@@ -205,7 +240,7 @@ impl Defaults {
         // Also of a topic that is not compacted: it may become so.
         let lag = |name: &str| {
             let config = self.describe(overrides).into_iter().find(|config| config.name == name);
-            config.and_then(|config| config.value.parse::<i64>().ok())
+            config.and_then(|config| config.holds.value.parse::<i64>().ok())
         };
         match (lag("min.compaction.lag.ms"), lag("max.compaction.lag.ms")) {
             (Some(min), Some(max)) if min > max => Err(ConfigError::Lags { min, max }),
@@ -213,8 +248,8 @@ impl Defaults {
         }
     }
 
-    /// The value as it is stored.
-    fn validate(&self, definition: &Definition, value: &str) -> Result<String, ConfigError> {
+    /// The value as it is stored; in errors the config goes by that name.
+    fn validate(&self, definition: &Definition, name: &str, value: &str) -> Result<String, ConfigError> {
         let value = value.trim();
         let stored = match definition.allowed {
             Allowed::Numbers { min, max } => {
@@ -243,12 +278,8 @@ impl Defaults {
                 fits.then(|| given.join(","))
             }
         };
-        let refused = || ConfigError::Value {
-            name: definition.name.to_owned(),
-            value: value.to_owned(),
-            expected: definition.expected,
-        };
-        stored.ok_or_else(refused)
+        let (name, value) = (name.to_owned(), value.to_owned());
+        stored.ok_or(ConfigError::Value { name, value, expected: definition.expected })
     }
 }
 
@@ -262,8 +293,12 @@ mod tests {
     use super::*;
 
     fn defaults() -> Defaults {
-        let durability = Durability::Fsync;
-        Defaults { retention_ms: 86_400_000, retention_bytes: 1 << 30, segment_ms: 10_800_000, durability }
+        let settings = BrokerSettings {
+            retention: std::time::Duration::from_secs(86_400),
+            retention_bytes_per_partition: 1 << 30,
+            ..BrokerSettings::local("nowhere".into())
+        };
+        Defaults { durability: Durability::Fsync, ..Defaults::new(&settings) }
     }
 
     fn set(name: &str, value: &str) -> Result<Overrides, ConfigError> {
@@ -304,8 +339,8 @@ mod tests {
     fn every_default_is_itself_allowed_and_the_table_is_in_order() {
         let all = defaults().describe(&Overrides::new());
         for config in &all {
-            let stored = set(config.name, &config.value).unwrap();
-            assert_eq!(stored.get(config.name), Some(&config.value), "{}", config.name);
+            let value = &config.holds.value;
+            assert_eq!(set(config.name, value).unwrap().get(config.name), Some(value), "{}", config.name);
             assert!(!config.documentation.is_empty());
         }
         assert!(all.is_sorted_by_key(|config| config.name));

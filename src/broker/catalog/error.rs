@@ -34,8 +34,11 @@ pub enum CatalogError {
     /// A config is unknown, or its value not possible.
     #[error("{0}")]
     Config(String),
+    /// A broker's config cannot be changed at run time, or not to that value.
+    #[error("{0}")]
+    BrokerConfig(String),
     /// What is stored cannot be read.
-    #[error("the stored entry of topic {0} cannot be read ({1}); was it written by a newer finstream?")]
+    #[error("the stored entry of {0} cannot be read ({1}); was it written by a newer finstream?")]
     Unreadable(String, String),
     /// The log could not make, open or remove a partition.
     #[error(transparent)]

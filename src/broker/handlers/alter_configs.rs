@@ -1,4 +1,6 @@
-//! AlterConfigs (33), versions 0-2: replaces all configs of a topic. The broker's own are set by flags.
+//! AlterConfigs (33), versions 0-2: replaces all configs of a topic, or all that were set on the broker at run time.
+//!
+//! Of the broker's, those can be changed from which topics take their defaults (KIP-226); others are set by flags.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,12 +10,12 @@ use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceRespon
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::describe_configs::RESOURCE_TOPIC;
+use super::describe_configs::{RESOURCE_BROKER, RESOURCE_TOPIC};
 use super::errors::KafkaError;
 use super::text;
 use crate::broker::catalog::valid_name;
-use crate::broker::node::Node;
-use crate::broker::topic_config::{Defaults, Operation, Overrides};
+use crate::broker::node::{NODE_ID, Node};
+use crate::broker::topic_config::{Defaults, Level, Operation, Overrides};
 
 /// Replaces configs, each resource for itself.
 pub(crate) async fn handle(node: &Node, request: AlterConfigsRequest) -> AlterConfigsResponse {
@@ -78,7 +80,7 @@ pub(super) fn named_once(
     Ok(named.into_iter().collect())
 }
 
-/// Changes a topic's overrides, all or none, or only says whether it could; `anew` begins without any.
+/// Changes what is set on a topic or on the broker, all or none, or only says whether it could; `anew` begins without any.
 pub(super) async fn apply(
     node: &Node,
     resource_type: i8,
@@ -87,23 +89,31 @@ pub(super) async fn apply(
     changes: Vec<(String, Operation)>,
     validate_only: bool,
 ) -> Result<(), Refusal> {
-    if resource_type != RESOURCE_TOPIC {
-        let message = "only configs of topics can be changed here; the broker's are set by its flags";
-        return Err((ResponseError::InvalidRequest.code(), message.to_owned()));
-    }
-    if name.is_empty() {
-        return Err((ResponseError::InvalidRequest.code(), "a topic's name is not empty".to_owned()));
-    }
-    if !valid_name(name) {
-        let message = format!("no topic can have the name {name:?}");
-        return Err((ResponseError::InvalidTopicException.code(), message));
-    }
-    let change = move |defaults: &Defaults, overrides: &mut Overrides| {
-        if anew {
-            overrides.clear();
+    let invalid = |message: &str| Err((ResponseError::InvalidRequest.code(), message.to_owned()));
+    let altered = match resource_type {
+        RESOURCE_BROKER => {
+            let level = match name {
+                "" => Level::Cluster,
+                name if *name == *NODE_ID.to_string() => Level::Broker,
+                _ => return invalid("the only broker is 0; the empty name stands for all"),
+            };
+            node.catalog.alter_broker(level, anew, changes, validate_only).await
         }
-        changes.into_iter().try_for_each(|(name, operation)| defaults.apply(overrides, &name, operation))
+        RESOURCE_TOPIC if name.is_empty() => return invalid("a topic's name is not empty"),
+        RESOURCE_TOPIC if !valid_name(name) => {
+            let message = format!("no topic can have the name {name:?}");
+            return Err((ResponseError::InvalidTopicException.code(), message));
+        }
+        RESOURCE_TOPIC => {
+            let change = move |defaults: &Defaults, overrides: &mut Overrides| {
+                if anew {
+                    overrides.clear();
+                }
+                changes.into_iter().try_for_each(|(name, operation)| defaults.apply(overrides, &name, operation))
+            };
+            node.catalog.alter(name.to_owned(), validate_only, change).await
+        }
+        _ => return invalid("only configs of topics and of the broker can be changed here"),
     };
-    let altered = node.catalog.alter(name.to_owned(), validate_only, change).await;
     altered.map_err(|error| (error.code(), error.to_string()))
 }

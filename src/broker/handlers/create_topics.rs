@@ -74,8 +74,8 @@ fn failed(result: CreatableTopicResult, (code, message): (i16, String)) -> Creat
 fn tell(config: &Config) -> CreatableTopicConfigs {
     CreatableTopicConfigs::default()
         .with_name(text(config.name))
-        .with_value(Some(text(config.value.clone())))
-        .with_config_source(config.source as i8)
+        .with_value(Some(text(config.holds.value.clone())))
+        .with_config_source(config.holds.source as i8)
 }
 
 async fn create(node: &Node, topic: CreatableTopic, validate_only: bool) -> Result<Created, (i16, String)> {
@@ -108,7 +108,7 @@ async fn create(node: &Node, topic: CreatableTopic, validate_only: bool) -> Resu
     }
     let settings = topic.configs.iter().map(|config| (&*config.name, config.value.as_deref().unwrap_or_default()));
     let overrides = node.catalog.overrides(settings).map_err(|error| (error.code(), error.to_string()))?;
-    let configs = node.catalog.configs(&overrides);
+    let configs = node.catalog.configs(&topic.name, &overrides);
     let id = node
         .catalog
         .create(topic.name.to_string(), partitions, overrides, validate_only)

@@ -1,4 +1,7 @@
-//! DescribeConfigs (32), versions 1-4. v3 adds documentation (KIP-226). Topics, and the broker's own, which are read only.
+//! DescribeConfigs (32), versions 1-4. v3 adds documentation (KIP-226). Topics, and the broker's own.
+//!
+//! Of the broker's, those are not read only from which topics take their defaults. What the empty name stands for, all
+//! brokers, has only what was set at run time.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -10,10 +13,10 @@ use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use super::text;
 use crate::broker::catalog::valid_name;
 use crate::broker::node::{NODE_ID, Node};
-use crate::broker::topic_config::{Config, ConfigSource, ConfigType, Overrides};
+use crate::broker::topic_config::{Config, ConfigSource, ConfigType, Setting};
 
 pub(super) const RESOURCE_TOPIC: i8 = 2;
-const RESOURCE_BROKER: i8 = 4;
+pub(super) const RESOURCE_BROKER: i8 = 4;
 
 /// What of a config is told.
 #[derive(Clone, Copy)]
@@ -41,50 +44,47 @@ fn describe(node: &Node, resource: DescribeConfigsResource, wanted: Wanted) -> D
     let failed = |error: ResponseError, message: &str| {
         result.clone().with_error_code(error.code()).with_error_message(Some(text(message)))
     };
-    let mut configs: Vec<DescribeConfigsResourceResult> = match resource.resource_type {
+    let mut configs = match resource.resource_type {
         RESOURCE_TOPIC => match node.catalog.topic(&resource.resource_name) {
-            Some(topic) => node.catalog.configs(&topic.overrides).iter().map(|config| tell(config, wanted)).collect(),
+            Some(topic) => node.catalog.configs(&topic.name, &topic.overrides),
             None if !valid_name(&resource.resource_name) => {
                 return failed(ResponseError::InvalidTopicException, "no topic can have this name");
             }
             None => return failed(ResponseError::UnknownTopicOrPartition, "there is no such topic"),
         },
-        RESOURCE_BROKER if *resource.resource_name == *NODE_ID.to_string() => broker_configs(node, wanted),
-        // What holds for all brokers and was set at run time: nothing can be.
-        RESOURCE_BROKER if resource.resource_name.is_empty() => Vec::new(),
+        RESOURCE_BROKER if *resource.resource_name == *NODE_ID.to_string() => broker_configs(node),
+        RESOURCE_BROKER if resource.resource_name.is_empty() => node.catalog.cluster_configs(),
         RESOURCE_BROKER => return failed(ResponseError::InvalidRequest, "the only broker is 0"),
         _ => return failed(ResponseError::InvalidRequest, "only topics and the broker have configs here"),
     };
     // An empty list asks for all, as null does.
     if let Some(keys) = resource.configuration_keys.filter(|keys| !keys.is_empty()) {
-        configs.retain(|config| keys.contains(&config.name));
+        configs.retain(|config| keys.iter().any(|key| **key == *config.name));
     }
-    result.with_configs(configs)
+    result.with_configs(configs.iter().map(|config| tell(config, wanted)).collect())
 }
 
 fn tell(config: &Config, wanted: Wanted) -> DescribeConfigsResourceResult {
-    let mut synonyms = Vec::new();
-    if wanted.synonyms {
-        if config.source == ConfigSource::Topic {
-            synonyms.push(synonym(config.name, &config.value, ConfigSource::Topic));
-        }
-        synonyms.push(synonym(config.synonym, &config.default, config.default_source));
-    }
+    let synonyms = std::iter::once(&config.holds).chain(&config.beneath).filter(|_| wanted.synonyms).map(synonym);
     DescribeConfigsResourceResult::default()
         .with_name(text(config.name))
-        .with_value(Some(text(config.value.clone())))
-        .with_config_source(config.source as i8)
+        .with_value(Some(text(config.holds.value.clone())))
+        .with_read_only(config.is_read_only)
+        .with_config_source(config.holds.source as i8)
         .with_config_type(config.config_type as i8)
-        .with_synonyms(synonyms)
+        .with_synonyms(synonyms.collect())
         .with_documentation(wanted.documentation.then(|| text(config.documentation)))
 }
 
-fn synonym(name: &'static str, value: &str, source: ConfigSource) -> DescribeConfigsSynonym {
-    DescribeConfigsSynonym::default().with_name(text(name)).with_value(Some(text(value))).with_source(source as i8)
+fn synonym(setting: &Setting) -> DescribeConfigsSynonym {
+    DescribeConfigsSynonym::default()
+        .with_name(text(setting.name))
+        .with_value(Some(text(setting.value.clone())))
+        .with_source(setting.source as i8)
 }
 
 /// The broker's own, in order of name: what topics take their defaults from, and what tools look for.
-fn broker_configs(node: &Node, wanted: Wanted) -> Vec<DescribeConfigsResourceResult> {
+fn broker_configs(node: &Node) -> Vec<Config> {
     use ConfigType::{Boolean, Int, List, Long, Short, Text};
     let number = |number: usize| number.to_string();
     let listener = format!("PLAINTEXT://{}:{}", node.host, node.port);
@@ -116,17 +116,13 @@ fn broker_configs(node: &Node, wanted: Wanted) -> Vec<DescribeConfigsResourceRes
     ];
     let own = own.into_iter().map(|(name, value, config_type, documentation)| Config {
         name,
-        synonym: name,
-        default: value.clone(),
-        value,
-        source: ConfigSource::Broker,
-        default_source: ConfigSource::Broker,
+        holds: Setting { name, value, source: ConfigSource::StaticBroker },
+        beneath: Vec::new(),
         config_type,
         documentation,
+        is_read_only: true,
     });
-    let topic_defaults = node.catalog.configs(&Overrides::new()).into_iter();
-    let topic_defaults = topic_defaults.map(|config| Config { name: config.synonym, ..config });
-    let mut all: Vec<Config> = own.chain(topic_defaults).collect();
+    let mut all: Vec<Config> = own.chain(node.catalog.broker_configs()).collect();
     all.sort_by_key(|config| config.name);
-    all.iter().map(|config| tell(config, wanted).with_read_only(true)).collect()
+    all
 }

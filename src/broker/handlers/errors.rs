@@ -63,6 +63,8 @@ impl KafkaError for CatalogError {
             CatalogError::Unknown(_) => ResponseError::UnknownTopicOrPartition,
             CatalogError::Partitions { .. } => ResponseError::InvalidPartitions,
             CatalogError::Config(_) => ResponseError::InvalidConfig,
+            // As Kafka, where no config of a broker is told apart from no request.
+            CatalogError::BrokerConfig(_) => ResponseError::InvalidRequest,
             CatalogError::TooManyPartitions(_) => ResponseError::PolicyViolation,
             CatalogError::Unreadable(..) | CatalogError::Log(_) => ResponseError::KafkaStorageError,
             CatalogError::State(error) => error.kafka(),

@@ -1,4 +1,4 @@
-//! IncrementalAlterConfigs (44), versions 0-1: sets and unsets single configs of a topic (KIP-339).
+//! IncrementalAlterConfigs (44), versions 0-1: sets and unsets single configs of a topic or of the broker (KIP-339).
 //!
 //! Append and subtract work on lists. All changes of a resource hold, or none.
 

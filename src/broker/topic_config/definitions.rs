@@ -54,6 +54,15 @@ pub(super) struct Definition {
     pub documentation: &'static str,
 }
 
+impl Definition {
+    /// Whether Apache Kafka has that broker config, and changes it at run time (KIP-226); here as well, within what is
+    /// allowed.
+    pub fn is_dynamic(&self) -> bool {
+        // No brokers' configs there, and no way to say it for all topics; the last is set before a start.
+        !self.name.ends_with(".throttled.replicas") && !self.name.starts_with("remote.")
+    }
+}
+
 const fn row(
     (name, synonym, config_type): (&'static str, &'static str, ConfigType),
     default: &'static str,
