@@ -141,8 +141,8 @@ pub const TESTS: &[Test] = &[
                 "DescribeCluster",
                 "unclean_destroy",
             ],
-            "without its parts on ACLs and SCRAM users (there are no users to tell apart), and on settings of brokers and groups \
-             at run time (the broker's are its flags)",
+            "without its parts on ACLs and SCRAM users (there are no users to tell apart), and those that also set, at run time, \
+             what this broker has not: Kerberos, background threads, settings of groups",
         ),
         ..run("0081_admin")
     },

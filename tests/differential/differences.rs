@@ -222,6 +222,27 @@ pub const DIFFERENCES: &[Difference] = &[
         "an empty cleanup.policy keeps everything for ever: say retention.ms=-1 and retention.bytes=-1",
     ),
     differs("*AlterConfigs out of range", "9 *.error_code", "0", "40 InvalidConfig", "NaN is no ratio"),
+    differs(
+        "AlterConfigs of a broker replaces all",
+        "* log.flush.interval.ms",
+        "Some((\"null\",*",
+        "*",
+        "where it is not set, Apache Kafka tells nothing of it; here the value is told that topics have then",
+    ),
+    differs(
+        "Brokers' configs that are not known",
+        "1 *",
+        "error 0",
+        "error 42",
+        "there it could be a plug-in's; here nobody would read it",
+    ),
+    differs(
+        "Brokers' retention below none at all",
+        "1 *",
+        "error 0",
+        "error 42",
+        "Apache Kafka looks only whether it is a number; here what no topic may have is not set for all either",
+    ),
     // ---- Produce.
     differs(
         "Produce of a batch cut short",

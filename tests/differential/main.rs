@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod batch;
+mod broker_configs;
 mod brokers;
 mod cluster;
 mod commits;
@@ -80,7 +81,10 @@ fn the_same_calls_are_answered_as_apache_kafka_answers_them() {
     if served.contains_key(&(ApiKey::EndTxn as i16)) {
         families.push(transactions::SCENARIOS);
     }
-    let outcome = scenario::run_all(&families, &chosen, kafka.address, ours.address, &served);
+    let run =
+        |families: &[&'static [Scenario]]| scenario::run_all(families, &chosen, kafka.address, ours.address, &served);
+    // What holds for all topics is changed when nobody else looks at any.
+    let outcome = run(&families).and(run(&[broker_configs::SCENARIOS]));
     let unequal = outcome.unequal.clone();
     let verdict = compare::judge(unequal);
     for (listed, count) in verdict.listed.iter().filter(|(_, count)| *count > 0) {

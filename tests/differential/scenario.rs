@@ -76,6 +76,16 @@ fn run(scenario: &'static Scenario, address: SocketAddr, served: &Served) -> Run
 }
 
 impl Outcome {
+    /// Both together.
+    pub fn and(mut self, other: Outcome) -> Outcome {
+        self.scenarios += other.scenarios;
+        self.calls += other.calls;
+        self.facts += other.facts;
+        self.unequal.extend(other.unequal);
+        self.broken.extend(other.broken);
+        self
+    }
+
     fn add(&mut self, scenario: &'static Scenario, kafka: Run, ours: Run) {
         self.scenarios += 1;
         match (kafka, ours) {

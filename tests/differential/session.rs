@@ -267,7 +267,8 @@ impl<'a> Session<'a> {
     }
 
     /// Numbered, so that two equal calls are told apart.
-    fn step(&mut self, what: &str) -> String {
+    /// The next step's number and name, before the paths of its facts.
+    pub fn step(&mut self, what: &str) -> String {
         self.steps += usize::from(!self.is_quiet);
         format!("{} {what}:", self.steps)
     }

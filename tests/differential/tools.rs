@@ -72,6 +72,43 @@ const ON_TOPICS: &[Tool] = &[
         &["InvalidConfigurationException"],
     ),
     tool(
+        CONFIGS,
+        "--bootstrap-server {b} --alter --entity-type brokers --entity-name 0 --add-config \
+         log.retention.ms=7200000,log.flush.interval.messages=1234",
+        &["Completed updating config for broker 0."],
+    ),
+    tool(
+        CONFIGS,
+        "--bootstrap-server {b} --alter --entity-type brokers --entity-default --add-config log.retention.ms=3600000",
+        &["Completed updating default config for brokers in the cluster."],
+    ),
+    tool(
+        CONFIGS,
+        "--bootstrap-server {b} --describe --entity-type brokers --entity-name 0",
+        &["log.retention.ms=7200000", "DYNAMIC_BROKER_CONFIG:log.retention.ms=7200000, DYNAMIC_DEFAULT_BROKER_CONFIG"],
+    ),
+    tool(
+        CONFIGS,
+        "--bootstrap-server {b} --describe --entity-type brokers --entity-default",
+        &["log.retention.ms=3600000"],
+    ),
+    refused(
+        CONFIGS,
+        "--bootstrap-server {b} --alter --entity-type brokers --entity-name 0 --add-config num.partitions=2",
+        &["Cannot update these configs dynamically: Set(num.partitions)"],
+    ),
+    tool(
+        CONFIGS,
+        "--bootstrap-server {b} --alter --entity-type brokers --entity-name 0 --delete-config \
+         log.retention.ms,log.flush.interval.messages",
+        &["Completed updating config for broker 0."],
+    ),
+    tool(
+        CONFIGS,
+        "--bootstrap-server {b} --alter --entity-type brokers --entity-default --delete-config log.retention.ms",
+        &["Completed updating default config for brokers in the cluster."],
+    ),
+    tool(
         "org.apache.kafka.tools.BrokerApiVersionsCommand",
         "--bootstrap-server {b}",
         &["ApiVersions(18): 0 to 4 [usable: 4]", "Produce(0): 0 to "],

@@ -98,3 +98,61 @@ fn refusal(error: ConfigError) -> CatalogError {
         CatalogError::BrokerConfig(message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::CONSUMER_OFFSETS;
+    use super::*;
+    use crate::broker::log::{Durability, LogSettings};
+    use crate::config::BrokerSettings;
+
+    fn open(dir: &std::path::Path) -> Log {
+        let settings = LogSettings { durability: Durability::Fsync, journal_bytes_max: 1 << 20 };
+        Log::open(dir, settings).unwrap().0
+    }
+
+    async fn catalog(dir: &std::path::Path, log: &Log) -> Result<Catalog, CatalogError> {
+        Catalog::open(log.clone(), &BrokerSettings::limited(dir.to_owned())).await
+    }
+
+    fn bytes_max(catalog: &Catalog, topic: &str) -> u32 {
+        catalog.topic(topic).unwrap().partitions[0].config().batch_bytes_max
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_set_reaches_topics_without_their_own_but_not_those_of_the_broker_itself_also_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open(dir.path());
+        let made = catalog(dir.path(), &log).await.unwrap();
+        let own = Overrides::from([("max.message.bytes".to_owned(), "3000".to_owned())]);
+        for (name, overrides) in [("t", Overrides::new()), ("own", own), (CONSUMER_OFFSETS, Overrides::new())] {
+            made.create(name.to_owned(), 1, overrides, false).await.unwrap();
+        }
+        let before = bytes_max(&made, "t");
+        let set = |name: &str, value: &str| (name.to_owned(), Operation::Set(value.to_owned()));
+        let changes = || vec![set("message.max.bytes", "2000"), set("compression.type", "zstd")];
+        made.alter_broker(Level::Cluster, false, changes(), true).await.unwrap();
+        assert_eq!((bytes_max(&made, "t"), made.cluster_configs().len()), (before, 0), "that was only validated");
+        made.alter_broker(Level::Cluster, false, changes(), false).await.unwrap();
+        made.create("later".to_owned(), 1, Overrides::new(), false).await.unwrap();
+        let again = catalog(dir.path(), &log).await.unwrap();
+        for catalog in [made, again] {
+            let of = |topic: &str| (bytes_max(&catalog, topic), catalog.topic(topic).unwrap().codec());
+            assert_eq!([of("t"), of("later"), of("own")], [(2000, Some(4)), (2000, Some(4)), (3000, Some(4))]);
+            assert_eq!(of(CONSUMER_OFFSETS), (before, None));
+        }
+        log.close().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stored_entry_that_cannot_be_read_stops_the_start_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open(dir.path());
+        let entry = (Bytes::from_static(key(Level::Broker)), Some(Bytes::from_static(b"{")));
+        log.put_state_synced(vec![entry]).await.unwrap();
+        let error = catalog(dir.path(), &log).await.err().unwrap().to_string();
+        assert!(error.contains("what is set on the broker at run time cannot be read"), "{error}");
+        log.close().await.unwrap();
+    }
+}
