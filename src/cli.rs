@@ -101,7 +101,7 @@ pub struct SharedArgs {
 
     /// Partitions of topics that finstream creates
     #[arg(long, value_name = "N", default_value_t = 6, env = "FINSTREAM_PARTITIONS", global = true, hide_short_help = true,
-          value_parser = clap::value_parser!(i32).range(1..=10_000))]
+          value_parser = clap::value_parser!(i32).range(1..=1000))]
     pub partitions: i32,
 
     /// Replication factor of topics that finstream creates [default: the broker's]

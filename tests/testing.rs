@@ -65,7 +65,6 @@ fn an_ephemeral_process_acknowledges_at_once() {
     let mut times = Vec::new();
     for _ in 0..STARTS {
         let ready_file = sandbox.path().join("ready.json");
-        let _ = std::fs::remove_file(&ready_file);
         let began = Instant::now();
         let mut command = ephemeral(&sandbox, &ready_file);
         let mut child = Child(command.spawn().unwrap());
@@ -76,6 +75,22 @@ fn an_ephemeral_process_acknowledges_at_once() {
     let median = median(times);
     println!("ephemeral process: start to first acknowledgement {median:.1?} (median of {STARTS}; bar 100 ms)");
     assert!(median < GENEROUS, "{median:?}");
+}
+
+#[test]
+fn a_ready_file_is_there_only_while_somebody_listens() {
+    let sandbox = Sandbox::new();
+    let ready_file = sandbox.path().join("ready.json");
+    let mut first = Child(ephemeral(&sandbox, &ready_file).spawn().unwrap());
+    let taken = ready(&mut first, &ready_file)["kafka"].as_str().unwrap().to_owned();
+    // A start that fails does not leave what an earlier one has written.
+    let stale = sandbox.path().join("stale.json");
+    std::fs::write(&stale, "{}").unwrap();
+    let mut refused = sandbox.command(&["--role", "broker", "--ephemeral", "--kafka-listen", &taken, "--ready-file"]);
+    let refused = refused.arg(&stale).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+    assert!(!refused.success() && !stale.exists());
+    drop(first);
+    assert!(!ready_file.exists());
 }
 
 /// Ended with its value, also when a test fails.

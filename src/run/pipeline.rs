@@ -211,7 +211,7 @@ impl Pipeline {
             self.await_consumer(consumer.as_mut()).await;
         }
         let mut producer = roles.producer.then(|| self.start_producer(settings.clone(), &endpoint, database));
-        startup::write_ready_file(self, &endpoint, database, http_address)?;
+        let ready_file = startup::write_ready_file(self, &endpoint, database, http_address)?;
 
         let samples = self.show_samples();
         let (live_stop, live_shutdown) = shutdown::channel();
@@ -219,6 +219,7 @@ impl Pipeline {
         let goal = Goal { count: flags.count, duration: flags.duration };
         let live = tokio::spawn(console::live(self.progress.clone(), roles, goal, live_shutdown));
         let ended = self.until_the_end(&mut producer, &mut consumer, broker).await;
+        drop(ready_file);
         live_stop.raise(Stage::Now);
         // The live line is only a view: whether its task ended well changes nothing.
         let _ = live.await;
@@ -260,7 +261,7 @@ fn check_files(plan: &Plan) -> anyhow::Result<()> {
             anyhow::bail!("{flag} {}: cannot write there; name a file in a folder that exists", file.display());
         }
     }
-    Ok(())
+    flags.ready_file.as_deref().map_or(Ok(()), startup::remove_ready_file)
 }
 
 /// The data directory, and the folder that is removed at exit if it is temporary.

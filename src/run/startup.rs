@@ -1,6 +1,8 @@
 //! The start-up block on the terminal, and the ready file for programs.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde_json::json;
@@ -108,6 +110,33 @@ fn pace(pace: Pace) -> String {
     }
 }
 
+/// The file that tells other programs where this process listens. It is there only while that is so.
+pub struct ReadyFile(PathBuf);
+
+impl Drop for ReadyFile {
+    fn drop(&mut self) {
+        let text = std::fs::read(&self.0).unwrap_or_default();
+        let pid = serde_json::from_slice::<serde_json::Value>(&text).ok().and_then(|ready| ready["pid"].as_u64());
+        // One that was started with the same file meanwhile keeps it.
+        if pid == Some(u64::from(std::process::id())) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+}
+
+/// Removes what an earlier start has left, whose addresses are gone.
+///
+/// # Errors
+/// It cannot be removed.
+pub fn remove_ready_file(file: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove the ready file {} of an earlier start", file.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Writes all addresses for programs that wait for this process.
 ///
 /// # Errors
@@ -117,8 +146,8 @@ pub fn write_ready_file(
     endpoint: &BrokerEndpoint,
     database: Option<&DatabaseService>,
     http: SocketAddr,
-) -> anyhow::Result<()> {
-    let Some(file) = &pipeline.plan.flags().ready_file else { return Ok(()) };
+) -> anyhow::Result<Option<ReadyFile>> {
+    let Some(file) = &pipeline.plan.flags().ready_file else { return Ok(None) };
     let ready = json!({
         "pid": std::process::id(),
         "kafka": endpoint.kafka,
@@ -130,7 +159,8 @@ pub fn write_ready_file(
     let aside = file.with_extension("partial");
     std::fs::write(&aside, format!("{ready:#}\n"))
         .and_then(|()| std::fs::rename(&aside, file))
-        .with_context(|| format!("cannot write the ready file {}", file.display()))
+        .with_context(|| format!("cannot write the ready file {}", file.display()))?;
+    Ok(Some(ReadyFile(file.clone())))
 }
 
 /// The line with which a person goes on after a run.
