@@ -2,12 +2,11 @@
 //! each takes back what it has set. The brokers have different numbers, so it is told here what their answers say.
 
 use kafka_protocol::messages::DescribeConfigsRequest;
-use kafka_protocol::messages::IncrementalAlterConfigsRequest;
 use kafka_protocol::messages::alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
-use kafka_protocol::messages::incremental_alter_configs_request as incremental;
 use kafka_protocol::messages::{AlterConfigsRequest, MetadataRequest};
 
+use super::configs::changing;
 use super::scenario::{Scenario, scenario};
 use super::session::{Session, text};
 
@@ -142,17 +141,7 @@ fn node(s: &mut Session) -> String {
 }
 
 fn change(s: &mut Session, broker: &str, changes: &[Change<'_>]) {
-    let config = |(name, operation, value): &Change<'_>| {
-        incremental::AlterableConfig::default()
-            .with_name(text(name))
-            .with_config_operation(*operation)
-            .with_value(value.map(text))
-    };
-    let resource = incremental::AlterConfigsResource::default()
-        .with_resource_type(BROKER)
-        .with_resource_name(text(broker))
-        .with_configs(changes.iter().map(config).collect());
-    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    let request = changing(BROKER, broker, changes);
     let code = s.quietly(|s| s.ask(request)).responses[0].error_code;
     told(s, broker, &format!("{changes:?}"), code);
 }

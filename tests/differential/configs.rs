@@ -242,6 +242,11 @@ fn describe(kind: i8, name: &str, keys: &[&str]) -> DescribeConfigsRequest {
 }
 
 fn incrementally(topic: &str, changes: &[(&str, i8, Option<&str>)]) -> IncrementalAlterConfigsRequest {
+    changing(TOPIC, topic, changes)
+}
+
+/// Changes of one resource: name, operation, value.
+pub fn changing(kind: i8, resource: &str, changes: &[(&str, i8, Option<&str>)]) -> IncrementalAlterConfigsRequest {
     let config = |(name, operation, value): &(&str, i8, Option<&str>)| {
         incremental::AlterableConfig::default()
             .with_name(text(name))
@@ -249,8 +254,8 @@ fn incrementally(topic: &str, changes: &[(&str, i8, Option<&str>)]) -> Increment
             .with_value(value.map(text))
     };
     let resource = incremental::AlterConfigsResource::default()
-        .with_resource_type(TOPIC)
-        .with_resource_name(text(topic))
+        .with_resource_type(kind)
+        .with_resource_name(text(resource))
         .with_configs(changes.iter().map(config).collect());
     IncrementalAlterConfigsRequest::default().with_resources(vec![resource])
 }

@@ -2,8 +2,8 @@
 //!
 //! `state` is the state machine (`join` its way in, `member` one member, `terms` its words), pure of time and I/O, and
 //! `offsets` what a group has committed, also in transactions (`expiry`: for how long); `coordinator` carries requests to
-//! groups, `commits` and `transactional` those about offsets (`committer`: whose); `registry` guards groups and keeps their timers; `bounds`
-//! says how much they may hold.
+//! groups, `commits` and `transactional` those about offsets (`committer`: whose); `registry` guards groups and keeps
+//! their timers; `bounds` says how much they may hold.
 //! `store` writes to `__consumer_offsets`: `form` is what is remembered of a group, `codec` its bytes, `loading` the way
 //! back, `migration` that from the form of `earlier` versions. Knows no sockets and no requests.
 
