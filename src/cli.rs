@@ -164,6 +164,15 @@ pub enum DurabilityArg {
     Os,
 }
 
+/// How latency rows are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LatencyLayoutArg {
+    /// A row a message.
+    Rows,
+    /// Arrays, a row for many messages.
+    Packed,
+}
+
 /// A number, or as fast as it goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum NumberOrMax {
@@ -340,6 +349,21 @@ pub struct PipelineArgs {
     /// Longest wait of a message for its batch to fill
     #[arg(long, value_name = "TIME", default_value = "5ms", value_parser = duration, env = "FINSTREAM_BATCH_WAIT", help_heading = "Consumer", hide_short_help = true)]
     pub batch_wait: Duration,
+
+    /// A latency row a message, or arrays of many: a fifth of the disk, read through the same views
+    ///
+    /// It can be changed at any start: what is stored stays as it is, and is read along.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "rows|packed",
+        hide_possible_values = true,
+        default_value = "rows",
+        env = "FINSTREAM_LATENCY_LAYOUT",
+        help_heading = "Consumer",
+        hide_short_help = true
+    )]
+    pub latency_layout: LatencyLayoutArg,
 
     /// Longest wait for what is under way at the end
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration, env = "FINSTREAM_DRAIN_TIMEOUT", help_heading = "Pipeline", hide_short_help = true)]

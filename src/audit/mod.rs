@@ -20,6 +20,7 @@ mod log;
 mod notebook;
 mod order;
 mod report;
+mod rows;
 mod settle;
 mod stored;
 mod totals;

@@ -9,7 +9,7 @@ use sqlx::{Connection, Executor, PgConnection, Row};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::AuditError;
+use super::{AuditError, rows};
 use crate::postgres::{Database, answered};
 use crate::transaction::RunId;
 
@@ -202,7 +202,7 @@ impl Snapshot {
             let letters = answered(self.row_deadline, letters.fetch_all(&mut self.connection)).await?;
             let letters = letters.iter().map(message).collect::<Result<Vec<_>, _>>()?;
             send(pieces, Piece::DeadLetters(letters)).await?;
-            self.messages(ROWS, topic_ref, *partition, pieces, Piece::Rows).await?;
+            rows::feed(&mut self.connection, self.row_deadline, (topic_ref, *partition), 0, pieces).await?;
             send(pieces, Piece::RowsEnd).await?;
             self.pieces_of(USERS, topic_ref, *partition, pieces, user, Piece::Users).await?;
             self.pieces_of(SYMBOLS, topic_ref, *partition, pieces, symbol, Piece::Symbols).await?;
@@ -244,7 +244,7 @@ impl Snapshot {
 }
 
 /// Why feeding ended early.
-enum Stop {
+pub(super) enum Stop {
     Error(AuditError),
     /// The comparison has ended, with an error of its own.
     Unheard,
@@ -256,17 +256,17 @@ impl From<sqlx::Error> for Stop {
     }
 }
 
-async fn send(pieces: &mpsc::Sender<Piece>, piece: Piece) -> Result<(), Stop> {
+pub(super) async fn send(pieces: &mpsc::Sender<Piece>, piece: Piece) -> Result<(), Stop> {
     pieces.send(piece).await.map_err(|_| Stop::Unheard)
 }
 
-const ROWS: &str = "select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from messages
-    where topic_ref = $1 and partition = $2 order by \"offset\"";
 const DEAD_LETTERS: &str = "select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from dead_letters
     where topic_ref = $1 and partition = $2 order by \"offset\"";
 // The second parameter is unused: an earlier life has any partitions.
 const EARLIER_ROWS: &str = "select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from messages
-    where topic_ref = $1 and $2::integer is not null";
+    where topic_ref = $1 and $2::integer is not null
+    union all select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from unpacked_messages
+    where topic_ref = $1";
 const EARLIER_DEAD_LETTERS: &str = "select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from dead_letters
     where topic_ref = $1 and $2::integer is not null";
 const USERS: &str = "select user_id, currency, purchases, refunds, trades, spend::text, refunded::text, traded::text,

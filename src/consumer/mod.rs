@@ -133,6 +133,7 @@ pub async fn run(
         topic_ref: stream.topic_ref,
         instance: settings.group_instance_id.clone(),
         record_changes: settings.publish_aggregates,
+        latency_layout: settings.latency_layout,
         clock,
     };
     let mut threads = Threads::start(&settings, worker, &shared, &shutdown)?;

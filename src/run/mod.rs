@@ -21,6 +21,7 @@ mod disk_guard;
 mod exit;
 mod figures;
 mod kafka;
+mod keeping;
 mod pipeline;
 mod plan;
 mod reset;

@@ -213,6 +213,8 @@ impl Pipeline {
         let mut producer = roles.producer.then(|| self.start_producer(settings.clone(), &endpoint, database));
         let ready_file = startup::write_ready_file(self, &endpoint, database, http_address)?;
 
+        let keeping =
+            database.and_then(|database| self.start_keeping(database.database(), settings.transactions_topic()));
         let samples = self.show_samples();
         let (live_stop, live_shutdown) = shutdown::channel();
         let flags = self.plan.flags();
@@ -220,6 +222,11 @@ impl Pipeline {
         let live = tokio::spawn(console::live(self.progress.clone(), roles, goal, live_shutdown));
         let ended = self.until_the_end(&mut producer, &mut consumer, broker).await;
         drop(ready_file);
+        if let Some(keeping) = keeping {
+            keeping.abort();
+            // It was told to end: how it did changes nothing.
+            let _ = keeping.await;
+        }
         live_stop.raise(Stage::Now);
         // The live line is only a view: whether its task ended well changes nothing.
         let _ = live.await;

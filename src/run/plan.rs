@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::broker::log::Durability;
-use crate::cli::{Cli, DurabilityArg, SharedArgs};
+use crate::cli::{Cli, DurabilityArg, LatencyLayoutArg, SharedArgs};
 use crate::config::{
-    self, BrokerSettings, ConfigError, ConsumerSettings, KafkaSettings, Pace, ProducerSettings, Roles, SourceSettings,
+    self, BrokerSettings, ConfigError, ConsumerSettings, KafkaSettings, LatencyLayout, Pace, ProducerSettings, Roles,
+    SourceSettings,
 };
 use crate::transaction::RunId;
 
@@ -133,6 +134,14 @@ impl Plan {
         self.cli.pipeline.drain_timeout
     }
 
+    /// `--latency-layout`.
+    pub fn latency_layout(&self) -> LatencyLayout {
+        match self.cli.pipeline.latency_layout {
+            LatencyLayoutArg::Rows => LatencyLayout::Rows,
+            LatencyLayoutArg::Packed => LatencyLayout::Packed,
+        }
+    }
+
     /// How to reach Kafka at `brokers`.
     pub fn kafka(&self, brokers: &str) -> KafkaSettings {
         kafka_settings(&self.cli.shared, &self.properties, brokers)
@@ -184,6 +193,7 @@ impl Plan {
             duration: flags.duration.filter(|_| !self.roles.producer),
             drain_timeout: flags.drain_timeout,
             publish_aggregates: true,
+            latency_layout: self.latency_layout(),
         }
     }
 }

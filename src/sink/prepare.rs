@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::batch::{Batch, Body, Item};
-use super::copy::{CopyRows, Row};
+use super::copy::{CopyRows, EncodedRows, Row};
 use super::ownership::Owned;
 use super::runs::Runs;
 use super::values::{Numeric, Time, text_array_literal};
 use crate::aggregate::{Deltas, Event, ExactSum, NotExact, aggregate};
+use crate::config::LatencyLayout;
 
 /// Consecutive items of a batch that go into one PostgreSQL transaction.
 #[derive(Clone, Debug)]
@@ -110,8 +111,7 @@ pub(super) struct ChangeColumns {
 pub(super) struct Prepared<'a> {
     pub moves: Vec<Move>,
     pub move_columns: MoveColumns,
-    pub rows: u64,
-    pub copy: Vec<u8>,
+    pub rows: EncodedRows,
     pub users: UserColumns<'a>,
     pub symbols: SymbolColumns<'a>,
     pub dead_letters: DeadLetterColumns<'a>,
@@ -125,6 +125,7 @@ pub(super) struct Prepared<'a> {
 pub(super) fn prepare<'a>(
     part: &Part<'a>,
     topic_ref: i32,
+    layout: LatencyLayout,
     owned: &BTreeMap<i32, Owned>,
     runs: &Runs,
 ) -> Result<Prepared<'a>, NotExact> {
@@ -134,7 +135,7 @@ pub(super) fn prepare<'a>(
     }
     let mut moves = Vec::with_capacity(shares.len());
     let mut deltas = Vec::with_capacity(shares.len());
-    let mut copy = CopyRows::with_capacity(part.items.len());
+    let mut copy = CopyRows::new(layout, part.items.len());
     let mut dead_letters = DeadLetterColumns::default();
     for (partition, items) in shares {
         let (Some(first), Some(last), Some(owned)) = (items.first(), items.last(), owned.get(&partition)) else {
@@ -145,7 +146,7 @@ pub(super) fn prepare<'a>(
         for item in &items {
             match (&item.body, &part.refused) {
                 (Body::Transaction(stored), None) => {
-                    copy.push(&Row {
+                    copy.push(Row {
                         offset: item.offset,
                         sequence: item.identity.map(|id| id.sequence),
                         scheduled_at: stored.scheduled_at,
@@ -175,8 +176,7 @@ pub(super) fn prepare<'a>(
     }
     Ok(Prepared {
         move_columns: move_columns(&moves),
-        rows: copy.rows(),
-        copy: copy.finish(),
+        rows: copy.finish(),
         users: user_columns(&deltas),
         symbols: symbol_columns(&deltas)?,
         changes: change_columns(&moves, &deltas),

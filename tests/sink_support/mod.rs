@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use finstream::clock::{Micros, SystemClock};
+use finstream::config::LatencyLayout;
 use finstream::shutdown::{Shutdown, Trigger, channel};
 use finstream::sink::{Batch, Deadlines, Message, Patience, Worker, WorkerSettings, check_schema_owner, open_stream};
 use finstream::transaction::{Currency, Detail, MessageId, RunId, Side, Transaction};
@@ -77,7 +78,11 @@ impl Schema {
         let schema = Schema { options: Self::options_of(&name), name };
         let mut connection = schema.connect().await;
         sqlx::raw_sql(AssertSqlSafe(format!("create schema {}", schema.name))).execute(&mut connection).await.unwrap();
-        sqlx::raw_sql(include_str!("../../migrations/V1__initial.sql")).execute(&mut connection).await.unwrap();
+        for migration in
+            [include_str!("../../migrations/V1__initial.sql"), include_str!("../../migrations/V3__keeping.sql")]
+        {
+            sqlx::raw_sql(migration).execute(&mut connection).await.unwrap();
+        }
         schema
     }
 
@@ -131,6 +136,7 @@ impl Schema {
             topic_ref,
             instance: instance.to_owned(),
             record_changes: true,
+            latency_layout: LatencyLayout::Rows,
             clock: Arc::new(SystemClock::new()),
         }
     }
