@@ -91,8 +91,10 @@ from (
 join streams s using (topic_ref)
 left join runs r using (run_ref);
 
--- As before, and the packs from their arrays: integers are subtracted, no time is made of them.
-create or replace view stage_latency_percentiles as
+-- As before, and the packs from their arrays: integers are subtracted, no time is made of them. Milliseconds have more
+-- digits than before: one message whose clock is thousands of years away must not make the view unreadable.
+drop view stage_latency_percentiles;
+create view stage_latency_percentiles as
 with latencies as (
     select m.run_ref,
            (date_part('epoch', m.sent_at - m.scheduled_at) * 1e6)::bigint      as scheduled_to_sent,
@@ -151,11 +153,11 @@ select r.run_id,
        m.present[stage.place]                  as messages,
        m.messages - m.present[stage.place]     as missing,
        m.negative[stage.place]                 as negative,
-       (stage.us[1] / 1000.0)::numeric(15, 3)  as p50_ms,
-       (stage.us[2] / 1000.0)::numeric(15, 3)  as p90_ms,
-       (stage.us[3] / 1000.0)::numeric(15, 3)  as p99_ms,
-       (stage.us[4] / 1000.0)::numeric(15, 3)  as p999_ms,
-       (stage.us[5] / 1000.0)::numeric(15, 3)  as max_ms
+       (stage.us[1] / 1000.0)::numeric(20, 3)  as p50_ms,
+       (stage.us[2] / 1000.0)::numeric(20, 3)  as p90_ms,
+       (stage.us[3] / 1000.0)::numeric(20, 3)  as p99_ms,
+       (stage.us[4] / 1000.0)::numeric(20, 3)  as p999_ms,
+       (stage.us[5] / 1000.0)::numeric(20, 3)  as max_ms
 from runs_measured m
 join runs r using (run_ref)
 cross join lateral (values
@@ -166,6 +168,7 @@ cross join lateral (values
     (5, 'scheduled -> committed', m.scheduled_to_committed)
 ) as stage(place, name, us)
 order by r.first_seen desc, stage.place;
+comment on view stage_latency_percentiles is 'Latency per run, newest first, stage by stage, in milliseconds; missing and negative values are counted, not dropped.';
 
 create or replace view repeated_transactions as
 with stored as (
@@ -186,3 +189,15 @@ join runs r using (run_ref)
 where s.transaction_id is null
 group by r.run_id, s.sequence
 having count(*) > 1;
+
+-- What retention has removed.
+create table retention_cuts (
+    topic_ref   integer not null references streams,
+    partition   integer not null,
+    cut_before  bigint not null,
+    cut_at      timestamptz not null default now(),
+    constraint retention_cuts_pkey primary key (topic_ref, partition)
+);
+comment on table retention_cuts is 'Latency rows (messages, batches, message_packs) before these offsets were removed after a balanced audit had covered them; totals are kept. Written with the removal.';
+comment on column retention_cuts.cut_before is 'An audit without a checkpoint at or beyond this offset cannot prove these books.';
+comment on constraint retention_cuts_pkey on retention_cuts is 'One row a partition: the cut only moves on.';

@@ -34,7 +34,7 @@ fn fill(batch: &mut Batch, random: &mut rand::rngs::StdRng, next: &mut [i64; 2])
         let identity = random
             .random_ratio(9, 10)
             .then(|| MessageId { run: run(random.random_range(1..3)), sequence: random.random_range(0..1_i64 << 40) });
-        let far = if random.random_ratio(1, 30) { 1 << 42 } else { 1 };
+        let far: i64 = if random.random_ratio(1, 30) { 1 << 36 } else { 1 };
         let mut time = |absent| {
             (!random.random_ratio(absent, 10))
                 .then(|| Micros(1_700_000_000_000_000 + random.random_range(0..1_000_000) * far))

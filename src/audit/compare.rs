@@ -7,6 +7,7 @@ use rdkafka::message::BorrowedMessage;
 use tokio::sync::mpsc;
 
 use super::books::{Books, DEAD_LETTER, ROW, SKIPPED, Sighting};
+use super::checkpoint::{Checkpoint, CheckpointWriter, PartitionMark};
 use super::log::{LogRange, LogReader, identity};
 use super::notebook::Notebook;
 use super::report::{DifferenceKind, PartitionRange};
@@ -31,9 +32,24 @@ pub(super) struct Comparison {
     pub held: Option<Piece>,
     /// run_ref -> place in the books
     pub run_places: HashMap<i32, u32>,
+    /// Where a former audit has got to.
+    pub checkpoint: Option<Checkpoint>,
+    /// Takes down the totals for the next one.
+    pub writer: Option<CheckpointWriter>,
+    /// Of each partition compared.
+    pub proven: Vec<PartitionMark>,
     /// Records that are expected.
     pub total: u64,
     pub on_progress: OnProgress,
+}
+
+/// What the comparison gives back.
+pub(super) struct Compared {
+    pub books: Books,
+    pub book: Notebook,
+    pub ranges: Vec<PartitionRange>,
+    pub proven: Vec<PartitionMark>,
+    pub writer: Option<CheckpointWriter>,
 }
 
 /// One partition's comparison.
@@ -44,7 +60,9 @@ struct Partition {
     rows: std::iter::Peekable<std::vec::IntoIter<StoredMessage>>,
     rows_ended: bool,
     totals: Totals,
-    /// Messages in the log that were applied and are no dead letters.
+    /// Proven before: everything below this offset.
+    from: i64,
+    /// Messages that were applied and are no dead letters: those of the checkpoint and of the log.
     counted: i64,
     below: u64,
 }
@@ -55,7 +73,7 @@ impl Comparison {
         log: &LogReader,
         ranges: &[LogRange],
         partitions: &[i32],
-    ) -> Result<(Books, Notebook, Vec<PartitionRange>), AuditError> {
+    ) -> Result<Compared, AuditError> {
         self.earlier_lives();
         let mut compared = Vec::new();
         for partition in partitions {
@@ -63,7 +81,7 @@ impl Comparison {
             compared.push(self.partition(log, *partition, range)?);
         }
         settle::run(&mut self.books, &mut self.book, &self.overview);
-        Ok((self.books, self.book, compared))
+        Ok(Compared { books: self.books, book: self.book, ranges: compared, proven: self.proven, writer: self.writer })
     }
 
     fn next(&mut self) -> Result<Piece, AuditError> {
@@ -107,7 +125,10 @@ impl Comparison {
         known: Option<LogRange>,
     ) -> Result<PartitionRange, AuditError> {
         let range = known.unwrap_or(LogRange { partition: number, start: 0, end: 0 });
-        let Piece::DeadLetters(letters) = self.next()? else { return Err(out_of_order()) };
+        let Piece::DeadLetters(mut letters) = self.next()? else { return Err(out_of_order()) };
+        let mark = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.mark(number));
+        let from = mark.map_or(0, |mark| mark.offset);
+        letters.retain(|letter| letter.offset >= from);
         self.book.counts.dead_letters += letters.len() as u64;
         let state = self.overview.partitions.get(&range.partition).cloned().unwrap_or_default();
         self.note_skipped(range.partition, &state);
@@ -117,15 +138,16 @@ impl Comparison {
             dead_letters: letters.into_iter().peekable(),
             rows: Vec::new().into_iter().peekable(),
             rows_ended: false,
-            totals: Totals::default(),
-            counted: 0,
+            totals: self.checkpoint.as_mut().map(|checkpoint| checkpoint.take_totals(number)).unwrap_or_default(),
+            from,
+            counted: mark.map_or(0, |mark| mark.messages),
             below: 0,
         };
         // What was applied after the end was noted is in the totals, so it is read as well; of a partition that the log
         // does not have there is nothing to read.
         let end = if known.is_some() { range.end.max(partition.state.next_offset) } else { range.start };
         let mut log_end = range.end;
-        log.read(LogRange { end, ..range }, |message| {
+        log.read(LogRange { start: range.start.max(from), end, ..range }, |message| {
             log_end = log_end.max(message.offset() + 1);
             self.record(&mut partition, message)
         })?;
@@ -160,13 +182,7 @@ impl Comparison {
         }
         let id = identity(message).map(|id| (self.books.place(id.run), id.sequence));
         let transaction = message.payload().and_then(|payload| Transaction::decode(payload).ok());
-        // What came after the noted end may have been meant only after the ledgers were read.
-        let known_to_ledgers = offset < partition.range.end;
-        if known_to_ledgers {
-            self.against_ledger(id, at, offset, transaction.as_ref());
-        } else if let Some((place, sequence)) = id {
-            self.books.see_in_log(place, sequence, &mut self.book);
-        }
+        self.against_ledger(id, at, offset, transaction.as_ref());
         let skipped = partition.state.skipped.iter().any(|(from, to)| (*from..*to).contains(&offset));
         if offset < partition.state.first_offset {
             // Of an earlier life, whose rows have been read already; a foreign one cannot be found among them.
@@ -325,8 +341,8 @@ impl Comparison {
     }
 
     fn totals(&mut self, partition: Partition) -> Result<PartitionRange, AuditError> {
-        let Partition { range, state, mut totals, counted, below, .. } = partition;
-        let complete = below == 0 && (range.start <= state.first_offset || state.messages <= counted);
+        let Partition { range, state, mut totals, from, counted, below, .. } = partition;
+        let complete = below == 0 && (range.start <= state.first_offset.max(from) || state.messages <= counted);
         if !complete {
             self.book.notes.push(format!(
                 "partition {}: the log begins at offset {}; older messages are proven by their rows, the totals only not to be too small",
@@ -336,13 +352,23 @@ impl Comparison {
         let scope = Scope { partition: range.partition, complete };
         loop {
             match self.next()? {
-                Piece::Users(users) => totals.compare_users(&users, scope, &mut self.book),
-                Piece::Symbols(symbols) => totals.compare_symbols(&symbols, scope, &mut self.book),
+                Piece::Users(users) => {
+                    totals.compare_users(&users, scope, &mut self.book);
+                    self.writer.as_mut().map_or(Ok(()), |writer| writer.users(range.partition, &users))?;
+                }
+                Piece::Symbols(symbols) => {
+                    totals.compare_symbols(&symbols, scope, &mut self.book);
+                    self.writer.as_mut().map_or(Ok(()), |writer| writer.symbols(range.partition, &symbols))?;
+                }
                 Piece::PartitionEnd => break,
                 _ => return Err(out_of_order()),
             }
         }
         totals.finish(scope, &mut self.book);
+        let was_complete = self.checkpoint.as_ref().and_then(|known| known.mark(range.partition));
+        let complete = complete && was_complete.is_none_or(|mark| mark.complete);
+        let (partition, offset, messages) = (range.partition, state.next_offset, state.messages);
+        self.proven.push(PartitionMark { partition, offset, messages, complete });
         Ok(PartitionRange {
             partition: range.partition,
             log_start: range.start,

@@ -177,9 +177,14 @@ impl Snapshot {
         Ok(overview)
     }
 
-    /// Sends everything; ends early, without an error, when nobody listens any more.
-    pub(super) async fn feed(mut self, partitions: Vec<i32>, pieces: mpsc::Sender<Piece>) -> Result<(), AuditError> {
-        match self.feed_all(&partitions, &pieces).await {
+    /// Sends everything, rows from an offset of each partition on; ends early, without an error, when nobody listens any more.
+    pub(super) async fn feed(
+        mut self,
+        partitions: Vec<i32>,
+        from: HashMap<i32, i64>,
+        pieces: mpsc::Sender<Piece>,
+    ) -> Result<(), AuditError> {
+        match self.feed_all(&partitions, &from, &pieces).await {
             Err(Stop::Error(error)) => Err(error),
             Err(Stop::Unheard) => Ok(()),
             Ok(()) => {
@@ -190,7 +195,12 @@ impl Snapshot {
         }
     }
 
-    async fn feed_all(&mut self, partitions: &[i32], pieces: &mpsc::Sender<Piece>) -> Result<(), Stop> {
+    async fn feed_all(
+        &mut self,
+        partitions: &[i32],
+        from: &HashMap<i32, i64>,
+        pieces: &mpsc::Sender<Piece>,
+    ) -> Result<(), Stop> {
         for topic_ref in self.overview.earlier.clone() {
             self.messages(EARLIER_ROWS, topic_ref, 0, pieces, Piece::EarlierRows).await?;
             self.messages(EARLIER_DEAD_LETTERS, topic_ref, 0, pieces, Piece::EarlierDeadLetters).await?;
@@ -202,7 +212,8 @@ impl Snapshot {
             let letters = answered(self.row_deadline, letters.fetch_all(&mut self.connection)).await?;
             let letters = letters.iter().map(message).collect::<Result<Vec<_>, _>>()?;
             send(pieces, Piece::DeadLetters(letters)).await?;
-            rows::feed(&mut self.connection, self.row_deadline, (topic_ref, *partition), 0, pieces).await?;
+            let from = from.get(partition).copied().unwrap_or(0);
+            rows::feed(&mut self.connection, self.row_deadline, (topic_ref, *partition), from, pieces).await?;
             send(pieces, Piece::RowsEnd).await?;
             self.pieces_of(USERS, topic_ref, *partition, pieces, user, Piece::Users).await?;
             self.pieces_of(SYMBOLS, topic_ref, *partition, pieces, symbol, Piece::Symbols).await?;
@@ -311,7 +322,7 @@ mod tests {
         let connection = connect(&silent_server().await, Duration::from_secs(10)).await.unwrap();
         let snapshot = Snapshot { connection, row_deadline: Duration::from_millis(20), overview: Overview::default() };
         let (sender, _pieces) = mpsc::channel(PIECES_MAX);
-        let error = snapshot.feed(vec![0], sender).await.unwrap_err();
+        let error = snapshot.feed(vec![0], HashMap::new(), sender).await.unwrap_err();
         assert!(matches!(error, AuditError::Postgres(PostgresError::Sql(sqlx::Error::Io(_)))), "{error:?}");
         assert!(error.to_string().contains("no answer within"), "{error}");
     }

@@ -1,22 +1,36 @@
-//! What one process of the pipeline does for the tables while traffic flows: small packs are merged.
+//! What one process of the pipeline does for tables and ledger while traffic flows: small packs are merged, and what is
+//! beyond `--retention` and `--retention-bytes` is removed, once a balanced audit has covered it.
 //!
 //! Whoever holds the schema's lock keeps; the others stand by.
 
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
 
 use sqlx::PgConnection;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
+use super::figures::thousands;
 use super::pipeline::Pipeline;
-use crate::config::LatencyLayout;
+use crate::audit::{self, AuditError, AuditSettings, CheckpointError, Covered, Verdict};
+use crate::config::KafkaSettings;
+use crate::http::Readiness;
+use crate::ledger::{self, LedgerError, Settled};
 use crate::postgres::{Database, PostgresError, answered};
 use crate::shutdown::{Shutdown, Stage};
-use crate::sink::{self, Merger, SinkError};
+use crate::sink::{self, Excess, Merger, SinkError};
 
 /// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Longest wait for PostgreSQL: nobody waits for what is kept.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
+/// Rows are removed when they are more than may be kept by one part in so many: audits and removals come in strides.
+const STRIDE: i64 = 16;
+/// Books that do not balance are looked at again after this part of the retention time, within these bounds.
+const AUDIT_AGAIN_PART: u32 = 8;
+const AUDIT_AGAIN_MIN: Duration = Duration::from_secs(60);
+const AUDIT_AGAIN_MAX: Duration = Duration::from_secs(3600);
+/// Who waits, in the readiness.
+const ROLE: &str = "retention";
 
 /// Why a round was not finished; the next one starts over.
 #[derive(Debug, thiserror::Error)]
@@ -27,26 +41,48 @@ enum KeepError {
     Sink(#[from] SinkError),
     #[error("PostgreSQL: {0}")]
     Sql(#[from] sqlx::Error),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("a task ended unexpectedly: {0}")]
+    Task(#[from] JoinError),
 }
 
-/// Keeps the tables of one topic.
+/// Keeps the tables and the ledger of one topic.
 struct Keeper {
     database: Database,
-    topic: String,
+    kafka: KafkaSettings,
+    ledger_dir: PathBuf,
+    retention: Duration,
+    retention_bytes: u64,
+    readiness: Readiness,
     merger: Merger,
     connection: Option<PgConnection>,
+    /// Books that did not balance are not asked again before.
+    audit_after: Option<Instant>,
     has_trouble: bool,
 }
 
 impl Pipeline {
-    /// Starts to keep the tables, where there is something to do.
-    pub(super) fn start_keeping(&self, database: Database, topic: String) -> Option<JoinHandle<()>> {
-        if self.plan.latency_layout() == LatencyLayout::Rows {
-            return None;
-        }
-        let database = database.named("finstream keeping");
-        let keeper = Keeper { database, topic, merger: Merger::default(), connection: None, has_trouble: false };
-        Some(tokio::spawn(keeper.run(self.shutdown.clone())))
+    /// Starts to keep tables and ledger, until the task is aborted.
+    pub(super) fn start_keeping(&self, database: Database, kafka: KafkaSettings) -> JoinHandle<()> {
+        let (retention, retention_bytes) = self.plan.retention();
+        let keeper = Keeper {
+            database: database.named("finstream keeping"),
+            kafka,
+            ledger_dir: self.data_dir.path().join("ledger"),
+            retention,
+            retention_bytes,
+            readiness: self.readiness.clone(),
+            merger: Merger::default(),
+            connection: None,
+            audit_after: None,
+            has_trouble: false,
+        };
+        tokio::spawn(keeper.run(self.shutdown.clone()))
     }
 }
 
@@ -67,9 +103,7 @@ impl Keeper {
                 Err(error) => {
                     self.connection = None;
                     if !self.has_trouble {
-                        tracing::warn!(
-                            "cannot keep the tables at the moment, tried again every {LOOK_EVERY:?}: {error}"
-                        );
+                        tracing::warn!("cannot keep tables and ledger now, tried again every {LOOK_EVERY:?}: {error}");
                     }
                     self.has_trouble = true;
                 }
@@ -83,16 +117,87 @@ impl Keeper {
             None => self.database.connect().await?,
         };
         if answered(ANSWER_DEADLINE, is_keeper(&mut connection)).await? {
-            let merging = async {
-                match sink::current_stream(&mut connection, &self.topic).await? {
-                    Some(stream) => self.merger.merge(&mut connection, stream.topic_ref).await,
-                    None => Ok(0),
-                }
-            };
-            answered(ANSWER_DEADLINE, merging).await?;
+            let topic = self.kafka.transactions_topic();
+            let current = sink::current_stream(&mut connection, &topic);
+            if let Some(stream) = answered(ANSWER_DEADLINE, current).await? {
+                answered(ANSWER_DEADLINE, self.merger.merge(&mut connection, stream.topic_ref)).await?;
+                self.retire(&mut connection, stream.topic_ref).await?;
+            }
         }
         self.connection = Some(connection);
         Ok(())
+    }
+
+    /// Removes what is beyond its time or its room, as far as a balanced audit has covered it.
+    async fn retire(&mut self, connection: &mut PgConnection, topic_ref: i32) -> Result<(), KeepError> {
+        let looking = sink::excess(connection, topic_ref, self.retention, self.retention_bytes);
+        let excess = answered(ANSWER_DEADLINE, looking).await?;
+        let sum = |each: fn(&Excess) -> i64| excess.iter().map(each).sum::<i64>();
+        let (much, kept) = (sum(|part| part.to - part.from), sum(|part| part.next_offset - part.from));
+        if much == 0 || much < kept / STRIDE {
+            return Ok(());
+        }
+        let Some(covered) = self.cover(topic_ref, &excess).await? else { return Ok(()) };
+        let mut removed = 0;
+        for Excess { partition, from, to, .. } in excess {
+            let to = to.min(covered.offsets.get(&partition).copied().unwrap_or(0));
+            removed += sink::cut(connection, topic_ref, partition, (from, to)).await?;
+        }
+        let dir = self.ledger_dir.clone();
+        let settled: Vec<Settled> = covered.runs.into_iter().map(|(run, below)| Settled { run, below }).collect();
+        let older_than = SystemTime::now().checked_sub(self.retention).unwrap_or(SystemTime::UNIX_EPOCH);
+        let bytes_max = self.retention_bytes;
+        let cutting = tokio::task::spawn_blocking(move || ledger::cut(&dir, &settled, older_than, bytes_max));
+        let bytes = cutting.await??;
+        tracing::info!(
+            "retention removed {} latency rows and {} of ledger, behind a balanced audit; totals are kept",
+            thousands(removed),
+            super::figures::bytes(bytes)
+        );
+        Ok(())
+    }
+
+    /// What may be removed: a checkpoint that stands for all of `excess`, made now unless there is one; none when the books
+    /// do not balance.
+    async fn cover(&mut self, topic_ref: i32, excess: &[Excess]) -> Result<Option<Covered>, KeepError> {
+        if let Some(covered) = self.covered(topic_ref).await? {
+            let is_covered =
+                |part: &Excess| covered.offsets.get(&part.partition).is_some_and(|offset| *offset >= part.to);
+            if excess.iter().all(is_covered) {
+                return Ok(Some(covered));
+            }
+        }
+        if self.audit_after.is_some_and(|after| Instant::now() < after) {
+            return Ok(None);
+        }
+        let settings = AuditSettings {
+            kafka: self.kafka.clone(),
+            database: self.database.clone(),
+            ledger_dirs: vec![self.ledger_dir.clone()],
+            make_checkpoint: true,
+        };
+        let report = audit::verify(settings, |_| {}).await?;
+        if report.verdict == Verdict::Balanced {
+            self.readiness.ready(ROLE);
+            self.audit_after = None;
+            return self.covered(topic_ref).await;
+        }
+        if self.audit_after.is_none() {
+            tracing::warn!(
+                "the books do not balance, so nothing is removed, whatever --retention says; `finstream verify` names the \
+                 reason: {report}"
+            );
+        }
+        self.readiness.waiting(ROLE, "books that balance: nothing is removed until then (finstream verify)");
+        let again = (self.retention / AUDIT_AGAIN_PART).clamp(AUDIT_AGAIN_MIN, AUDIT_AGAIN_MAX);
+        self.audit_after = Some(Instant::now() + again);
+        Ok(None)
+    }
+
+    async fn covered(&self, topic_ref: i32) -> Result<Option<Covered>, KeepError> {
+        let (dir, topic) = (self.ledger_dir.clone(), self.kafka.transactions_topic());
+        let covered = tokio::task::spawn_blocking(move || audit::covered(&dir, &topic)).await??;
+        Ok(covered.filter(|covered| covered.topic_ref == topic_ref))
     }
 }
 

@@ -213,8 +213,7 @@ impl Pipeline {
         let mut producer = roles.producer.then(|| self.start_producer(settings.clone(), &endpoint, database));
         let ready_file = startup::write_ready_file(self, &endpoint, database, http_address)?;
 
-        let keeping =
-            database.and_then(|database| self.start_keeping(database.database(), settings.transactions_topic()));
+        let keeping = database.map(|database| self.start_keeping(database.database(), settings.clone()));
         let samples = self.show_samples();
         let (live_stop, live_shutdown) = shutdown::channel();
         let flags = self.plan.flags();

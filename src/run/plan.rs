@@ -134,6 +134,11 @@ impl Plan {
         self.cli.pipeline.drain_timeout
     }
 
+    /// `--retention` and `--retention-bytes`.
+    pub fn retention(&self) -> (Duration, u64) {
+        (self.retention.0, self.cli.pipeline.retention_bytes.0)
+    }
+
     /// `--latency-layout`.
     pub fn latency_layout(&self) -> LatencyLayout {
         match self.cli.pipeline.latency_layout {
