@@ -8,7 +8,7 @@ use support::{Sandbox, wait_until};
 #[test]
 fn rows_go_behind_a_balanced_audit_and_stay_when_the_books_do_not_balance() {
     let sandbox = Sandbox::new();
-    let arguments = ["--rate", "50000", "--retention-bytes", "64MiB", "--partitions", "4"];
+    let arguments = ["--rate", "25000", "--retention-bytes", "64MiB", "--partitions", "4"];
     let number = |query: &str| sandbox.sql(query).parse::<u64>().unwrap();
     let mut running = sandbox.start(&arguments);
     running.wait_for("retention removed");

@@ -31,9 +31,11 @@ fn fill(batch: &mut Batch, random: &mut rand::rngs::StdRng, next: &mut [i64; 2])
         let partition = random.random_range(0..2);
         let offset = next[partition];
         next[partition] += if random.random_ratio(1, 20) { random.random_range(2..90_000) } else { 1 };
-        let identity = random
-            .random_ratio(9, 10)
-            .then(|| MessageId { run: run(random.random_range(1..3)), sequence: random.random_range(0..1_i64 << 40) });
+        let bits = if random.random_ratio(1, 30) { 40 } else { 20 };
+        let identity = random.random_ratio(9, 10).then(|| MessageId {
+            run: run(random.random_range(1..3)),
+            sequence: random.random_range(0..1_i64 << bits),
+        });
         let far: i64 = if random.random_ratio(1, 30) { 1 << 36 } else { 1 };
         let mut time = |absent| {
             (!random.random_ratio(absent, 10))

@@ -213,6 +213,8 @@ impl Checkpoint {
 /// What a checkpoint stands for, and may be removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Covered {
+    /// When it was made, microseconds since 1970.
+    pub made_at: Micros,
     /// The stream.
     pub topic_ref: i32,
     /// Of each partition: everything before this offset.
@@ -228,6 +230,7 @@ pub struct Covered {
 pub fn covered(ledger_dir: &Path, topic: &str) -> Result<Option<Covered>, CheckpointError> {
     let found = Checkpoint::find(&[ledger_dir.to_owned()], topic)?;
     Ok(found.map(|Checkpoint { head, .. }| Covered {
+        made_at: Micros(head.made_at),
         topic_ref: head.topic_ref,
         offsets: head.partitions.iter().map(|mark| (mark.partition, mark.offset)).collect(),
         runs: head.runs.iter().map(|mark| (mark.run, mark.settled_below())).collect(),

@@ -128,6 +128,12 @@ impl Comparison {
         let Piece::DeadLetters(mut letters) = self.next()? else { return Err(out_of_order()) };
         let mark = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.mark(number));
         let from = mark.map_or(0, |mark| mark.offset);
+        if mark.is_some_and(|mark| !mark.complete) {
+            self.book.notes.push(format!(
+                "partition {number}: when the first checkpoint was made, the log had been cut already; the totals up to there \
+                 were proven only not to be too small"
+            ));
+        }
         letters.retain(|letter| letter.offset >= from);
         self.book.counts.dead_letters += letters.len() as u64;
         let state = self.overview.partitions.get(&range.partition).cloned().unwrap_or_default();

@@ -3,6 +3,7 @@
 //!
 //! Whoever holds the schema's lock keeps; the others stand by.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,6 +13,8 @@ use tokio::task::{JoinError, JoinHandle};
 use super::figures::thousands;
 use super::pipeline::Pipeline;
 use crate::audit::{self, AuditError, AuditSettings, CheckpointError, Covered, Verdict};
+use crate::broker::Holder;
+use crate::clock::{Micros, SharedClock};
 use crate::config::KafkaSettings;
 use crate::http::Readiness;
 use crate::ledger::{self, LedgerError, Settled};
@@ -25,6 +28,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
 /// Rows are removed when they are more than may be kept by one part in so many: audits and removals come in strides.
 const STRIDE: i64 = 16;
+/// Rounds between two looks of one who stands by.
+const LOOK_FOR_OTHERS_ROUNDS: u64 = 12;
+/// The embedded broker of this process holds what no audit has covered, and other brokers know no audit. So that there is
+/// something to cut, and little that is cut uncovered, an audit is due when this part of what may be kept has come since
+/// the last one.
+const COVER_PART: u32 = 4;
+/// Log of a message, with its share of the journal.
+const LOG_BYTES: u64 = 400;
 /// Books that do not balance are looked at again after this part of the retention time, within these bounds.
 const AUDIT_AGAIN_PART: u32 = 8;
 const AUDIT_AGAIN_MIN: Duration = Duration::from_secs(60);
@@ -59,8 +70,17 @@ struct Keeper {
     retention: Duration,
     retention_bytes: u64,
     readiness: Readiness,
+    /// The embedded broker's, where it runs in this process.
+    holder: Option<Holder>,
+    rounds: u64,
     merger: Merger,
     connection: Option<PgConnection>,
+    /// The checkpoint in the ledger's folder; looked for once, and after each audit.
+    covered: Option<Covered>,
+    has_looked: bool,
+    /// The time of the last checkpoint, or of the start.
+    since: Micros,
+    clock: SharedClock,
     /// Books that did not balance are not asked again before.
     audit_after: Option<Instant>,
     has_trouble: bool,
@@ -68,7 +88,12 @@ struct Keeper {
 
 impl Pipeline {
     /// Starts to keep tables and ledger, until the task is aborted.
-    pub(super) fn start_keeping(&self, database: Database, kafka: KafkaSettings) -> JoinHandle<()> {
+    pub(super) fn start_keeping(
+        &self,
+        database: Database,
+        kafka: KafkaSettings,
+        holder: Option<Holder>,
+    ) -> JoinHandle<()> {
         let (retention, retention_bytes) = self.plan.retention();
         let keeper = Keeper {
             database: database.named("finstream keeping"),
@@ -77,8 +102,14 @@ impl Pipeline {
             retention,
             retention_bytes,
             readiness: self.readiness.clone(),
+            holder,
+            rounds: 0,
             merger: Merger::default(),
             connection: None,
+            covered: None,
+            has_looked: false,
+            since: self.clock.now(),
+            clock: self.clock.clone(),
             audit_after: None,
             has_trouble: false,
         };
@@ -116,12 +147,23 @@ impl Keeper {
             Some(connection) => connection,
             None => self.database.connect().await?,
         };
-        if answered(ANSWER_DEADLINE, is_keeper(&mut connection)).await? {
-            let topic = self.kafka.transactions_topic();
-            let current = sink::current_stream(&mut connection, &topic);
-            if let Some(stream) = answered(ANSWER_DEADLINE, current).await? {
+        let is_keeper = answered(ANSWER_DEADLINE, is_keeper(&mut connection)).await?;
+        let topic = self.kafka.transactions_topic();
+        let current = sink::current_stream(&mut connection, &topic);
+        if let Some(stream) = answered(ANSWER_DEADLINE, current).await? {
+            // Who stands by learns of the others' checkpoints for the sake of the broker here.
+            let is_time = self.holder.is_some() && self.rounds.is_multiple_of(LOOK_FOR_OTHERS_ROUNDS);
+            self.rounds += 1;
+            if !self.has_looked || !is_keeper && is_time {
+                self.look(stream.topic_ref).await?;
+            }
+            if is_keeper {
                 answered(ANSWER_DEADLINE, self.merger.merge(&mut connection, stream.topic_ref)).await?;
                 self.retire(&mut connection, stream.topic_ref).await?;
+            }
+            if let Some(holder) = &self.holder {
+                let nothing = BTreeMap::new();
+                holder.hold(&topic, self.covered.as_ref().map_or(&nothing, |covered| &covered.offsets));
             }
         }
         self.connection = Some(connection);
@@ -134,10 +176,12 @@ impl Keeper {
         let excess = answered(ANSWER_DEADLINE, looking).await?;
         let sum = |each: fn(&Excess) -> i64| excess.iter().map(each).sum::<i64>();
         let (much, kept) = (sum(|part| part.to - part.from), sum(|part| part.next_offset - part.from));
-        if much == 0 || much < kept / STRIDE {
+        let is_much = much > 0 && much >= kept / STRIDE;
+        if !(is_much && self.is_covered(&excess)) && (is_much || self.is_due(&excess)) && !self.audit(topic_ref).await?
+        {
             return Ok(());
         }
-        let Some(covered) = self.cover(topic_ref, &excess).await? else { return Ok(()) };
+        let Some(covered) = self.covered.clone().filter(|_| is_much) else { return Ok(()) };
         let mut removed = 0;
         for Excess { partition, from, to, .. } in excess {
             let to = to.min(covered.offsets.get(&partition).copied().unwrap_or(0));
@@ -157,18 +201,28 @@ impl Keeper {
         Ok(())
     }
 
-    /// What may be removed: a checkpoint that stands for all of `excess`, made now unless there is one; none when the books
-    /// do not balance.
-    async fn cover(&mut self, topic_ref: i32, excess: &[Excess]) -> Result<Option<Covered>, KeepError> {
-        if let Some(covered) = self.covered(topic_ref).await? {
-            let is_covered =
-                |part: &Excess| covered.offsets.get(&part.partition).is_some_and(|offset| *offset >= part.to);
-            if excess.iter().all(is_covered) {
-                return Ok(Some(covered));
-            }
-        }
+    /// Whether the checkpoint stands for all that is to go.
+    fn is_covered(&self, excess: &[Excess]) -> bool {
+        let Some(covered) = &self.covered else { return false };
+        excess.iter().all(|part| covered.offsets.get(&part.partition).is_some_and(|offset| *offset >= part.to))
+    }
+
+    /// Whether so much has come since the last checkpoint that the log may soon be cut behind it.
+    fn is_due(&self, excess: &[Excess]) -> bool {
+        let offset = |part: &Excess| {
+            let covered = self.covered.as_ref().and_then(|covered| covered.offsets.get(&part.partition).copied());
+            covered.unwrap_or(0).max(part.from)
+        };
+        let since: u64 = excess.iter().map(|part| (part.next_offset - offset(part)).max(0).unsigned_abs()).sum();
+        let age = Duration::from_micros((self.clock.now().0 - self.since.0).max(0).unsigned_abs());
+        let is_old = age >= self.retention / COVER_PART;
+        since > 0 && (is_old || since.saturating_mul(LOG_BYTES) >= self.retention_bytes / u64::from(COVER_PART))
+    }
+
+    /// Makes a new checkpoint; false when the books do not balance, or did not a short time ago.
+    async fn audit(&mut self, topic_ref: i32) -> Result<bool, KeepError> {
         if self.audit_after.is_some_and(|after| Instant::now() < after) {
-            return Ok(None);
+            return Ok(false);
         }
         let settings = AuditSettings {
             kafka: self.kafka.clone(),
@@ -178,9 +232,12 @@ impl Keeper {
         };
         let report = audit::verify(settings, |_| {}).await?;
         if report.verdict == Verdict::Balanced {
-            self.readiness.ready(ROLE);
-            self.audit_after = None;
-            return self.covered(topic_ref).await;
+            if self.audit_after.take().is_some() {
+                tracing::info!("the books balance again: retention goes on");
+                self.readiness.ready(ROLE);
+            }
+            self.look(topic_ref).await?;
+            return Ok(true);
         }
         if self.audit_after.is_none() {
             tracing::warn!(
@@ -191,13 +248,16 @@ impl Keeper {
         self.readiness.waiting(ROLE, "books that balance: nothing is removed until then (finstream verify)");
         let again = (self.retention / AUDIT_AGAIN_PART).clamp(AUDIT_AGAIN_MIN, AUDIT_AGAIN_MAX);
         self.audit_after = Some(Instant::now() + again);
-        Ok(None)
+        Ok(false)
     }
 
-    async fn covered(&self, topic_ref: i32) -> Result<Option<Covered>, KeepError> {
+    async fn look(&mut self, topic_ref: i32) -> Result<(), KeepError> {
         let (dir, topic) = (self.ledger_dir.clone(), self.kafka.transactions_topic());
         let covered = tokio::task::spawn_blocking(move || audit::covered(&dir, &topic)).await??;
-        Ok(covered.filter(|covered| covered.topic_ref == topic_ref))
+        self.covered = covered.filter(|covered| covered.topic_ref == topic_ref);
+        self.since = self.covered.as_ref().map_or(self.since, |covered| covered.made_at);
+        self.has_looked = true;
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! One process of the pipeline: starts its roles, watches them, drains them, audits the books.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -137,6 +138,11 @@ impl Pipeline {
         }
         let settings = self.plan.broker(self.data_dir.path().join("broker"));
         let broker = EmbeddedBroker::start(&self.data_dir, settings, true).await?;
+        if self.plan.roles.consumer {
+            // Until it is known what an audit has covered.
+            let topic = self.plan.kafka(&broker.endpoint.kafka).transactions_topic();
+            broker.broker.holder().hold(&topic, &BTreeMap::new());
+        }
         self.readiness.ready("broker");
         Ok(Some(broker))
     }
@@ -213,7 +219,8 @@ impl Pipeline {
         let mut producer = roles.producer.then(|| self.start_producer(settings.clone(), &endpoint, database));
         let ready_file = startup::write_ready_file(self, &endpoint, database, http_address)?;
 
-        let keeping = database.map(|database| self.start_keeping(database.database(), settings.clone()));
+        let holder = broker.map(|broker| broker.broker.holder());
+        let keeping = database.map(|database| self.start_keeping(database.database(), settings.clone(), holder));
         let samples = self.show_samples();
         let (live_stop, live_shutdown) = shutdown::channel();
         let flags = self.plan.flags();
