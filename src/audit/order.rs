@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinSet};
 
 use super::books::Books;
 use super::checkpoint::{Checkpoint, CheckpointWriter, Head, Standing, VERSION};
@@ -70,14 +70,16 @@ pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) ->
     };
     let from = marks(checkpoint.as_ref()).collect();
     let (sender, pieces) = mpsc::channel(PIECES_MAX);
-    let feeder = tokio::spawn(snapshot.feed(partitions.clone(), from, sender));
+    // Ends with this future: an audit that nobody waits for reads on for no one.
+    let mut feeder = JoinSet::new();
+    feeder.spawn(snapshot.feed(partitions.clone(), from, sender));
     let total = ranges.iter().map(|range| (range.end - start_of(range, checkpoint.as_ref())).max(0) as u64).sum();
     let (topic_ref, held, run_places, proven) = (overview.topic_ref, None, HashMap::new(), Vec::new());
     let comparison =
         Comparison { books, book, overview, pieces, held, run_places, checkpoint, writer, proven, total, on_progress };
     let compared = tokio::task::spawn_blocking(move || comparison.run(&log, &ranges, &partitions)).await;
     // The feeder's error is the cause, the comparison's "cut short" its consequence.
-    joined(feeder.await)?;
+    feeder.join_next().await.map_or(Ok(()), joined)?;
     let Compared { books, mut book, ranges, proven, writer } = joined(compared)?;
     let is_nothing = !is_anywhere && book.counts == MessageCounts::default() && book.undecided.is_empty();
     if is_nothing {
