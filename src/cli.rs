@@ -262,11 +262,12 @@ pub struct PipelineArgs {
     #[arg(
         long,
         value_name = "HOST:PORT",
+        value_parser = host_port,
         env = "FINSTREAM_KAFKA_ADVERTISE",
         help_heading = "Broker",
         hide_short_help = true
     )]
-    pub kafka_advertise: Option<String>,
+    pub kafka_advertise: Option<(String, u16)>,
 
     /// Make a topic when a client asks for one that is not there, as Apache Kafka does
     ///
@@ -448,6 +449,18 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         "write a numeric address and a port, such as 127.0.0.1:9092 or [::1]:9092; port 0 takes a free one".to_string()
     })
+}
+
+/// Parses "kafka.example.org:9092", "[::1]:9092".
+fn host_port(text: &str) -> Result<(String, u16), String> {
+    let parsed =
+        text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok().filter(|port| *port > 0)?)));
+    match parsed.map(|(host, port)| (host.trim_start_matches('[').trim_end_matches(']'), port)) {
+        Some((host, port)) if !host.is_empty() => Ok((host.to_owned(), port)),
+        _ => Err("write the name or address that clients connect to, and a port from 1 to 65535, such as \
+                  kafka.example.org:9092 or [::1]:9092"
+            .to_string()),
+    }
 }
 
 fn number_or_max(text: &str) -> Result<NumberOrMax, String> {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::broker::log::Durability;
 use crate::cli::{Cli, DurabilityArg, SharedArgs};
 use crate::config::{
-    self, BrokerSettings, ConfigError, ConsumerSettings, KafkaSettings, Pace, ProducerSettings, Roles, SourceSettings,
+    self, BrokerSettings, ConfigError, ConsumerSettings, HostPort, KafkaSettings, Pace, ProducerSettings, Roles,
+    SourceSettings,
 };
 use crate::transaction::RunId;
 
@@ -144,7 +145,7 @@ impl Plan {
         BrokerSettings {
             dir,
             listen: self.kafka_listen,
-            advertise: flags.kafka_advertise.clone(),
+            advertise: flags.kafka_advertise.clone().map(|(host, port)| HostPort { host, port }),
             durability: self.durability,
             default_partitions: self.cli.shared.partitions,
             auto_create_topics: flags.auto_create_topics,
