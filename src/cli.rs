@@ -17,6 +17,10 @@ const STYLES: Styles = Styles::styled()
 /// Whoever waits longer than this to consume has mistaken the unit.
 const REBALANCE_DELAY_MAX: Duration = Duration::from_secs(3600);
 
+/// Shorter windows would be more rows than messages, longer ones are not what windows are for.
+const WINDOW_MIN: Duration = Duration::from_secs(1);
+const WINDOW_MAX: Duration = Duration::from_secs(31 * 86_400);
+
 const EXAMPLES: &str = "\
 Examples:
   finstream                                         everything, 1,000 transactions/s, until Ctrl-C
@@ -342,6 +346,12 @@ pub struct PipelineArgs {
     #[arg(long, value_name = "TIME", default_value = "5ms", value_parser = duration, env = "FINSTREAM_BATCH_WAIT", help_heading = "Consumer", hide_short_help = true)]
     pub batch_wait: Duration,
 
+    /// Length of the windows of event time, per merchant category and per symbol [default: what the tables have, else 1m]
+    ///
+    /// Set when the tables are made: windows of different lengths do not add up.
+    #[arg(long, value_name = "TIME", value_parser = window, env = "FINSTREAM_WINDOW", help_heading = "Consumer", hide_short_help = true)]
+    pub window: Option<Duration>,
+
     /// Longest wait for what is under way at the end
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration, env = "FINSTREAM_DRAIN_TIMEOUT", help_heading = "Pipeline", hide_short_help = true)]
     pub drain_timeout: Duration,
@@ -423,6 +433,15 @@ pub struct ResetArgs {
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write a number with a unit, such as 5ms, 30s, 24h"))
+}
+
+/// As `duration`, whole seconds up to 31 days.
+fn window(text: &str) -> Result<Duration, String> {
+    let length = duration(text)?;
+    if !(WINDOW_MIN..=WINDOW_MAX).contains(&length) || length.subsec_nanos() != 0 {
+        return Err("write whole seconds from 1s to 31days, such as 1m or 1h".to_owned());
+    }
+    Ok(length)
 }
 
 /// As `duration`, up to an hour.

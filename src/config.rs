@@ -158,6 +158,8 @@ pub struct ConsumerSettings {
     pub duration: Option<Duration>,
     /// Longest drain.
     pub drain_timeout: Duration,
+    /// Length of the windows of event time; none: what the schema has, and a minute in a new one.
+    pub window: Option<Duration>,
     /// Publish changed totals to the aggregates topic.
     pub publish_aggregates: bool,
 }

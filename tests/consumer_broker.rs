@@ -50,6 +50,7 @@ fn settings(broker: &Broker) -> ConsumerSettings {
         batch_wait: Duration::from_millis(5),
         duration: None,
         drain_timeout: Duration::from_secs(20),
+        window: None,
         publish_aggregates: true,
     }
 }

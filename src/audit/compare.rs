@@ -7,12 +7,16 @@ use rdkafka::message::BorrowedMessage;
 use tokio::sync::mpsc;
 
 use super::books::{Books, DEAD_LETTER, ROW, SKIPPED, Sighting};
+use super::check::Scope;
 use super::log::{LogRange, LogReader, identity};
 use super::notebook::Notebook;
+use super::published::Published;
 use super::report::{DifferenceKind, PartitionRange};
+use super::rows::StoredMessage;
 use super::settle;
-use super::stored::{Overview, PartitionState, Piece, StoredMessage};
-use super::totals::{Scope, Totals};
+use super::stored::{Overview, PartitionState, Piece};
+use super::totals::Totals;
+use super::windows::Windows;
 use super::{AuditError, AuditProgress};
 use crate::transaction::Transaction;
 
@@ -26,6 +30,8 @@ pub(super) struct Comparison {
     pub books: Books,
     pub book: Notebook,
     pub overview: Overview,
+    /// What finance.aggregates said before the snapshot.
+    pub published: Published,
     pub pieces: mpsc::Receiver<Piece>,
     /// A piece that was looked at too early.
     pub held: Option<Piece>,
@@ -44,6 +50,7 @@ struct Partition {
     rows: std::iter::Peekable<std::vec::IntoIter<StoredMessage>>,
     rows_ended: bool,
     totals: Totals,
+    windows: Windows,
     /// Messages in the log that were applied and are no dead letters.
     counted: i64,
     below: u64,
@@ -62,6 +69,7 @@ impl Comparison {
             let range = ranges.iter().find(|range| range.partition == *partition).copied();
             compared.push(self.partition(log, *partition, range)?);
         }
+        self.published()?;
         settle::run(&mut self.books, &mut self.book, &self.overview);
         Ok((self.books, self.book, compared))
     }
@@ -113,6 +121,7 @@ impl Comparison {
         self.note_skipped(range.partition, &state);
         let mut partition = Partition {
             range,
+            windows: Windows::new(self.overview.window_us, state.windows_from),
             state,
             dead_letters: letters.into_iter().peekable(),
             rows: Vec::new().into_iter().peekable(),
@@ -139,6 +148,19 @@ impl Comparison {
             });
         }
         self.totals(partition)
+    }
+
+    fn published(&mut self) -> Result<(), AuditError> {
+        let mut published = std::mem::take(&mut self.published);
+        loop {
+            match self.next()? {
+                Piece::Totals(totals) => published.compare(&totals, &self.overview.waiting, &mut self.book),
+                Piece::End => break,
+                _ => return Err(out_of_order()),
+            }
+        }
+        published.finish(&self.overview, &mut self.book);
+        Ok(())
     }
 
     fn note_skipped(&mut self, partition: i32, state: &PartitionState) {
@@ -204,6 +226,7 @@ impl Comparison {
             partition.counted += 1;
             if let Some(transaction) = &transaction {
                 partition.totals.add(transaction, offset);
+                partition.windows.add(transaction, offset, partition.state.replayed.contains(&offset));
             }
         }
         Ok(())
@@ -325,7 +348,7 @@ impl Comparison {
     }
 
     fn totals(&mut self, partition: Partition) -> Result<PartitionRange, AuditError> {
-        let Partition { range, state, mut totals, counted, below, .. } = partition;
+        let Partition { range, state, mut totals, mut windows, counted, below, .. } = partition;
         let complete = below == 0 && (range.start <= state.first_offset || state.messages <= counted);
         if !complete {
             self.book.notes.push(format!(
@@ -334,15 +357,19 @@ impl Comparison {
             ));
         }
         let scope = Scope { partition: range.partition, complete };
+        let windows_scope = Scope { complete: complete || range.start <= state.windows_from, ..scope };
         loop {
             match self.next()? {
                 Piece::Users(users) => totals.compare_users(&users, scope, &mut self.book),
                 Piece::Symbols(symbols) => totals.compare_symbols(&symbols, scope, &mut self.book),
+                Piece::CategoryWindows(rows) => windows.compare_categories(&rows, windows_scope, &mut self.book),
+                Piece::SymbolWindows(rows) => windows.compare_symbols(&rows, windows_scope, &mut self.book),
                 Piece::PartitionEnd => break,
                 _ => return Err(out_of_order()),
             }
         }
         totals.finish(scope, &mut self.book);
+        windows.finish(windows_scope, &mut self.book);
         Ok(PartitionRange {
             partition: range.partition,
             log_start: range.start,

@@ -15,14 +15,18 @@ use crate::ledger::LedgerError;
 use crate::postgres::{Database, PostgresError};
 
 mod books;
+mod check;
 mod compare;
 mod log;
 mod notebook;
 mod order;
+mod published;
 mod report;
+mod rows;
 mod settle;
 mod stored;
 mod totals;
+mod windows;
 
 pub use report::{AuditReport, Difference, DifferenceKind, MessageCounts, PartitionRange, Verdict};
 

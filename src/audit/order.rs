@@ -10,6 +10,7 @@ use super::books::Books;
 use super::compare::{Comparison, OnProgress};
 use super::log::{LogRange, LogReader};
 use super::notebook::Notebook;
+use super::published::Published;
 use super::report::{AuditReport, MessageCounts, PartitionRange, Verdict};
 use super::stored::{self, PIECES_MAX, Snapshot};
 use super::{AuditError, AuditProgress, AuditSettings};
@@ -33,17 +34,23 @@ pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) ->
     let topic_of_books = topic.clone();
     let opened = tokio::task::spawn_blocking(move || {
         let (mut books, mut book) = (Books::default(), Notebook::default());
-        let log = LogReader::open(&kafka)?;
+        let log = LogReader::open(&kafka, topic_of_books.clone())?;
         // Starts only move on: what is below them now will not be seen in the log.
         let log_starts = log.ranges()?.iter().map(|range| (range.partition, range.start)).collect();
         books.read_outcomes(&ledger_dirs, &topic_of_books, &log_starts, &mut book)?;
         let ranges = log.ranges()?;
         let cluster_id = log.cluster_id();
         books.read_intents(cluster_id.as_deref(), &mut book)?;
-        Ok::<_, AuditError>((books, book, log, ranges, cluster_id))
+        Ok::<_, AuditError>((books, book, log, ranges, cluster_id, kafka))
     });
-    let (books, mut book, log, ranges, cluster_id) = joined(opened.await)?;
+    let (books, mut book, log, ranges, cluster_id, kafka) = joined(opened.await)?;
     wait_until_applied(&database, &topic, &ranges, &mut on_progress).await?;
+    let reading = tokio::task::spawn_blocking(move || {
+        let aggregates = LogReader::open(&kafka, kafka.aggregates_topic())?;
+        let published = Published::read(&aggregates, &mut book)?;
+        Ok::<_, AuditError>((published, book))
+    });
+    let (published, mut book) = joined(reading.await)?;
     let snapshot = Snapshot::open(&database, &topic).await?;
     let overview = snapshot.overview.clone();
     if let (Some(stored), Some(found)) = (&overview.cluster_id, &cluster_id)
@@ -61,8 +68,17 @@ pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) ->
     let (sender, pieces) = mpsc::channel(PIECES_MAX);
     let feeder = tokio::spawn(snapshot.feed(partitions.clone(), sender));
     let total = ranges.iter().map(|range| (range.end - range.start).max(0) as u64).sum();
-    let comparison =
-        Comparison { books, book, overview, pieces, held: None, run_places: HashMap::new(), total, on_progress };
+    let comparison = Comparison {
+        books,
+        book,
+        overview,
+        published,
+        pieces,
+        held: None,
+        run_places: HashMap::new(),
+        total,
+        on_progress,
+    };
     let compared = tokio::task::spawn_blocking(move || comparison.run(&log, &ranges, &partitions)).await;
     // The feeder's error is the cause, the comparison's "cut short" its consequence.
     joined(feeder.await)?;

@@ -184,6 +184,7 @@ impl Plan {
             batch_wait: flags.batch_wait,
             duration: flags.duration.filter(|_| !self.roles.producer),
             drain_timeout: flags.drain_timeout,
+            window: flags.window,
             publish_aggregates: true,
         }
     }

@@ -16,6 +16,7 @@ use super::prepare::{Move, Part, Prepared, prepare};
 use super::runs::{Runs, describe};
 use super::values::Time;
 use super::write::{Context, Failure, SeenCommit, read_progress, write, write_seen_commits};
+use crate::aggregate::WindowLength;
 use crate::clock::{Micros, SharedClock};
 use crate::metrics::SINK_RETRIES_TOTAL;
 use crate::postgres::{SessionError, answered, backend_pid, check_schema, connect, no_answer, search_path};
@@ -34,6 +35,8 @@ pub struct WorkerSettings {
     pub instance: String,
     /// Whether changed totals are recorded for the publisher.
     pub record_changes: bool,
+    /// Of the schema's windows.
+    pub window_length: WindowLength,
     pub clock: SharedClock,
 }
 
@@ -135,7 +138,8 @@ impl Worker {
                     claimed => break claimed?,
                 }
             };
-            self.owned.insert(claimed.partition, Owned { epoch: claimed.epoch, next_offset: claimed.next_offset });
+            let Claimed { epoch, next_offset, watermark, .. } = claimed;
+            self.owned.insert(claimed.partition, Owned { epoch, next_offset, watermark });
             claims.push(claimed);
         }
         patience.reset();
@@ -209,7 +213,7 @@ impl Worker {
         let topic_ref = self.settings.topic_ref;
         let mut part = part.clone();
         while !part.items.is_empty() {
-            let prepared = match prepare(&part, topic_ref, &self.owned, &self.runs) {
+            let prepared = match prepare(&part, topic_ref, &self.owned, self.settings.window_length, &self.runs) {
                 Ok(prepared) => prepared,
                 Err(refused) => return Ok(Some(refused.to_string())),
             };
@@ -383,6 +387,7 @@ impl Worker {
         for step in moves {
             if let Some(owned) = self.owned.get_mut(&step.partition) {
                 owned.next_offset = step.next_offset();
+                owned.watermark = step.watermark;
             }
             if let Some(committed_at) = committed_at
                 && self.seen.len() < SEEN_COMMITS_MAX
