@@ -41,6 +41,14 @@ Exit codes:
   3  it cannot be decided: something is missing, or there is nothing to verify
   4  it could not be done";
 
+const DEAD_LETTERS_EXITS: &str = "\
+With --json: one object a line.
+
+Exit codes:
+  0  listed; with --replay, all were put through
+  2  bad usage
+  4  it could not be done, or some are still refused";
+
 /// Finance transactions through a durable Kafka-API log into exact totals in PostgreSQL.
 ///
 /// Without a subcommand finstream runs its roles: an embedded broker, a producer of transactions and a consumer that
@@ -385,6 +393,9 @@ pub enum Command {
     Verify(VerifyArgs),
     /// psql on the totals, or the answer to QUERY
     Sql(SqlArgs),
+    /// What could not be stored, and why; with --replay it is put through after a fix
+    #[command(name = "dead-letters", after_help = DEAD_LETTERS_EXITS)]
+    DeadLetters(DeadLettersArgs),
     /// Start over (says what goes, and asks), or skip lost records on record
     Reset(ResetArgs),
     /// Print the JSON schema of a transaction
@@ -404,6 +415,14 @@ pub struct VerifyArgs {
 pub struct SqlArgs {
     /// The question; without one, psql is opened
     pub query: Option<String>,
+}
+
+/// Flags of `dead-letters`.
+#[derive(Debug, Args)]
+pub struct DeadLettersArgs {
+    /// Put each through that can be stored now: a row and part of the totals, in one transaction. Consumers may run
+    #[arg(long)]
+    pub replay: bool,
 }
 
 /// Flags of `reset`.
