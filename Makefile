@@ -78,6 +78,10 @@ differential: setup ## the same calls to Apache Kafka (fetched first) and to our
 	@scripts/kafka/fetch.sh >/dev/null
 	@$(CARGO) test $(PROFILE) --test differential -- --ignored --nocapture --test-threads 1
 
+.PHONY: test-kafka
+test-kafka: setup ## the pipeline's tests on Apache Kafka (fetched first) in place of the embedded broker
+	@scripts/kafka/with.sh $(CARGO) test $(PROFILE) --no-fail-fast --test pipeline --test kill --test dead_letters -- --skip broker --skip terminals --skip ephemeral $(ARGS)
+
 .PHONY: transaction-test
 transaction-test: setup ## 5,000 transactions of 5 producers under kill -9 of the broker; each whole and once, or not at all
 	@FINSTREAM_TEST_TRANSACTIONS=5000 $(CARGO) test $(PROFILE) --test broker_transactions_kill -- --nocapture

@@ -9,13 +9,14 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
+mod parse;
+
+use parse::{address, duration, host_port, number_or_max, rebalance_delay, size, window};
+
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
     .literal(AnsiColor::Cyan.on_default());
-
-/// Whoever waits longer than this to consume has mistaken the unit.
-const REBALANCE_DELAY_MAX: Duration = Duration::from_secs(3600);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,6 +37,14 @@ Exit codes:
   2  bad usage
   3  it cannot be decided: something is missing, or there is nothing to verify
   4  it could not be done";
+
+const DEAD_LETTERS_EXITS: &str = "\
+With --json: one object a line.
+
+Exit codes:
+  0  listed; with --replay, all were put through
+  2  bad usage
+  4  it could not be done, or some are still refused";
 
 /// Finance transactions through a durable Kafka-API log into exact totals in PostgreSQL.
 ///
@@ -271,11 +280,12 @@ pub struct PipelineArgs {
     #[arg(
         long,
         value_name = "HOST:PORT",
+        value_parser = host_port,
         env = "FINSTREAM_KAFKA_ADVERTISE",
         help_heading = "Broker",
         hide_short_help = true
     )]
-    pub kafka_advertise: Option<String>,
+    pub kafka_advertise: Option<(String, u16)>,
 
     /// Make a topic when a client asks for one that is not there, as Apache Kafka does
     ///
@@ -365,6 +375,12 @@ pub struct PipelineArgs {
     )]
     pub latency_layout: LatencyLayoutArg,
 
+    /// Length of the windows of event time, per merchant category and per symbol [default: what the tables have, else 1m]
+    ///
+    /// Set when the tables are made: windows of different lengths do not add up.
+    #[arg(long, value_name = "TIME", value_parser = window, env = "FINSTREAM_WINDOW", help_heading = "Consumer", hide_short_help = true)]
+    pub window: Option<Duration>,
+
     /// Longest wait for what is under way at the end
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration, env = "FINSTREAM_DRAIN_TIMEOUT", help_heading = "Pipeline", hide_short_help = true)]
     pub drain_timeout: Duration,
@@ -398,6 +414,9 @@ pub enum Command {
     Verify(VerifyArgs),
     /// psql on the totals, or the answer to QUERY
     Sql(SqlArgs),
+    /// What could not be stored, and why; with --replay it is put through after a fix
+    #[command(name = "dead-letters", after_help = DEAD_LETTERS_EXITS)]
+    DeadLetters(DeadLettersArgs),
     /// Start over (says what goes, and asks), or skip lost records on record
     Reset(ResetArgs),
     /// Print the JSON schema of a transaction
@@ -417,6 +436,14 @@ pub struct VerifyArgs {
 pub struct SqlArgs {
     /// The question; without one, psql is opened
     pub query: Option<String>,
+}
+
+/// Flags of `dead-letters`.
+#[derive(Debug, Args)]
+pub struct DeadLettersArgs {
+    /// Put each through that can be stored now: a row and part of the totals, in one transaction. Consumers may run
+    #[arg(long)]
+    pub replay: bool,
 }
 
 /// Flags of `reset`.
@@ -440,48 +467,6 @@ pub struct ResetArgs {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
-}
-
-/// Parses "5ms", "30s", "24h".
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write a number with a unit, such as 5ms, 30s, 24h"))
-}
-
-/// As `duration`, up to an hour.
-fn rebalance_delay(text: &str) -> Result<Duration, String> {
-    let delay = duration(text)?;
-    if delay > REBALANCE_DELAY_MAX {
-        return Err("it is at most 1h; write a shorter time, such as 3s".to_owned());
-    }
-    Ok(delay)
-}
-
-/// Parses "10GiB", "500MB".
-fn size(text: &str) -> Result<ByteSize, String> {
-    text.parse().map_err(|_| match text.trim_start().starts_with('-') {
-        true => "there is no such size, and none that means \"no limit\"; write one that is larger than all that will come, \
-                 such as 100TiB"
-            .to_string(),
-        false => "write a number with a unit, such as 500MiB or 10GiB".to_string(),
-    })
-}
-
-/// Parses "127.0.0.1:9092", "[::1]:9092".
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        "write a numeric address and a port, such as 127.0.0.1:9092 or [::1]:9092; port 0 takes a free one".to_string()
-    })
-}
-
-fn number_or_max(text: &str) -> Result<NumberOrMax, String> {
-    if text == "max" {
-        return Ok(NumberOrMax::Max);
-    }
-    match text.replace('_', "").parse::<f64>() {
-        Ok(number) if number.is_finite() && number > 0.0 && number <= 1e9 => Ok(NumberOrMax::Number(number)),
-        _ => Err("write a number above 0 and at most 1e9, or max".to_string()),
-    }
 }
 
 #[cfg(test)]

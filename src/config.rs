@@ -8,6 +8,21 @@ use crate::broker::log::Durability;
 use crate::cli::{Cli, NumberOrMax, PipelineArgs, Role};
 use crate::transaction::{Currency, RunId};
 
+/// A place to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// A name or an address; an IPv6 address stands without its brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+impl std::fmt::Display for HostPort {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let HostPort { host, port } = self;
+        if host.contains(':') { write!(formatter, "[{host}]:{port}") } else { write!(formatter, "{host}:{port}") }
+    }
+}
+
 /// Settings of the embedded broker.
 #[derive(Clone, Debug)]
 pub struct BrokerSettings {
@@ -15,8 +30,8 @@ pub struct BrokerSettings {
     pub dir: PathBuf,
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// HOST:PORT told to clients; default: the bound address.
-    pub advertise: Option<String>,
+    /// Told to clients; default: the bound address.
+    pub advertise: Option<HostPort>,
     /// When an append is acknowledged.
     pub durability: Durability,
     /// Partitions of a topic created with -1 partitions.
@@ -153,6 +168,8 @@ pub struct ConsumerSettings {
     pub duration: Option<Duration>,
     /// Longest drain.
     pub drain_timeout: Duration,
+    /// Length of the windows of event time; none: what the schema has, and a minute in a new one.
+    pub window: Option<Duration>,
     /// Publish changed totals to the aggregates topic.
     pub publish_aggregates: bool,
     /// How latency rows are stored.

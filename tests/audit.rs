@@ -153,3 +153,55 @@ async fn a_payload_that_is_not_what_was_meant_is_named() {
     );
     world.end().await;
 }
+
+#[tokio::test]
+async fn each_field_of_a_window_is_watched() {
+    let world = World::balanced().await;
+    world
+        .sql(
+            "update category_window_aggregates set purchase_max = purchase_max + 1, late = 1, spend = spend + 0.01
+                 where partition = 1 and purchases > 0;
+             update symbol_window_aggregates set open_price = 1, low_price = 2 where partition = 2;
+             delete from symbol_window_aggregates where partition = 0;
+             insert into category_window_aggregates select window_start + '1 min', category, currency, topic_ref, partition,
+                 1, 5, 5, 5, 0, 0, 0, 0, 0, 1 from category_window_aggregates where partition = 2 limit 1",
+        )
+        .await;
+    let report = world.audit().await;
+    let mut fields: Vec<_> = report
+        .differences
+        .iter()
+        .map(|found| {
+            let subject = found.subject.clone().unwrap();
+            (found.partition.unwrap(), subject.split(' ').next().unwrap().to_owned(), found.field.unwrap_or("-"))
+        })
+        .collect();
+    fields.sort();
+    fields.dedup();
+    let wanted = [
+        (0, "symbol", "-"),
+        (1, "category", "late"),
+        (1, "category", "purchase_max"),
+        (1, "category", "spend"),
+        (2, "category", "purchase_max"),
+        (2, "category", "purchase_min"),
+        (2, "category", "purchases"),
+        (2, "category", "spend"),
+        (2, "symbol", "low"),
+        (2, "symbol", "open"),
+    ];
+    assert_eq!(fields, wanted.map(|(partition, kind, field)| (partition, kind.to_owned(), field)));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_total_that_nobody_will_publish_is_named() {
+    let world = World::balanced().await;
+    assert_eq!(world.audit().await.verdict, Verdict::Balanced);
+    world.sql("update aggregate_changes set symbols = '{}'").await;
+    let report = world.audit_as_it_is().await;
+    assert_eq!(report.difference_counts.into_iter().collect::<Vec<_>>(), [(DifferenceKind::NotPublished, 1)]);
+    let found = &report.differences[0];
+    assert_eq!((found.subject.as_deref(), found.found.as_deref()), (Some("symbol/EA"), Some("nothing")));
+    world.end().await;
+}

@@ -51,6 +51,7 @@ fn settings(cluster: &Cluster, instance: &str) -> ConsumerSettings {
         duration: None,
         drain_timeout: Duration::from_secs(30),
         latency_layout: LatencyLayout::Rows,
+        window: None,
         publish_aggregates: false,
     }
 }
@@ -299,7 +300,7 @@ async fn changed_totals_are_published_with_versions_and_the_offsets_they_include
     start(&schema, settings).drain(&sender.acknowledged).await.unwrap();
     assert_eq!(schema.rows("select count(*) from aggregate_changes").await, ["0"]);
 
-    let published = read_aggregates(&cluster, 8).await;
+    let published = read_aggregates(&cluster, 10).await;
     let ann = &published["user/user-0/USD"];
     assert_eq!((&ann["purchases"], &ann["spend"], &ann["trades"]), (&10.into(), &"15.00".into(), &1.into()));
     assert_eq!(ann["offsets"], serde_json::json!({"0": 23, "1": 22, "2": 23}));
@@ -308,6 +309,12 @@ async fn changed_totals_are_published_with_versions_and_the_offsets_they_include
     assert_eq!(symbol["totals"]["USD"]["quantity"], "3");
     assert_eq!(symbol["totals"]["USD"]["last_price"], "10.00");
     assert_eq!(symbol["offsets"], serde_json::json!({"2": 23}));
+    let window = &published["window/symbol/2020-09-13T12:26:00Z/USD/EA"];
+    assert_eq!((&window["open"], &window["vwap"]), (&"10.00".into(), &"10.00000000".into()));
+    assert_eq!((&window["window_end"], &window["late"]), (&"2020-09-13T12:27:00.000000Z".into(), &0.into()));
+    let (key, window) = published.iter().find(|(key, _)| key.starts_with("window/category/")).unwrap();
+    assert_eq!((&window["purchases"], &window["spend"]), (&70.into(), &"105.00".into()), "{key}");
+    assert_eq!(window["offsets"], serde_json::json!({"0": 23, "1": 22, "2": 23}));
 }
 
 /// The newest value of each key, once there are `keys` of them.

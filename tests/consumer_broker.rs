@@ -51,6 +51,7 @@ fn settings(broker: &Broker) -> ConsumerSettings {
         duration: None,
         drain_timeout: Duration::from_secs(20),
         latency_layout: LatencyLayout::Rows,
+        window: None,
         publish_aggregates: true,
     }
 }

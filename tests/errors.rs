@@ -55,6 +55,8 @@ fn a_size_or_an_address_that_is_none_is_refused_with_an_example() {
         (["--retention-bytes", "lots"], ["--retention-bytes", "lots", "10GiB"]),
         (["--retention", "-1"], ["--retention", "-1", "24h"]),
         (["--kafka-listen", "foo"], ["--kafka-listen", "foo", "127.0.0.1:9092"]),
+        (["--kafka-advertise", "foo"], ["--kafka-advertise", "foo", "kafka.example.org:9092"]),
+        (["--kafka-advertise", "foo:0"], ["--kafka-advertise", "foo:0", "1 to 65535"]),
         (["--http", "localhost:80"], ["--http", "localhost:80", "127.0.0.1:9092"]),
     ] {
         let output = sandbox.run(&arguments);

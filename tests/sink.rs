@@ -4,7 +4,7 @@
 mod sink_support;
 
 use finstream::sink::{
-    Batch, LifeStart, ResetError, SinkError, check_schema_owner, open_new_life, open_stream, progress, reset_forward,
+    Batch, LifeStart, ResetError, SinkError, claim_schema, open_new_life, open_stream, progress, reset_forward,
 };
 use sink_support::{Schema, message, patience, purchase, purchases, trade};
 
@@ -147,6 +147,65 @@ async fn a_user_in_two_partitions_is_added_up() {
 }
 
 #[tokio::test]
+async fn windows_add_up_over_partitions_and_late_messages_count_in_their_own() {
+    const MINUTE: i64 = 60_000_000;
+    let schema = Schema::create().await;
+    let topic_ref = schema.stream(2).await;
+    let mut worker = schema.worker(topic_ref, "i", &[0, 1]).await;
+    let at = |event_us| finstream::transaction::Transaction {
+        event_time: finstream::clock::Micros(event_us),
+        ..purchase("ann", 100 + event_us % 7)
+    };
+    let mut batch = Batch::new();
+    // Partition 1 is late by nothing: it is its own watermark.
+    for (partition, offset, event_us) in [(0, 0, MINUTE), (0, 1, 1), (1, 0, 2), (0, 2, 3 * MINUTE + 5), (1, 1, 3)] {
+        batch.push_transaction(message(partition, offset), &at(event_us));
+    }
+    worker.store(&batch, &mut patience().1).await.unwrap();
+    let mut trades = Batch::new();
+    for (partition, offset, event_us, cents) in [(0, 3, 7, 500), (1, 2, 6, 900), (0, 4, 8, 100), (1, 3, 8, 300)] {
+        trades.push_transaction(message(partition, offset), &trade("bob", "EA", 2, cents, event_us));
+    }
+    worker.store(&trades, &mut patience().1).await.unwrap();
+    drop(worker);
+    // Whoever takes over knows how far event time has come.
+    let mut successor = schema.worker(topic_ref, "j", &[0, 1]).await;
+    let mut last = Batch::new();
+    last.push_transaction(message(0, 5), &at(2 * MINUTE));
+    successor.store(&last, &mut patience().1).await.unwrap();
+
+    let columns = "extract(epoch from window_start)::int as start, extract(epoch from window_end)::int as end";
+    let query = format!(
+        "select {columns}, category, purchases, spend, purchase_min, purchase_max, late, late_by_max from category_windows order by 1"
+    );
+    assert_eq!(
+        schema.rows(&query).await,
+        [
+            "0 60 c 3 3.06 1.01 1.03 1 00:00:00",
+            "60 120 c 1 1.04 1.04 1.04 0 00:00:00",
+            "120 180 c 1 1.01 1.01 1.01 1 00:00:00.000005",
+            "180 240 c 1 1.03 1.03 1.03 0 00:00:00"
+        ]
+    );
+    let query = format!(
+        "select {columns}, symbol, trades, quantity, notional, open, high, low, close, vwap, late, late_by_max from symbol_windows"
+    );
+    assert_eq!(schema.rows(&query).await, ["0 60 EA 4 8 36.00 9.00 9.00 1.00 3.00 4.50000000 2 00:02:00.000005"]);
+}
+
+#[tokio::test]
+async fn windows_of_another_length_are_refused_with_the_cure() {
+    use finstream::aggregate::WindowLength;
+    let schema = Schema::create().await;
+    let mut connection = schema.connect().await;
+    let hour = WindowLength::from_micros(3_600_000_000);
+    assert_eq!(claim_schema(&mut connection, "g", hour).await.unwrap(), hour.unwrap());
+    assert_eq!(claim_schema(&mut connection, "g", None).await.unwrap(), hour.unwrap());
+    let error = claim_schema(&mut connection, "g", Some(WindowLength::DEFAULT)).await.unwrap_err().to_string();
+    assert!(error.contains("1h") && error.contains("1m") && error.contains("--db-schema"), "{error}");
+}
+
+#[tokio::test]
 async fn messages_that_postgresql_refuses_become_dead_letters_and_the_rest_is_stored() {
     let schema = Schema::create().await;
     let topic_ref = schema.stream(2).await;
@@ -217,7 +276,7 @@ async fn another_group_or_another_cluster_is_refused_with_the_cure() {
     let schema = Schema::create().await;
     schema.stream(1).await;
     let mut connection = schema.connect().await;
-    let error = check_schema_owner(&mut connection, "other").await.unwrap_err().to_string();
+    let error = claim_schema(&mut connection, "other", None).await.unwrap_err().to_string();
     assert!(error.contains("\"g\"") && error.contains("--db-schema"), "{error}");
     let error = open_stream(&mut connection, "elsewhere", "t", &[(0, 0)]).await.unwrap_err().to_string();
     assert!(

@@ -18,7 +18,7 @@ use sqlx::Connection;
 
 use super::AuditError;
 use super::report::CheckpointSummary;
-use super::stored::{StoredSymbol, StoredUser};
+use super::rows::{StoredSymbol, StoredUser};
 use super::totals::Totals;
 use crate::clock::Micros;
 use crate::postgres::{Database, answered};
@@ -70,7 +70,7 @@ pub(super) struct Head {
 }
 
 /// How far a partition is proven.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct PartitionMark {
     pub partition: i32,
     /// Everything before this offset.
@@ -79,6 +79,8 @@ pub(super) struct PartitionMark {
     pub messages: i64,
     /// False: the log of its first audit had been cut already, so its totals were proven not to be too small only.
     pub complete: bool,
+    /// Dead letters that had been put through by then, in order.
+    pub replayed: Vec<i64>,
 }
 
 /// What became of a run's messages up to the marks of the partitions.
@@ -201,7 +203,7 @@ impl Checkpoint {
 
     /// How far a partition is proven.
     pub(super) fn mark(&self, partition: i32) -> Option<PartitionMark> {
-        self.head.partitions.iter().find(|mark| mark.partition == partition).copied()
+        self.head.partitions.iter().find(|mark| mark.partition == partition).cloned()
     }
 
     /// What a partition's messages added up to there.

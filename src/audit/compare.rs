@@ -7,13 +7,17 @@ use rdkafka::message::BorrowedMessage;
 use tokio::sync::mpsc;
 
 use super::books::{Books, DEAD_LETTER, ROW, SKIPPED, Sighting};
+use super::check::Scope;
 use super::checkpoint::{Checkpoint, CheckpointWriter, PartitionMark};
 use super::log::{LogRange, LogReader, identity};
 use super::notebook::Notebook;
+use super::published::Published;
 use super::report::{DifferenceKind, PartitionRange};
+use super::rows::StoredMessage;
 use super::settle;
-use super::stored::{Overview, PartitionState, Piece, StoredMessage};
-use super::totals::{Scope, Totals};
+use super::stored::{Overview, PartitionState, Piece};
+use super::totals::Totals;
+use super::windows::Windows;
 use super::{AuditError, AuditProgress};
 use crate::transaction::Transaction;
 
@@ -27,6 +31,8 @@ pub(super) struct Comparison {
     pub books: Books,
     pub book: Notebook,
     pub overview: Overview,
+    /// What finance.aggregates said before the snapshot.
+    pub published: Published,
     pub pieces: mpsc::Receiver<Piece>,
     /// A piece that was looked at too early.
     pub held: Option<Piece>,
@@ -60,6 +66,7 @@ struct Partition {
     rows: std::iter::Peekable<std::vec::IntoIter<StoredMessage>>,
     rows_ended: bool,
     totals: Totals,
+    windows: Windows,
     /// Proven before: everything below this offset.
     from: i64,
     /// Messages that were applied and are no dead letters: those of the checkpoint and of the log.
@@ -80,6 +87,7 @@ impl Comparison {
             let range = ranges.iter().find(|range| range.partition == *partition).copied();
             compared.push(self.partition(log, *partition, range)?);
         }
+        self.published()?;
         settle::run(&mut self.books, &mut self.book, &self.overview);
         Ok(Compared { books: self.books, book: self.book, ranges: compared, proven: self.proven, writer: self.writer })
     }
@@ -127,8 +135,8 @@ impl Comparison {
         let range = known.unwrap_or(LogRange { partition: number, start: 0, end: 0 });
         let Piece::DeadLetters(mut letters) = self.next()? else { return Err(out_of_order()) };
         let mark = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.mark(number));
-        let from = mark.map_or(0, |mark| mark.offset);
-        if mark.is_some_and(|mark| !mark.complete) {
+        let from = mark.as_ref().map_or(0, |mark| mark.offset);
+        if mark.as_ref().is_some_and(|mark| !mark.complete) {
             self.book.notes.push(format!(
                 "partition {number}: when the first checkpoint was made, the log had been cut already; the totals up to there \
                  were proven only not to be too small"
@@ -140,18 +148,22 @@ impl Comparison {
         self.note_skipped(range.partition, &state);
         let mut partition = Partition {
             range,
+            windows: Windows::new(self.overview.window_us, state.windows_from),
             state,
             dead_letters: letters.into_iter().peekable(),
             rows: Vec::new().into_iter().peekable(),
             rows_ended: false,
             totals: self.checkpoint.as_mut().map(|checkpoint| checkpoint.take_totals(number)).unwrap_or_default(),
             from,
-            counted: mark.map_or(0, |mark| mark.messages),
+            counted: mark.as_ref().map_or(0, |mark| mark.messages),
             below: 0,
         };
         // What was applied after the end was noted is in the totals, so it is read as well; of a partition that the log
         // does not have there is nothing to read.
         let end = if known.is_some() { range.end.max(partition.state.next_offset) } else { range.start };
+        if let Some(mark) = &mark {
+            self.replayed_since(log, &mut partition, mark)?;
+        }
         let mut log_end = range.end;
         log.read(LogRange { start: range.start.max(from), end, ..range }, |message| {
             log_end = log_end.max(message.offset() + 1);
@@ -167,6 +179,46 @@ impl Comparison {
             });
         }
         self.totals(partition)
+    }
+
+    fn published(&mut self) -> Result<(), AuditError> {
+        let mut published = std::mem::take(&mut self.published);
+        loop {
+            match self.next()? {
+                Piece::Totals(totals) => published.compare(&totals, &self.overview.waiting, &mut self.book),
+                Piece::End => break,
+                _ => return Err(out_of_order()),
+            }
+        }
+        published.finish(&self.overview, &mut self.book);
+        Ok(())
+    }
+
+    /// Dead letters from before the checkpoint that were put through since it was made: they are in the totals now. What of
+    /// them the log has lost leaves the totals larger than can be summed.
+    fn replayed_since(
+        &mut self,
+        log: &LogReader,
+        partition: &mut Partition,
+        mark: &PartitionMark,
+    ) -> Result<(), AuditError> {
+        let is_new = |offset: &&i64| **offset < mark.offset && mark.replayed.binary_search(offset).is_err();
+        let new: Vec<i64> = partition.state.replayed.iter().filter(is_new).copied().collect();
+        let range = partition.range;
+        for offset in new {
+            if offset < range.start {
+                partition.below += 1;
+                continue;
+            }
+            log.read(LogRange { start: offset, end: offset + 1, ..range }, |message| {
+                if let Some(transaction) = message.payload().and_then(|payload| Transaction::decode(payload).ok()) {
+                    partition.counted += 1;
+                    partition.totals.add(&transaction, offset);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     fn note_skipped(&mut self, partition: i32, state: &PartitionState) {
@@ -226,6 +278,7 @@ impl Comparison {
             partition.counted += 1;
             if let Some(transaction) = &transaction {
                 partition.totals.add(transaction, offset);
+                partition.windows.add(transaction, offset, partition.state.replayed.contains(&offset));
             }
         }
         Ok(())
@@ -347,7 +400,7 @@ impl Comparison {
     }
 
     fn totals(&mut self, partition: Partition) -> Result<PartitionRange, AuditError> {
-        let Partition { range, state, mut totals, from, counted, below, .. } = partition;
+        let Partition { range, state, mut totals, mut windows, from, counted, below, .. } = partition;
         let complete = below == 0 && (range.start <= state.first_offset.max(from) || state.messages <= counted);
         if !complete {
             self.book.notes.push(format!(
@@ -356,6 +409,9 @@ impl Comparison {
             ));
         }
         let scope = Scope { partition: range.partition, complete };
+        // A checkpoint does not carry windows.
+        let has_all_windows = from <= state.windows_from && (complete || range.start <= state.windows_from);
+        let windows_scope = Scope { complete: has_all_windows, ..scope };
         loop {
             match self.next()? {
                 Piece::Users(users) => {
@@ -366,15 +422,20 @@ impl Comparison {
                     totals.compare_symbols(&symbols, scope, &mut self.book);
                     self.writer.as_mut().map_or(Ok(()), |writer| writer.symbols(range.partition, &symbols))?;
                 }
+                Piece::CategoryWindows(rows) => windows.compare_categories(&rows, windows_scope, &mut self.book),
+                Piece::SymbolWindows(rows) => windows.compare_symbols(&rows, windows_scope, &mut self.book),
                 Piece::PartitionEnd => break,
                 _ => return Err(out_of_order()),
             }
         }
         totals.finish(scope, &mut self.book);
+        windows.finish(windows_scope, &mut self.book);
         let was_complete = self.checkpoint.as_ref().and_then(|known| known.mark(range.partition));
         let complete = complete && was_complete.is_none_or(|mark| mark.complete);
         let (partition, offset, messages) = (range.partition, state.next_offset, state.messages);
-        self.proven.push(PartitionMark { partition, offset, messages, complete });
+        let mut replayed: Vec<i64> = state.replayed.into_iter().collect();
+        replayed.sort_unstable();
+        self.proven.push(PartitionMark { partition, offset, messages, complete, replayed });
         Ok(PartitionRange {
             partition: range.partition,
             log_start: range.start,

@@ -26,14 +26,14 @@ pub(super) struct LogRange {
     pub end: i64,
 }
 
-/// Reads one topic.
+/// Reads one topic: what is committed, if there are transactions.
 pub(super) struct LogReader {
     consumer: BaseConsumer,
     topic: String,
 }
 
 impl LogReader {
-    pub(super) fn open(kafka: &KafkaSettings) -> Result<LogReader, AuditError> {
+    pub(super) fn open(kafka: &KafkaSettings, topic: String) -> Result<LogReader, AuditError> {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &kafka.brokers)
@@ -45,6 +45,7 @@ impl LogReader {
             .set("enable.partition.eof", "true")
             // A range that is not there is an answer, not a reason to start elsewhere.
             .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
             .set("check.crcs", "true")
             .set("queued.min.messages", "100000")
             .set("queued.max.messages.kbytes", "32768")
@@ -56,7 +57,7 @@ impl LogReader {
             config.set(name, value);
         }
         let consumer = config.create().map_err(said)?;
-        Ok(LogReader { consumer, topic: kafka.transactions_topic() })
+        Ok(LogReader { consumer, topic })
     }
 
     /// The cluster's id, where it has one.

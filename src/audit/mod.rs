@@ -15,16 +15,20 @@ use crate::ledger::LedgerError;
 use crate::postgres::{Database, PostgresError};
 
 mod books;
+mod check;
 mod checkpoint;
 mod compare;
+mod latency_rows;
 mod log;
 mod notebook;
 mod order;
+mod published;
 mod report;
 mod rows;
 mod settle;
 mod stored;
 mod totals;
+mod windows;
 
 pub use checkpoint::{CheckpointError, Covered, covered};
 pub use report::{AuditReport, CheckpointSummary, Difference, DifferenceKind, MessageCounts, PartitionRange, Verdict};

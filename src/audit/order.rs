@@ -12,6 +12,7 @@ use super::checkpoint::{Checkpoint, CheckpointWriter, Head, Standing, VERSION};
 use super::compare::{Compared, Comparison, OnProgress};
 use super::log::{LogRange, LogReader};
 use super::notebook::Notebook;
+use super::published::Published;
 use super::report::{AuditReport, CheckpointSummary, MessageCounts, PartitionRange, Verdict};
 use super::stored::{self, PIECES_MAX, Snapshot};
 use super::{AuditError, AuditProgress, AuditSettings};
@@ -29,8 +30,8 @@ pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) ->
     let nothing = nothing_found(&settings, &topic);
     let AuditSettings { kafka, database, ledger_dirs, make_checkpoint } = settings;
     let standing = Standing::look(&database, &topic).await?;
-    let (dirs, topic_of_books) = (ledger_dirs.clone(), topic.clone());
-    let opened = tokio::task::spawn_blocking(move || open(kafka, &dirs, &topic_of_books, &standing));
+    let (kafka_of_log, dirs, topic_of_books) = (kafka.clone(), ledger_dirs.clone(), topic.clone());
+    let opened = tokio::task::spawn_blocking(move || open(&kafka_of_log, &dirs, &topic_of_books, &standing));
     let Opened { mut books, mut book, log, ranges, cluster_id, checkpoint, uncovered } = joined(opened.await)?;
     let summary = checkpoint.as_ref().map(|checkpoint| checkpoint.head.summary());
     if let Some(uncovered) = uncovered {
@@ -38,6 +39,12 @@ pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) ->
         return Ok(report(topic, &books, book, Vec::new(), summary, begun));
     }
     wait_until_applied(&database, &topic, &ranges, &mut on_progress).await?;
+    let reading = tokio::task::spawn_blocking(move || {
+        let aggregates = LogReader::open(&kafka, kafka.aggregates_topic())?;
+        let published = Published::read(&aggregates, &mut book)?;
+        Ok::<_, AuditError>((published, book))
+    });
+    let (published, mut book) = joined(reading.await)?;
     let snapshot = Snapshot::open(&database, &topic).await?;
     let overview = snapshot.overview.clone();
     if let (Some(stored), Some(found)) = (&overview.cluster_id, &cluster_id)
@@ -74,9 +81,21 @@ pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) ->
     let mut feeder = JoinSet::new();
     feeder.spawn(snapshot.feed(partitions.clone(), from, sender));
     let total = ranges.iter().map(|range| (range.end - start_of(range, checkpoint.as_ref())).max(0) as u64).sum();
-    let (topic_ref, held, run_places, proven) = (overview.topic_ref, None, HashMap::new(), Vec::new());
-    let comparison =
-        Comparison { books, book, overview, pieces, held, run_places, checkpoint, writer, proven, total, on_progress };
+    let topic_ref = overview.topic_ref;
+    let comparison = Comparison {
+        books,
+        book,
+        overview,
+        published,
+        pieces,
+        held: None,
+        run_places: HashMap::new(),
+        checkpoint,
+        writer,
+        proven: Vec::new(),
+        total,
+        on_progress,
+    };
     let compared = tokio::task::spawn_blocking(move || comparison.run(&log, &ranges, &partitions)).await;
     // The feeder's error is the cause, the comparison's "cut short" its consequence.
     feeder.join_next().await.map_or(Ok(()), joined)?;
@@ -124,15 +143,18 @@ struct Opened {
 }
 
 /// Blocks: reads the checkpoint, what producers were told, and then the log's end.
-fn open(kafka: KafkaSettings, dirs: &[PathBuf], topic: &str, standing: &Standing) -> Result<Opened, AuditError> {
+fn open(kafka: &KafkaSettings, dirs: &[PathBuf], topic: &str, standing: &Standing) -> Result<Opened, AuditError> {
     let mut book = Notebook::default();
-    let log = LogReader::open(&kafka)?;
+    let log = LogReader::open(kafka, topic.to_owned())?;
     let mut ranges = log.ranges()?;
     let cluster_id = log.cluster_id();
     let mut checkpoint = Checkpoint::find(dirs, topic)?;
     if let Some(why) = checkpoint.as_ref().and_then(|found| standing.mismatch(&found.head, cluster_id.as_deref())) {
         book.notes.push(format!("the checkpoint in the ledgers is not used: {why}"));
         checkpoint = None;
+    }
+    if checkpoint.is_some() {
+        book.notes.push("windows up to the checkpoint are proven only not to be too small".to_owned());
     }
     let uncovered = standing.uncovered(checkpoint.as_ref().map(|checkpoint| &checkpoint.head)).map(|(partition, before)| {
         format!(

@@ -47,6 +47,10 @@ pub enum DifferenceKind {
     WrongTotal,
     /// PostgreSQL has applied offsets that the log does not have.
     LogTooShort,
+    /// A total that has changed is neither in finance.aggregates nor noted as waiting to be published.
+    NotPublished,
+    /// What finance.aggregates says is not what PostgreSQL holds.
+    WrongPublished,
 }
 
 impl DifferenceKind {
@@ -64,6 +68,8 @@ impl DifferenceKind {
             DifferenceKind::NotInLedger => "unintended: in the log, but not in its ledger",
             DifferenceKind::WrongTotal => "wrong total",
             DifferenceKind::LogTooShort => "the log ends before what was applied",
+            DifferenceKind::NotPublished => "not published: not in finance.aggregates as it is in PostgreSQL",
+            DifferenceKind::WrongPublished => "wrong in finance.aggregates",
         }
     }
 }
@@ -147,6 +153,12 @@ pub struct MessageCounts {
     pub user_totals: u64,
     /// Totals per symbol, currency and partition that were summed again.
     pub symbol_totals: u64,
+    /// Windows of categories and symbols compared, one a partition.
+    pub window_totals: u64,
+    /// Totals and windows that were looked up in finance.aggregates.
+    pub published_totals: u64,
+    /// Of these, changed and not published yet; PostgreSQL has noted them.
+    pub waiting_to_be_published: u64,
 }
 
 /// What of a partition was compared.
@@ -245,8 +257,13 @@ impl fmt::Display for AuditReport {
                 writeln!(out, "  {name:<13}{:>14}  {what}", grouped(*count))?;
             }
         }
-        let totals = counts.user_totals + counts.symbol_totals;
+        let totals = counts.user_totals + counts.symbol_totals + counts.window_totals;
         writeln!(out, "  {:<13}{:>14}  summed again from the log", "totals", grouped(totals))?;
+        let waiting = match counts.waiting_to_be_published {
+            0 => "compared with finance.aggregates".to_owned(),
+            waiting => format!("compared with finance.aggregates, {} of these wait to be published", grouped(waiting)),
+        };
+        writeln!(out, "  {:<13}{:>14}  {waiting}", "published", grouped(counts.published_totals))?;
         for note in &self.notes {
             writeln!(out, "  note: {note}")?;
         }

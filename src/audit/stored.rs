@@ -1,15 +1,21 @@
 //! PostgreSQL's side: one repeatable-read snapshot, handed over piece by piece in the order of the comparison.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
+use futures_util::stream::BoxStream;
 use sqlx::postgres::PgRow;
-use sqlx::{Connection, Executor, PgConnection, Row};
+use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{AuditError, rows};
+use super::rows::{
+    CATEGORY_WINDOWS, DEAD_LETTERS, EARLIER_DEAD_LETTERS, EARLIER_ROWS, SYMBOL_WINDOWS, SYMBOLS, StoredCategoryWindow,
+    StoredMessage, StoredSymbol, StoredSymbolWindow, StoredTotal, StoredUser, TOTALS, USERS, WAITING, category_window,
+    message, symbol, symbol_window, total, user,
+};
+use super::{AuditError, latency_rows};
 use crate::postgres::{Database, answered};
 use crate::transaction::RunId;
 
@@ -22,42 +28,8 @@ const PIECE_ROWS: usize = 4096;
 /// Pieces that wait for the comparison, at most.
 pub(super) const PIECES_MAX: usize = 8;
 
-/// A row or a dead letter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StoredMessage {
-    pub offset: i64,
-    /// 0: no run.
-    pub run_ref: i32,
-    pub sequence: i64,
-}
-
-/// A row of `user_aggregates`; sums as the server wrote them.
-#[derive(Clone, Debug)]
-pub(super) struct StoredUser {
-    pub user_id: String,
-    pub currency: String,
-    /// purchases, refunds, trades
-    pub counts: [i64; 3],
-    /// spend, refunded, traded
-    pub sums: [String; 3],
-    /// first and last event, in microseconds
-    pub events: [i64; 2],
-}
-
-/// A row of `symbol_aggregates`.
-#[derive(Clone, Debug)]
-pub(super) struct StoredSymbol {
-    pub symbol: String,
-    pub currency: String,
-    pub trades: i64,
-    /// quantity, notional, last price
-    pub sums: [String; 3],
-    /// Event time in microseconds and offset of the last price.
-    pub last: (i64, i64),
-}
-
-/// What the feeder sends, in this order for each partition: dead letters (one piece), rows, `RowsEnd`, users and symbols,
-/// `PartitionEnd`. Messages of earlier lives come before all partitions.
+/// What the feeder sends, in this order for each partition: dead letters (one piece), rows, `RowsEnd`, totals of all
+/// kinds, `PartitionEnd`. Messages of earlier lives come before all partitions.
 #[derive(Debug)]
 pub(super) enum Piece {
     /// Rows of earlier lives of the topic.
@@ -72,8 +44,14 @@ pub(super) enum Piece {
     RowsEnd,
     Users(Vec<StoredUser>),
     Symbols(Vec<StoredSymbol>),
+    CategoryWindows(Vec<StoredCategoryWindow>),
+    SymbolWindows(Vec<StoredSymbolWindow>),
     /// No more of this partition.
     PartitionEnd,
+    /// Totals over all partitions, as they should be published; behind all partitions.
+    Totals(Vec<StoredTotal>),
+    /// No more at all.
+    End,
 }
 
 /// How far a partition was applied, and what a person agreed to skip in it.
@@ -84,8 +62,12 @@ pub(super) struct PartitionState {
     pub next_offset: i64,
     /// Messages that were counted into the totals in this life.
     pub messages: i64,
+    /// Windows count from this offset on.
+    pub windows_from: i64,
     /// [from, to)
     pub skipped: Vec<(i64, i64)>,
+    /// Offsets of dead letters that were put through.
+    pub replayed: HashSet<i64>,
 }
 
 /// The snapshot's small things.
@@ -98,6 +80,17 @@ pub(super) struct Overview {
     pub earlier: Vec<i32>,
     pub partitions: HashMap<i32, PartitionState>,
     pub runs: HashMap<i32, RunId>,
+    /// Length of the windows in microseconds; 0 where no consumer was yet.
+    pub window_us: i64,
+    /// Keys of totals that have changed since they were published.
+    pub waiting: HashSet<String>,
+}
+
+impl Overview {
+    /// All lives of the topic.
+    fn lives(&self) -> Vec<i32> {
+        self.earlier.iter().copied().chain(self.topic_ref).collect()
+    }
 }
 
 /// An open snapshot.
@@ -146,16 +139,32 @@ impl Snapshot {
                 overview.earlier.push(topic_ref);
             }
         }
-        let offsets: Vec<(i32, i64, i64, i64)> = sqlx::query_as(
-            "select partition, first_offset, next_offset, messages from partition_offsets where topic_ref = $1",
+        let offsets: Vec<(i32, i64, i64, i64, i64)> = sqlx::query_as(
+            "select partition, first_offset, next_offset, messages, windows_from
+             from partition_offsets where topic_ref = $1",
         )
         .bind(overview.topic_ref)
         .fetch_all(&mut *connection)
         .await?;
-        for (partition, first_offset, next_offset, messages) in offsets {
-            let state = PartitionState { first_offset, next_offset, messages, skipped: Vec::new() };
-            overview.partitions.insert(partition, state);
+        for (partition, first_offset, next_offset, messages, windows_from) in offsets {
+            let known =
+                PartitionState { first_offset, next_offset, messages, windows_from, ..PartitionState::default() };
+            overview.partitions.insert(partition, known);
         }
+        let replayed: Vec<(i32, i64)> =
+            sqlx::query_as("select partition, \"offset\" from replayed_letters where topic_ref = $1")
+                .bind(overview.topic_ref)
+                .fetch_all(&mut *connection)
+                .await?;
+        for (partition, offset) in replayed {
+            overview.partitions.entry(partition).or_default().replayed.insert(offset);
+        }
+        let window_us: Option<i64> =
+            sqlx::query_scalar("select window_us from schema_owner").fetch_optional(&mut *connection).await?;
+        overview.window_us = window_us.unwrap_or_default();
+        let waiting: Vec<String> =
+            sqlx::query_scalar(WAITING).bind(overview.lives()).fetch_all(&mut *connection).await?;
+        overview.waiting = waiting.into_iter().collect();
         let skipped: Vec<(i32, i64, i64)> = sqlx::query_as(
             "select r.partition, r.from_offset, r.to_offset
              from skipped_ranges r
@@ -213,13 +222,20 @@ impl Snapshot {
             let letters = letters.iter().map(message).collect::<Result<Vec<_>, _>>()?;
             send(pieces, Piece::DeadLetters(letters)).await?;
             let from = from.get(partition).copied().unwrap_or(0);
-            rows::feed(&mut self.connection, self.row_deadline, (topic_ref, *partition), from, pieces).await?;
+            latency_rows::feed(&mut self.connection, self.row_deadline, (topic_ref, *partition), from, pieces).await?;
             send(pieces, Piece::RowsEnd).await?;
             self.pieces_of(USERS, topic_ref, *partition, pieces, user, Piece::Users).await?;
             self.pieces_of(SYMBOLS, topic_ref, *partition, pieces, symbol, Piece::Symbols).await?;
+            let (category_windows, symbol_windows) = (Piece::CategoryWindows, Piece::SymbolWindows);
+            self.pieces_of(CATEGORY_WINDOWS, topic_ref, *partition, pieces, category_window, category_windows).await?;
+            self.pieces_of(SYMBOL_WINDOWS, topic_ref, *partition, pieces, symbol_window, symbol_windows).await?;
             send(pieces, Piece::PartitionEnd).await?;
         }
-        Ok(())
+        for sql in TOTALS {
+            let rows = sqlx::query(sql).bind(self.overview.lives()).fetch(&mut self.connection);
+            Self::pieces(self.row_deadline, rows, pieces, total, Piece::Totals).await?;
+        }
+        send(pieces, Piece::End).await
     }
 
     async fn messages(
@@ -242,9 +258,19 @@ impl Snapshot {
         read: fn(&PgRow) -> Result<T, sqlx::Error>,
         wrap: fn(Vec<T>) -> Piece,
     ) -> Result<(), Stop> {
-        let mut rows = sqlx::query(sql).bind(topic_ref).bind(partition).fetch(&mut self.connection);
+        let rows = sqlx::query(sql).bind(topic_ref).bind(partition).fetch(&mut self.connection);
+        Self::pieces(self.row_deadline, rows, pieces, read, wrap).await
+    }
+
+    async fn pieces<T>(
+        row_deadline: Duration,
+        mut rows: BoxStream<'_, Result<PgRow, sqlx::Error>>,
+        pieces: &mpsc::Sender<Piece>,
+        read: fn(&PgRow) -> Result<T, sqlx::Error>,
+        wrap: fn(Vec<T>) -> Piece,
+    ) -> Result<(), Stop> {
         let mut piece = Vec::with_capacity(PIECE_ROWS);
-        while let Some(row) = answered(self.row_deadline, rows.try_next()).await? {
+        while let Some(row) = answered(row_deadline, rows.try_next()).await? {
             piece.push(read(&row)?);
             if piece.len() == PIECE_ROWS {
                 send(pieces, wrap(std::mem::replace(&mut piece, Vec::with_capacity(PIECE_ROWS)))).await?;
@@ -269,46 +295,6 @@ impl From<sqlx::Error> for Stop {
 
 pub(super) async fn send(pieces: &mpsc::Sender<Piece>, piece: Piece) -> Result<(), Stop> {
     pieces.send(piece).await.map_err(|_| Stop::Unheard)
-}
-
-const DEAD_LETTERS: &str = "select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from dead_letters
-    where topic_ref = $1 and partition = $2 order by \"offset\"";
-// The second parameter is unused: an earlier life has any partitions.
-const EARLIER_ROWS: &str = "select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from messages
-    where topic_ref = $1 and $2::integer is not null
-    union all select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from unpacked_messages
-    where topic_ref = $1";
-const EARLIER_DEAD_LETTERS: &str = "select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from dead_letters
-    where topic_ref = $1 and $2::integer is not null";
-const USERS: &str = "select user_id, currency, purchases, refunds, trades, spend::text, refunded::text, traded::text,
-    (extract(epoch from first_event) * 1000000)::bigint, (extract(epoch from last_event) * 1000000)::bigint
-    from user_aggregates where topic_ref = $1 and partition = $2";
-const SYMBOLS: &str = "select symbol, currency, trades, quantity::text, notional::text, last_price::text,
-    (extract(epoch from last_price_event) * 1000000)::bigint, last_price_offset
-    from symbol_aggregates where topic_ref = $1 and partition = $2";
-
-fn message(row: &PgRow) -> Result<StoredMessage, sqlx::Error> {
-    Ok(StoredMessage { offset: row.try_get(0)?, run_ref: row.try_get(1)?, sequence: row.try_get(2)? })
-}
-
-fn user(row: &PgRow) -> Result<StoredUser, sqlx::Error> {
-    Ok(StoredUser {
-        user_id: row.try_get(0)?,
-        currency: row.try_get(1)?,
-        counts: [row.try_get(2)?, row.try_get(3)?, row.try_get(4)?],
-        sums: [row.try_get(5)?, row.try_get(6)?, row.try_get(7)?],
-        events: [row.try_get(8)?, row.try_get(9)?],
-    })
-}
-
-fn symbol(row: &PgRow) -> Result<StoredSymbol, sqlx::Error> {
-    Ok(StoredSymbol {
-        symbol: row.try_get(0)?,
-        currency: row.try_get(1)?,
-        trades: row.try_get(2)?,
-        sums: [row.try_get(3)?, row.try_get(4)?, row.try_get(5)?],
-        last: (row.try_get(6)?, row.try_get(7)?),
-    })
 }
 
 #[cfg(test)]

@@ -287,12 +287,10 @@ impl Inner {
     /// Opens or creates the partitions of a topic; nothing is remembered yet.
     fn make(&self, name: String, id: Uuid, partitions: i32, overrides: Overrides) -> Result<Topic, CatalogError> {
         let config = self.defaults_of(&name).partition_config(&overrides);
-        let partitions = (0..partitions)
-            .map(|partition| {
-                let id = PartitionId { topic_id: id, partition };
-                self.log.create_partition(id, &format!("{name}-{partition}"), config.clone())
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let wanted: Vec<_> = (0..partitions)
+            .map(|partition| (PartitionId { topic_id: id, partition }, format!("{name}-{partition}")))
+            .collect();
+        let partitions = self.log.create_partitions(&wanted, config)?;
         Ok(self.settled(Topic { name, id, partitions, overrides, codec: None }))
     }
 

@@ -28,7 +28,7 @@ use super::places::{Place, Places, Refusal};
 use super::producer_ids::ProducerIds;
 use super::txn;
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::BrokerSettings;
+use crate::config::{BrokerSettings, HostPort};
 use crate::metrics::BROKER_CONNECTIONS;
 
 const CLUSTER_ID_KEY: &[u8] = b"cluster/id";
@@ -45,9 +45,6 @@ pub enum BrokerError {
     /// The listen address cannot be had.
     #[error("cannot listen on {address}: {source}; stop the other process there or choose another --kafka-listen")]
     Listen { address: SocketAddr, source: std::io::Error },
-    /// `--kafka-advertise` is not HOST:PORT.
-    #[error("cannot tell clients to connect to {0:?}: it must be HOST:PORT, as in kafka.example.org:9092")]
-    Advertise(String),
     /// The log did not open or close.
     #[error("broker log in {dir}: {source}")]
     Log { dir: PathBuf, source: OpenError },
@@ -96,7 +93,7 @@ impl Broker {
         let listen = |source| BrokerError::Listen { address: settings.listen, source };
         let listener = TcpListener::bind(settings.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let (host, port) = advertised(settings.advertise.as_deref(), address)?;
+        let HostPort { host, port } = settings.advertise.clone().unwrap_or_else(|| advertised(address));
 
         let log_settings = LogSettings { durability: settings.durability, journal_bytes_max: JOURNAL_BYTES_MAX };
         let (opened, log_dir) = (dir.clone(), dir.clone());
@@ -203,23 +200,10 @@ impl Broker {
     }
 }
 
-fn advertised(advertise: Option<&str>, bound: SocketAddr) -> Result<(String, u16), BrokerError> {
-    match advertise {
-        None => {
-            // "Any address" is a fine place to listen, and no place to connect to.
-            let any = bound.ip().is_unspecified();
-            Ok((if any { "localhost".to_owned() } else { bound.ip().to_string() }, bound.port()))
-        }
-        Some(text) => {
-            let parsed = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
-            match parsed {
-                Some((host, port)) if !host.is_empty() => {
-                    Ok((host.trim_start_matches('[').trim_end_matches(']').to_owned(), port))
-                }
-                _ => Err(BrokerError::Advertise(text.to_owned())),
-            }
-        }
-    }
+fn advertised(bound: SocketAddr) -> HostPort {
+    // "Any address" is a fine place to listen, and no place to connect to.
+    let host = if bound.ip().is_unspecified() { "localhost".to_owned() } else { bound.ip().to_string() };
+    HostPort { host, port: bound.port() }
 }
 
 /// All groups, without the offsets that a crash between the deletion of a topic and theirs has left: its successor of the

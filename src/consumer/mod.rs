@@ -30,12 +30,13 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use crate::aggregate::WindowLength;
 use crate::clock::SharedClock;
 use crate::config::ConsumerSettings;
 use crate::postgres::{self, CONNECT_DEADLINE};
 use crate::progress::Progress;
 use crate::shutdown::{self, Shutdown, Stage};
-use crate::sink::{Class, Mismatch, Patience, SinkError, WorkerSettings, check_schema_owner, open_stream, progress};
+use crate::sink::{Class, Mismatch, Patience, SinkError, WorkerSettings, claim_schema, open_stream, progress};
 use handoff::{Handoff, Limits};
 pub use new_life::{PartitionInLog, TopicInLog, look_at_topic};
 use poll::Poller;
@@ -118,7 +119,8 @@ pub async fn run(
     let Some(mut connection) = connect(&database, &settings, &shutdown).await? else {
         return Ok(ConsumerReport::default());
     };
-    postgres::answered(START_DEADLINE, check_schema_owner(&mut connection, &settings.group)).await?;
+    let claiming = claim_schema(&mut connection, &settings.group, settings.window.and_then(WindowLength::of));
+    let window_length = postgres::answered(START_DEADLINE, claiming).await?;
     let Some(found) = setup::find_topic(&settings.kafka, &topic, &shutdown).await? else {
         return Ok(ConsumerReport::default());
     };
@@ -134,6 +136,7 @@ pub async fn run(
         instance: settings.group_instance_id.clone(),
         record_changes: settings.publish_aggregates,
         latency_layout: settings.latency_layout,
+        window_length,
         clock,
     };
     let mut threads = Threads::start(&settings, worker, &shared, &shutdown)?;

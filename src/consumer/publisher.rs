@@ -20,7 +20,7 @@ use super::shared::Shared;
 use crate::config::KafkaSettings;
 use crate::postgres::{CONNECT_DEADLINE, answered, connect};
 use crate::progress::Sample;
-use crate::sink::{Changes, SinkError, read_changes, settle_changes};
+use crate::sink::{Changes, SinkError, change_all, read_changes, settle_changes};
 
 /// Segments are small, because only closed ones are compacted: what a reader has to pass over stays small, too.
 const TOPIC_CONFIGS: [(&str, &str); 2] = [("cleanup.policy", "compact"), ("segment.bytes", "16777216")];
@@ -168,7 +168,7 @@ impl Publisher {
         let producer = match self.producer.take() {
             Some(producer) => producer,
             None => {
-                let producer = self.new_producer().await?;
+                let producer = self.new_producer(&mut connection).await?;
                 // Read again: a publisher before us may have published until it was fenced, just now.
                 let Some(read_again) = self.changes(&mut connection, epoch).await? else { return Ok(Round::Fenced) };
                 changes = read_again;
@@ -194,8 +194,12 @@ impl Publisher {
     }
 
     /// Fences the publisher before it, and aborts what that one has left open.
-    async fn new_producer(&self) -> Result<FutureProducer, PublishError> {
-        self.create_topic().await;
+    async fn new_producer(&self, connection: &mut PgConnection) -> Result<FutureProducer, PublishError> {
+        if !is_there(&self.kafka, &self.topic).await {
+            // Before it is there: whoever stops in between finds it absent again.
+            answered(self.answer_deadline, change_all(connection, self.topic_ref)).await?;
+            self.create_topic().await;
+        }
         let producer: FutureProducer = producer_config(&self.kafka, &self.transactional_id).create()?;
         blocking(&producer, |producer| producer.init_transactions(DELIVERY_TIMEOUT)).await?;
         Ok(producer)
@@ -216,11 +220,8 @@ impl Publisher {
         blocking(producer, |producer| producer.commit_transaction(DELIVERY_TIMEOUT)).await
     }
 
-    /// Creates the topic if it is absent; if that fails, sending says so.
+    /// Creates the topic; if that fails, sending says so.
     async fn create_topic(&self) {
-        if is_there(&self.kafka, &self.topic).await {
-            return;
-        }
         let created = match admin(&self.kafka) {
             Ok(admin) => create_topic(&admin, &self.kafka, &self.topic, &TOPIC_CONFIGS).await,
             Err(error) => Err(error),

@@ -120,7 +120,7 @@ impl Context {
 
     /// Where to read a claimed partition from; none when it is time to stop.
     fn begin(&self, consumer: &BaseConsumer<Self>, claimed: &Claimed) -> Result<Option<i64>, ConsumerError> {
-        let Claimed { partition, epoch, next_offset, ref fingerprint } = *claimed;
+        let Claimed { partition, epoch, next_offset, ref fingerprint, .. } = *claimed;
         let progress = PartitionProgress { partition, next_offset, fingerprint: fingerprint.clone() };
         let asked_since = Instant::now();
         let mut last = None;

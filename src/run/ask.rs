@@ -15,7 +15,7 @@ use crate::data_dir::DataDir;
 use crate::postgres::{OutputFormat, write_query};
 
 /// The data directory of a question: it must be there already, unless everything asked about is elsewhere.
-fn existing_data_dir(shared: &SharedArgs) -> anyhow::Result<DataDir> {
+pub(super) fn existing_data_dir(shared: &SharedArgs) -> anyhow::Result<DataDir> {
     if !shared.data_dir.join("FORMAT").exists() && shared.database_url.is_none() {
         bail!(
             "{} is not a data directory of finstream: run `finstream` first, or name the right one with --data-dir",

@@ -66,7 +66,7 @@ impl EmbeddedBroker {
             }
             None => Broker::start(settings).await?,
         };
-        let kafka = advertise.unwrap_or_else(|| broker.address().to_string());
+        let kafka = advertise.map_or_else(|| broker.address().to_string(), |told| told.to_string());
         let endpoint = BrokerEndpoint { kafka, port: broker.address().port(), durability, pid: std::process::id() };
         if for_others {
             data_dir.publish_endpoint(&lock, &endpoint)?;

@@ -22,6 +22,7 @@ mod exit;
 mod figures;
 mod kafka;
 mod keeping;
+mod letters;
 mod pipeline;
 mod plan;
 mod reset;
@@ -47,6 +48,7 @@ pub fn main(cli: Cli) -> anyhow::Result<Exit> {
             None => pipeline::run(&cli).await,
             Some(Command::Verify(arguments)) => ask::verify(&cli, arguments).await,
             Some(Command::Sql(arguments)) => ask::sql(&cli, arguments).await,
+            Some(Command::DeadLetters(arguments)) => letters::run(&cli, arguments).await,
             Some(Command::Reset(arguments)) => reset::run(&cli, arguments).await,
             Some(Command::Schema) => print(&crate::transaction::schema_json()).map(|()| Exit::Done),
         }

@@ -14,6 +14,7 @@ use super::plan::Plan;
 use super::{Exit, signals, startup};
 use crate::cli::Cli;
 use crate::clock::{SharedClock, SystemClock};
+use crate::config::ConfigError;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::http::{self, HttpState, Readiness};
 use crate::postgres::{PostgresError, PrivateCluster};
@@ -271,7 +272,8 @@ fn check_files(plan: &Plan) -> anyhow::Result<()> {
         let Some(file) = file else { continue };
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
         if folder.is_some_and(|folder| !folder.is_dir()) || file.is_dir() {
-            anyhow::bail!("{flag} {}: cannot write there; name a file in a folder that exists", file.display());
+            let what = format!("{flag} {}: cannot write there; name a file in a folder that exists", file.display());
+            return Err(ConfigError::new(what).into());
         }
     }
     flags.ready_file.as_deref().map_or(Ok(()), startup::remove_ready_file)

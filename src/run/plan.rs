@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::broker::log::Durability;
 use crate::cli::{Cli, DurabilityArg, LatencyLayoutArg, SharedArgs};
 use crate::config::{
-    self, BrokerSettings, ConfigError, ConsumerSettings, KafkaSettings, LatencyLayout, Pace, ProducerSettings, Roles,
-    SourceSettings,
+    self, BrokerSettings, ConfigError, ConsumerSettings, HostPort, KafkaSettings, LatencyLayout, Pace,
+    ProducerSettings, Roles, SourceSettings,
 };
 use crate::transaction::RunId;
 
@@ -158,7 +158,7 @@ impl Plan {
         BrokerSettings {
             dir,
             listen: self.kafka_listen,
-            advertise: flags.kafka_advertise.clone(),
+            advertise: flags.kafka_advertise.clone().map(|(host, port)| HostPort { host, port }),
             durability: self.durability,
             default_partitions: self.cli.shared.partitions,
             auto_create_topics: flags.auto_create_topics,
@@ -197,6 +197,7 @@ impl Plan {
             batch_wait: flags.batch_wait,
             duration: flags.duration.filter(|_| !self.roles.producer),
             drain_timeout: flags.drain_timeout,
+            window: flags.window,
             publish_aggregates: true,
             latency_layout: self.latency_layout(),
         }

@@ -80,7 +80,7 @@ pub(super) struct Stored {
     user_id: Text,
     currency: Currency,
     amount: Decimal,
-    event_time: Micros,
+    pub event_time: Micros,
     pub scheduled_at: Option<Micros>,
     pub sent_at: Option<Micros>,
     kind: StoredKind,
@@ -88,8 +88,8 @@ pub(super) struct Stored {
 
 #[derive(Clone, Debug)]
 enum StoredKind {
-    Purchase,
-    Refund,
+    Purchase { category: Text },
+    Refund { category: Text },
     Trade { symbol: Text, quantity: i64, price: Decimal },
 }
 
@@ -133,8 +133,8 @@ impl Batch {
             scheduled_at: transaction.scheduled_at,
             sent_at: transaction.sent_at,
             kind: match &transaction.detail {
-                Detail::Purchase { .. } => StoredKind::Purchase,
-                Detail::Refund { .. } => StoredKind::Refund,
+                Detail::Purchase { category, .. } => StoredKind::Purchase { category: self.text(category) },
+                Detail::Refund { category, .. } => StoredKind::Refund { category: self.text(category) },
                 Detail::Trade { symbol, quantity, price, .. } => {
                     StoredKind::Trade { symbol: self.text(symbol), quantity: *quantity, price: *price }
                 }
@@ -244,8 +244,8 @@ impl Batch {
             amount: stored.amount,
             event_time: stored.event_time,
             kind: match stored.kind {
-                StoredKind::Purchase => Kind::Purchase,
-                StoredKind::Refund => Kind::Refund,
+                StoredKind::Purchase { category } => Kind::Purchase { category: self.str(category) },
+                StoredKind::Refund { category } => Kind::Refund { category: self.str(category) },
                 StoredKind::Trade { symbol, quantity, price } => {
                     Kind::Trade { symbol: self.str(symbol), quantity, price }
                 }

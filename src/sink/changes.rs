@@ -3,16 +3,22 @@
 use sqlx::{Connection, PgConnection, Row};
 
 use super::error::SinkError;
+use super::values::Time;
+use crate::clock::Micros;
 
 /// Change rows read at once, at most; a row names the totals of one batch and partition.
 const CHANGES_MAX: i64 = 96;
 
+/// Totals of one row when all are published again.
+const TOTALS_PER_ROW: i64 = 500;
+
 /// One total as it is published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Total {
-    /// `user/ID/CUR` or `symbol/S`.
+    /// `user/ID/CUR`, `symbol/S`, `window/category/START/CUR/CATEGORY` or `window/symbol/START/CUR/S`; START as
+    /// 2026-11-30T12:00:00Z.
     pub key: String,
-    /// JSON with the total, its version and the offsets that it includes.
+    /// JSON with the total over all lives of the topic, its version and the offsets that it includes.
     pub value: String,
 }
 
@@ -32,7 +38,7 @@ impl Changes {
 }
 
 const CHANGED: &str = "
-select topic_ref, partition, last_offset, user_ids, user_currencies, symbols
+select topic_ref, partition, last_offset, user_ids, user_currencies, symbols, category_windows, symbol_windows
 from (
     select c.*, row_number() over (partition by c.topic_ref, c.partition order by c.last_offset) as place
     from aggregate_changes c
@@ -54,6 +60,7 @@ select 'user/' || a.user_id || '/' || a.currency, json_build_object(
 from unnest($1::text[], $2::text[]) as changed(user_id, currency)
 join user_aggregates a on a.user_id = changed.user_id and a.currency = changed.currency
 join partition_offsets p on p.topic_ref = a.topic_ref and p.partition = a.partition
+where a.topic_ref in (select topic_ref from streams where topic = (select topic from streams where topic_ref = $3))
 group by a.user_id, a.currency";
 
 const SYMBOLS: &str = "
@@ -79,9 +86,52 @@ from (
     ) as total
     from symbol_aggregates a
     where a.symbol = any($1)
+        and a.topic_ref in (select topic_ref from streams where topic = (select topic from streams where topic_ref = $2))
     group by a.symbol, a.currency
 ) per_currency
 group by per_currency.symbol";
+
+const CATEGORY_WINDOWS: &str = "
+select concat_ws('/', 'window/category', to_char(w.start at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+    w.currency, w.category), json_build_object(
+    'category', w.category, 'currency', w.currency,
+    'window_start', to_char(w.start at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),
+    'window_end', to_char(w.start at time zone 'utc' + make_interval(secs => (select window_us from schema_owner) / 1e6),
+        'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),
+    'purchases', sum(a.purchases), 'spend', sum(a.spend)::text,
+    'purchase_min', min(a.purchase_min)::text, 'purchase_max', max(a.purchase_max)::text,
+    'refunds', sum(a.refunds), 'refunded', sum(a.refunded)::text,
+    'late', sum(a.late), 'late_us_max', max(a.late_us_max),
+    'version', sum(a.version),
+    'offsets', coalesce(json_object_agg(a.partition, p.next_offset - 1) filter (where a.topic_ref = $4), '{}'))::text
+from unnest($1::timestamptz[], $2::text[], $3::text[]) as w(start, currency, category)
+join category_window_aggregates a
+    on a.window_start = w.start and a.category = w.category and a.currency = w.currency
+join partition_offsets p on p.topic_ref = a.topic_ref and p.partition = a.partition
+where a.topic_ref in (select topic_ref from streams where topic = (select topic from streams where topic_ref = $4))
+group by w.start, w.currency, w.category";
+
+const SYMBOL_WINDOWS: &str = "
+select concat_ws('/', 'window/symbol', to_char(w.start at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+    w.currency, w.symbol), json_build_object(
+    'symbol', w.symbol, 'currency', w.currency,
+    'window_start', to_char(w.start at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),
+    'window_end', to_char(w.start at time zone 'utc' + make_interval(secs => (select window_us from schema_owner) / 1e6),
+        'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),
+    'trades', sum(a.trades), 'quantity', sum(a.quantity)::text, 'notional', sum(a.notional)::text,
+    'open', (array_agg(a.open_price::text order by a.open_event, a.topic_ref, a.partition, a.open_offset))[1],
+    'high', max(a.high_price)::text, 'low', min(a.low_price)::text,
+    'close', (array_agg(a.close_price::text order by a.close_event desc, a.topic_ref desc, a.partition desc,
+        a.close_offset desc))[1],
+    'vwap', round(sum(a.notional) / nullif(sum(a.quantity), 0), 8)::text,
+    'late', sum(a.late), 'late_us_max', max(a.late_us_max),
+    'version', sum(a.version),
+    'offsets', coalesce(json_object_agg(a.partition, p.next_offset - 1) filter (where a.topic_ref = $4), '{}'))::text
+from unnest($1::timestamptz[], $2::text[], $3::text[]) as w(start, currency, symbol)
+join symbol_window_aggregates a on a.window_start = w.start and a.symbol = w.symbol and a.currency = w.currency
+join partition_offsets p on p.topic_ref = a.topic_ref and p.partition = a.partition
+where a.topic_ref in (select topic_ref from streams where topic = (select topic from streams where topic_ref = $4))
+group by w.start, w.currency, w.symbol";
 
 /// Reads what has changed, as long as partition 0 is owned under `epoch`; none when someone else owns it.
 ///
@@ -103,11 +153,14 @@ pub async fn read_changes(
     let mut changes = Changes::default();
     let mut users: Vec<(String, String)> = Vec::new();
     let mut symbols: Vec<String> = Vec::new();
+    let (mut category_windows, mut symbol_windows): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for row in sqlx::query(CHANGED).bind(topic_ref).bind(CHANGES_MAX).fetch_all(&mut *snapshot).await? {
         changes.rows.push((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
         let (user_ids, currencies): (Vec<String>, Vec<String>) = (row.try_get(3)?, row.try_get(4)?);
         users.extend(user_ids.into_iter().zip(currencies));
         symbols.extend(row.try_get::<Vec<String>, _>(5)?);
+        category_windows.extend(row.try_get::<Vec<String>, _>(6)?);
+        symbol_windows.extend(row.try_get::<Vec<String>, _>(7)?);
     }
     users.sort_unstable();
     users.dedup();
@@ -122,8 +175,48 @@ pub async fn read_changes(
         let rows = sqlx::query(SYMBOLS).bind(symbols).bind(topic_ref).fetch_all(&mut *snapshot).await?;
         changes.totals.extend(totals(rows)?);
     }
+    for (sql, names) in [(CATEGORY_WINDOWS, category_windows), (SYMBOL_WINDOWS, symbol_windows)] {
+        changes.totals.extend(windows(&mut snapshot, sql, names, topic_ref).await?);
+    }
     snapshot.commit().await?;
     Ok(Some(changes))
+}
+
+/// Notes every total as changed: nothing of them is published any more, or was ever.
+const CHANGE_ALL: &str = "
+insert into aggregate_changes (topic_ref, partition, last_offset, user_ids, user_currencies, symbols, category_windows,
+    symbol_windows)
+select $1, 0, -1 - row_number() over (), coalesce(array_agg(name) filter (where kind = 0), '{}'),
+    coalesce(array_agg(currency) filter (where kind = 0), '{}'),
+    coalesce(array_agg(name) filter (where kind = 1), '{}'), coalesce(array_agg(name) filter (where kind = 2), '{}'),
+    coalesce(array_agg(name) filter (where kind = 3), '{}')
+from (
+    select kind, name, currency, (row_number() over () - 1) / $2 as chunk
+    from (
+        select distinct 0 as kind, user_id as name, currency from user_aggregates where topic_ref = any($3)
+        union all
+        select distinct 1, symbol, null from symbol_aggregates where topic_ref = any($3)
+        union all
+        select distinct 2, concat_ws(' ', (extract(epoch from window_start) * 1000000)::bigint, currency, category), null
+        from category_window_aggregates where topic_ref = any($3)
+        union all
+        select distinct 3, concat_ws(' ', (extract(epoch from window_start) * 1000000)::bigint, currency, symbol), null
+        from symbol_window_aggregates where topic_ref = any($3)
+    ) totals
+) chunks
+group by chunk
+on conflict do nothing";
+
+/// Has every total published again: the topic that they were published to is not there (any more).
+pub async fn change_all(connection: &mut PgConnection, topic_ref: i32) -> Result<(), SinkError> {
+    let lives: Vec<i32> = sqlx::query_scalar(
+        "select topic_ref from streams where topic = (select topic from streams where topic_ref = $1)",
+    )
+    .bind(topic_ref)
+    .fetch_all(&mut *connection)
+    .await?;
+    sqlx::query(CHANGE_ALL).bind(topic_ref).bind(TOTALS_PER_ROW).bind(lives).execute(connection).await?;
+    Ok(())
 }
 
 /// Deletes the change rows that were read: their totals, or later ones, are published.
@@ -146,6 +239,38 @@ pub async fn settle_changes(connection: &mut PgConnection, changes: &Changes) ->
     .execute(connection)
     .await?;
     Ok(())
+}
+
+async fn windows(
+    snapshot: &mut PgConnection,
+    sql: &'static str,
+    mut names: Vec<String>,
+    topic_ref: i32,
+) -> Result<Vec<Total>, SinkError> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    names.sort_unstable();
+    names.dedup();
+    let (mut starts, mut currencies, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+    for name in &names {
+        let Some((start, currency, key)) = parse_window_name(name) else {
+            let what = format!("aggregate_changes names a window {name:?}, which is not START CURRENCY NAME");
+            return Err(SinkError::Broken { topic_ref, what });
+        };
+        starts.push(Time(start));
+        currencies.push(currency);
+        keys.push(key);
+    }
+    let rows = sqlx::query(sql).bind(starts).bind(currencies).bind(keys).bind(topic_ref).fetch_all(snapshot).await?;
+    totals(rows)
+}
+
+/// As `columns` has written it.
+fn parse_window_name(name: &str) -> Option<(Micros, &str, &str)> {
+    let mut parts = name.splitn(3, ' ');
+    let start = parts.next()?.parse().ok()?;
+    Some((Micros(start), parts.next()?, parts.next()?))
 }
 
 fn totals(rows: Vec<sqlx::postgres::PgRow>) -> Result<Vec<Total>, SinkError> {

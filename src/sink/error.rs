@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::aggregate::WindowLength;
 use crate::postgres::SessionError;
 
 /// What to do about an error of PostgreSQL.
@@ -70,6 +71,12 @@ pub enum SinkError {
              totals would mix. Give it a schema of its own with --db-schema NAME, or use --group {owner}"
     )]
     OtherGroup { owner: String, group: String },
+    /// Windows of another length live in this schema.
+    #[error(
+        "the windows in this schema are {known} long, --window asks for {asked}: windows of different lengths do not add \
+             up. Leave --window out, or give the other length a schema of its own with --db-schema NAME and --group NAME"
+    )]
+    OtherWindow { known: WindowLength, asked: WindowLength },
     /// The same topic name on another cluster.
     #[error(
         "the totals of topic {topic} in this database come from Kafka cluster {known}, but this is cluster {found}: \
@@ -94,6 +101,7 @@ impl SinkError {
             | SinkError::BatchTooLarge { .. }
             | SinkError::Broken { .. }
             | SinkError::OtherGroup { .. }
+            | SinkError::OtherWindow { .. }
             | SinkError::OtherCluster { .. } => Class::Broken,
         }
     }

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection, Row};
 
 use super::error::SinkError;
+use crate::clock::Micros;
 
 /// Longest wait for another backend's lock on a partition's progress, before that backend is ended.
 const SET_LOCK_TIMEOUT: &str = "set local lock_timeout = '500ms'";
@@ -45,6 +46,8 @@ pub struct Owned {
     pub epoch: i64,
     /// Last applied data record + 1.
     pub next_offset: i64,
+    /// The latest event time applied so far.
+    pub watermark: Option<Micros>,
 }
 
 /// What a claim of a partition returns.
@@ -53,6 +56,8 @@ pub struct Claimed {
     pub partition: i32,
     pub epoch: i64,
     pub next_offset: i64,
+    /// The latest event time applied so far.
+    pub watermark: Option<Micros>,
     /// Of the record at `next_offset - 1`.
     pub fingerprint: Option<Vec<u8>>,
 }
@@ -112,7 +117,7 @@ async fn try_claim(
         "update partition_offsets
          set owner_epoch = owner_epoch + 1, owner_instance = $3, owner_pid = $4, owner_backend_start = $5
          where topic_ref = $1 and partition = $2
-         returning owner_epoch, next_offset, fingerprint",
+         returning owner_epoch, next_offset, fingerprint, watermark",
     )
     .bind(topic_ref)
     .bind(partition)
@@ -122,21 +127,27 @@ async fn try_claim(
     .fetch_one(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    Ok(Claimed { partition, epoch: row.try_get(0)?, next_offset: row.try_get(1)?, fingerprint: row.try_get(2)? })
+    let watermark: Option<DateTime<Utc>> = row.try_get(3)?;
+    Ok(Claimed {
+        partition,
+        epoch: row.try_get(0)?,
+        next_offset: row.try_get(1)?,
+        watermark: watermark.map(|time| Micros(time.timestamp_micros())),
+        fingerprint: row.try_get(2)?,
+    })
 }
 
 /// Registers a new backend for what this worker owns, without raising an epoch.
 ///
-/// Returns the partitions that it still owns, with their progress; the others are fenced. If this worker's own old
-/// backend still holds a lock (its connection broke, its transaction lives), it is ended: from then on its last batch
-/// is either committed or gone.
+/// What it does not own any more is left as it is. If this worker's own old backend still holds a lock (its connection
+/// broke, its transaction lives), it is ended: from then on its last batch is either committed or gone.
 pub(super) async fn renew(
     connection: &mut PgConnection,
     topic_ref: i32,
     owned: &[(i32, i64)],
     old: Backend,
     new: Backend,
-) -> Result<Vec<(i32, Owned)>, SinkError> {
+) -> Result<(), SinkError> {
     for _ in 0..LOCK_ATTEMPTS_MAX {
         match try_renew(connection, topic_ref, owned, new).await {
             Err(SinkError::Database(error)) if is_lock_timeout(&error) => old.terminate(connection).await?,
@@ -151,27 +162,24 @@ async fn try_renew(
     topic_ref: i32,
     owned: &[(i32, i64)],
     new: Backend,
-) -> Result<Vec<(i32, Owned)>, SinkError> {
+) -> Result<(), SinkError> {
     let (partitions, epochs): (Vec<i32>, Vec<i64>) = owned.iter().copied().unzip();
     let mut transaction = connection.begin().await?;
     sqlx::query(SET_LOCK_TIMEOUT).execute(&mut *transaction).await?;
-    let rows = sqlx::query(
+    sqlx::query(
         "update partition_offsets p set owner_pid = $4, owner_backend_start = $5
          from unnest($2::integer[], $3::bigint[]) as mine(partition, epoch)
-         where p.topic_ref = $1 and p.partition = mine.partition and p.owner_epoch = mine.epoch
-         returning p.partition, p.owner_epoch, p.next_offset",
+         where p.topic_ref = $1 and p.partition = mine.partition and p.owner_epoch = mine.epoch",
     )
     .bind(topic_ref)
     .bind(&partitions)
     .bind(&epochs)
     .bind(new.pid)
     .bind(new.started_at)
-    .fetch_all(&mut *transaction)
+    .execute(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    rows.into_iter()
-        .map(|row| Ok((row.try_get(0)?, Owned { epoch: row.try_get(1)?, next_offset: row.try_get(2)? })))
-        .collect()
+    Ok(())
 }
 
 async fn recorded_owner(

@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 
 use super::batch::{Batch, Body, Item};
+use super::columns::{
+    CategoryWindowColumns, ChangeColumns, SymbolColumns, SymbolWindowColumns, UserColumns, category_window_columns,
+    change_columns, symbol_columns, symbol_window_columns, user_columns,
+};
 use super::copy::{CopyRows, EncodedRows, Row};
 use super::ownership::Owned;
 use super::runs::Runs;
-use super::values::{Numeric, Time, text_array_literal};
-use crate::aggregate::{Deltas, Event, ExactSum, NotExact, aggregate};
+use super::values::Time;
+use crate::aggregate::{Event, NotExact, WindowLength, Windowing, aggregate};
+use crate::clock::Micros;
 use crate::config::LatencyLayout;
 
 /// Consecutive items of a batch that go into one PostgreSQL transaction.
@@ -28,6 +33,8 @@ pub(super) struct Move {
     pub last_offset: i64,
     pub messages: i32,
     pub dead_letters: i32,
+    /// The latest event time after it.
+    pub watermark: Option<Micros>,
     fingerprint: [u8; 16],
 }
 
@@ -45,41 +52,10 @@ pub(super) struct MoveColumns {
     pub expected: Vec<i64>,
     pub next_offsets: Vec<i64>,
     pub fingerprints: Vec<Vec<u8>>,
+    pub watermarks: Vec<Option<Time>>,
     pub messages: Vec<i32>,
     pub dead_letters: Vec<i32>,
     pub first_offsets: Vec<i64>,
-    pub last_offsets: Vec<i64>,
-}
-
-/// Arrays of the upsert of `user_aggregates`.
-#[derive(Debug, Default)]
-pub(super) struct UserColumns<'a> {
-    pub user_ids: Vec<&'a str>,
-    pub currencies: Vec<String>,
-    pub partitions: Vec<i32>,
-    pub purchases: Vec<i64>,
-    pub spend: Vec<Numeric>,
-    pub refunds: Vec<i64>,
-    pub refunded: Vec<Numeric>,
-    pub trades: Vec<i64>,
-    pub traded: Vec<Numeric>,
-    pub first_events: Vec<Time>,
-    pub last_events: Vec<Time>,
-    pub last_offsets: Vec<i64>,
-}
-
-/// Arrays of the upsert of `symbol_aggregates`.
-#[derive(Debug, Default)]
-pub(super) struct SymbolColumns<'a> {
-    pub symbols: Vec<&'a str>,
-    pub currencies: Vec<String>,
-    pub partitions: Vec<i32>,
-    pub trades: Vec<i64>,
-    pub quantities: Vec<Numeric>,
-    pub notionals: Vec<Numeric>,
-    pub last_prices: Vec<Numeric>,
-    pub last_price_events: Vec<Time>,
-    pub last_price_offsets: Vec<i64>,
     pub last_offsets: Vec<i64>,
 }
 
@@ -94,16 +70,7 @@ pub(super) struct DeadLetterColumns<'a> {
     pub sequences: Vec<Option<i64>>,
     pub keys: Vec<Option<&'a [u8]>>,
     pub payloads: Vec<Option<&'a [u8]>>,
-}
-
-/// Arrays of `aggregate_changes`, one element a partition; the last three hold array literals.
-#[derive(Debug, Default)]
-pub(super) struct ChangeColumns {
-    pub partitions: Vec<i32>,
-    pub last_offsets: Vec<i64>,
-    pub user_ids: Vec<String>,
-    pub user_currencies: Vec<String>,
-    pub symbols: Vec<String>,
+    pub watermarks: Vec<Option<Time>>,
 }
 
 /// All that one transaction writes.
@@ -114,6 +81,8 @@ pub(super) struct Prepared<'a> {
     pub rows: EncodedRows,
     pub users: UserColumns<'a>,
     pub symbols: SymbolColumns<'a>,
+    pub category_windows: CategoryWindowColumns<'a>,
+    pub symbol_windows: SymbolWindowColumns<'a>,
     pub dead_letters: DeadLetterColumns<'a>,
     pub changes: ChangeColumns,
 }
@@ -127,6 +96,7 @@ pub(super) fn prepare<'a>(
     topic_ref: i32,
     layout: LatencyLayout,
     owned: &BTreeMap<i32, Owned>,
+    window_length: WindowLength,
     runs: &Runs,
 ) -> Result<Prepared<'a>, NotExact> {
     let mut shares: BTreeMap<i32, Vec<&'a Item>> = BTreeMap::new();
@@ -143,6 +113,7 @@ pub(super) fn prepare<'a>(
         };
         let mut events: Vec<Event<'a>> = Vec::with_capacity(items.len());
         let dead_before = dead_letters.offsets.len();
+        let mut watermark = owned.watermark;
         for item in &items {
             match (&item.body, &part.refused) {
                 (Body::Transaction(stored), None) => {
@@ -158,9 +129,12 @@ pub(super) fn prepare<'a>(
                         transaction_id: stored.transaction_id.map(|text| part.batch.str(text)),
                     });
                     events.push(part.batch.event(item.offset, stored));
+                    watermark = watermark.max(Some(stored.event_time));
                 }
-                (Body::DeadLetter(reason), _) => dead_letters.push(part, item, part.batch.str(*reason), runs),
-                (Body::Transaction(_), Some(reason)) => dead_letters.push(part, item, reason, runs),
+                (Body::DeadLetter(reason), _) => {
+                    dead_letters.push(part, item, part.batch.str(*reason), runs, watermark);
+                }
+                (Body::Transaction(_), Some(reason)) => dead_letters.push(part, item, reason, runs, watermark),
             }
         }
         moves.push(Move {
@@ -170,15 +144,19 @@ pub(super) fn prepare<'a>(
             last_offset: last.offset,
             messages: events.len() as i32,
             dead_letters: (dead_letters.offsets.len() - dead_before) as i32,
+            watermark,
             fingerprint: part.batch.fingerprint(last),
         });
-        deltas.push((partition, aggregate(events)?));
+        let windowing = Windowing { length: window_length, watermark: owned.watermark };
+        deltas.push((partition, aggregate(events, windowing)?));
     }
     Ok(Prepared {
         move_columns: move_columns(&moves),
         rows: copy.finish(),
         users: user_columns(&deltas),
         symbols: symbol_columns(&deltas)?,
+        category_windows: category_window_columns(&deltas)?,
+        symbol_windows: symbol_window_columns(&deltas)?,
         changes: change_columns(&moves, &deltas),
         dead_letters,
         moves,
@@ -193,6 +171,7 @@ fn move_columns(moves: &[Move]) -> MoveColumns {
         columns.expected.push(step.owned.next_offset);
         columns.next_offsets.push(step.next_offset());
         columns.fingerprints.push(step.fingerprint.to_vec());
+        columns.watermarks.push(step.watermark.map(Time));
         columns.messages.push(step.messages);
         columns.dead_letters.push(step.dead_letters);
         columns.first_offsets.push(step.first_offset);
@@ -201,71 +180,8 @@ fn move_columns(moves: &[Move]) -> MoveColumns {
     columns
 }
 
-/// Sorted by key over all partitions: rows are locked in one order everywhere, so that a replay cannot deadlock.
-fn user_columns<'a>(deltas: &[(i32, Deltas<'a>)]) -> UserColumns<'a> {
-    let mut sorted: Vec<_> =
-        deltas.iter().flat_map(|(partition, deltas)| deltas.users.iter().map(move |user| (*partition, user))).collect();
-    sorted.sort_unstable_by_key(|(partition, user)| (user.user_id, user.currency, *partition));
-    let mut columns = UserColumns::default();
-    for (partition, user) in sorted {
-        columns.user_ids.push(user.user_id);
-        columns.currencies.push(user.currency.to_string());
-        columns.partitions.push(partition);
-        columns.purchases.push(user.purchases);
-        columns.spend.push(user.spend.into());
-        columns.refunds.push(user.refunds);
-        columns.refunded.push(user.refunded.into());
-        columns.trades.push(user.trades);
-        columns.traded.push(user.traded.into());
-        columns.first_events.push(Time(user.first_event));
-        columns.last_events.push(Time(user.last_event));
-        columns.last_offsets.push(user.last_offset);
-    }
-    columns
-}
-
-fn symbol_columns<'a>(deltas: &[(i32, Deltas<'a>)]) -> Result<SymbolColumns<'a>, NotExact> {
-    let mut sorted: Vec<_> = deltas
-        .iter()
-        .flat_map(|(partition, deltas)| deltas.symbols.iter().map(move |symbol| (*partition, symbol)))
-        .collect();
-    sorted.sort_unstable_by_key(|(partition, symbol)| (symbol.symbol, symbol.currency, *partition));
-    let mut columns = SymbolColumns::default();
-    for (partition, symbol) in sorted {
-        let last_price = symbol.last_price;
-        columns.symbols.push(symbol.symbol);
-        columns.currencies.push(symbol.currency.to_string());
-        columns.partitions.push(partition);
-        columns.trades.push(symbol.trades);
-        columns.quantities.push(Numeric::integer(symbol.quantity));
-        columns.notionals.push(symbol.notional.into());
-        columns.last_prices.push(ExactSum::try_from(last_price.price)?.into());
-        columns.last_price_events.push(Time(last_price.event_time));
-        columns.last_price_offsets.push(last_price.offset);
-        columns.last_offsets.push(symbol.last_offset);
-    }
-    Ok(columns)
-}
-
-fn change_columns(moves: &[Move], deltas: &[(i32, Deltas<'_>)]) -> ChangeColumns {
-    let mut columns = ChangeColumns::default();
-    for (step, (partition, deltas)) in moves.iter().zip(deltas) {
-        if deltas.users.is_empty() {
-            continue;
-        }
-        columns.partitions.push(*partition);
-        columns.last_offsets.push(step.last_offset);
-        columns.user_ids.push(text_array_literal(deltas.users.iter().map(|user| user.user_id)));
-        columns.user_currencies.push(text_array_literal(deltas.users.iter().map(|user| user.currency.as_str())));
-        let mut symbols: Vec<&str> = deltas.symbols.iter().map(|symbol| symbol.symbol).collect();
-        symbols.dedup();
-        columns.symbols.push(text_array_literal(symbols));
-    }
-    columns
-}
-
 impl<'a> DeadLetterColumns<'a> {
-    fn push(&mut self, part: &Part<'a>, item: &'a Item, reason: &str, runs: &Runs) {
+    fn push(&mut self, part: &Part<'a>, item: &'a Item, reason: &str, runs: &Runs, watermark: Option<Micros>) {
         self.partitions.push(item.partition);
         self.offsets.push(item.offset);
         self.received_at.push(Time(item.received_at));
@@ -275,5 +191,6 @@ impl<'a> DeadLetterColumns<'a> {
         self.sequences.push(item.identity.map(|id| id.sequence));
         self.keys.push(part.batch.key(item));
         self.payloads.push(part.batch.payload(item));
+        self.watermarks.push(watermark.map(Time));
     }
 }

@@ -3,6 +3,7 @@
 use sqlx::{Connection, PgConnection, Row};
 
 use super::error::SinkError;
+use crate::aggregate::WindowLength;
 
 /// The current life of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,17 +26,39 @@ pub struct PartitionProgress {
     pub fingerprint: Option<Vec<u8>>,
 }
 
-/// Makes the schema this group's, or refuses when it is another's.
+/// Makes the schema this group's, with windows of this length, or refuses when it is another's; the length of its windows.
 ///
 /// # Errors
-/// [`SinkError::OtherGroup`].
-pub async fn check_schema_owner(connection: &mut PgConnection, group: &str) -> Result<(), SinkError> {
-    sqlx::query("insert into schema_owner (consumer_group) values ($1) on conflict (singleton) do nothing")
-        .bind(group)
-        .execute(&mut *connection)
-        .await?;
-    let owner: String = sqlx::query_scalar("select consumer_group from schema_owner").fetch_one(connection).await?;
-    if owner == group { Ok(()) } else { Err(SinkError::OtherGroup { owner, group: group.to_owned() }) }
+/// [`SinkError::OtherGroup`], [`SinkError::OtherWindow`].
+pub async fn claim_schema(
+    connection: &mut PgConnection,
+    group: &str,
+    window: Option<WindowLength>,
+) -> Result<WindowLength, SinkError> {
+    sqlx::query(
+        "insert into schema_owner (consumer_group, window_us) values ($1, $2) on conflict (singleton) do nothing",
+    )
+    .bind(group)
+    .bind(window.unwrap_or(WindowLength::DEFAULT).micros())
+    .execute(&mut *connection)
+    .await?;
+    let owner: String =
+        sqlx::query_scalar("select consumer_group from schema_owner").fetch_one(&mut *connection).await?;
+    if owner != group {
+        return Err(SinkError::OtherGroup { owner, group: group.to_owned() });
+    }
+    let known = window_length(connection).await?;
+    match window.filter(|asked| *asked != known) {
+        Some(asked) => Err(SinkError::OtherWindow { known, asked }),
+        None => Ok(known),
+    }
+}
+
+/// The length of the schema's windows.
+pub async fn window_length(connection: &mut PgConnection) -> Result<WindowLength, SinkError> {
+    let window_us: Option<i64> =
+        sqlx::query_scalar("select window_us from schema_owner").fetch_optional(connection).await?;
+    Ok(window_us.and_then(WindowLength::from_micros).unwrap_or(WindowLength::DEFAULT))
 }
 
 /// The current life of a topic on any cluster; none when the topic is new here, or was reset.

@@ -1,11 +1,12 @@
 //! Values in PostgreSQL's binary form: exact sums as numeric, microseconds as timestamptz, text arrays as literals.
 
+use rust_decimal::Decimal;
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo};
 use sqlx::{Encode, Postgres, Type};
 
-use crate::aggregate::ExactSum;
+use crate::aggregate::{ExactSum, NotExact};
 use crate::clock::Micros;
 
 /// 2000-01-01T00:00:00Z, from which PostgreSQL counts.
@@ -61,6 +62,14 @@ impl Numeric {
     /// A whole number; 10^11 of the largest quantities fit.
     pub(super) fn integer(value: i128) -> Self {
         Numeric { units: value.saturating_mul(10i128.pow(ExactSum::UNIT_SCALE)), scale: 0 }
+    }
+
+    /// An amount or a price.
+    ///
+    /// # Errors
+    /// [`NotExact`] when it has more decimals than a total keeps.
+    pub(super) fn exact(value: Decimal) -> Result<Self, NotExact> {
+        ExactSum::try_from(value).map(Self::from)
     }
 
     /// Digits of PostgreSQL's base 10,000, most significant first.

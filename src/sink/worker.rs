@@ -16,6 +16,7 @@ use super::prepare::{Move, Part, Prepared, prepare};
 use super::runs::{Runs, describe};
 use super::values::Time;
 use super::write::{Context, Failure, SeenCommit, read_progress, write, write_seen_commits};
+use crate::aggregate::WindowLength;
 use crate::clock::{Micros, SharedClock};
 use crate::config::LatencyLayout;
 use crate::metrics::SINK_RETRIES_TOTAL;
@@ -37,6 +38,8 @@ pub struct WorkerSettings {
     pub record_changes: bool,
     /// How latency rows are stored.
     pub latency_layout: LatencyLayout,
+    /// Of the schema's windows.
+    pub window_length: WindowLength,
     pub clock: SharedClock,
 }
 
@@ -138,7 +141,8 @@ impl Worker {
                     claimed => break claimed?,
                 }
             };
-            self.owned.insert(claimed.partition, Owned { epoch: claimed.epoch, next_offset: claimed.next_offset });
+            let Claimed { epoch, next_offset, watermark, .. } = claimed;
+            self.owned.insert(claimed.partition, Owned { epoch, next_offset, watermark });
             claims.push(claimed);
         }
         patience.reset();
@@ -213,8 +217,8 @@ impl Worker {
         let topic_ref = self.settings.topic_ref;
         let mut part = part.clone();
         while !part.items.is_empty() {
-            let layout = self.settings.latency_layout;
-            let mut prepared = match prepare(&part, topic_ref, layout, &self.owned, &self.runs) {
+            let (layout, window_length) = (self.settings.latency_layout, self.settings.window_length);
+            let mut prepared = match prepare(&part, topic_ref, layout, &self.owned, window_length, &self.runs) {
                 Ok(prepared) => prepared,
                 Err(refused) => return Ok(Some(refused.to_string())),
             };
@@ -390,6 +394,7 @@ impl Worker {
         for step in moves {
             if let Some(owned) = self.owned.get_mut(&step.partition) {
                 owned.next_offset = step.next_offset();
+                owned.watermark = step.watermark;
             }
             if let Some(committed_at) = committed_at
                 && self.seen.len() < SEEN_COMMITS_MAX

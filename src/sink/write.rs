@@ -2,7 +2,9 @@
 
 use sqlx::{Connection, PgConnection, Row};
 
-use super::prepare::{ChangeColumns, DeadLetterColumns, MoveColumns, Prepared, SymbolColumns, UserColumns};
+use super::columns::ChangeColumns;
+use super::prepare::{DeadLetterColumns, MoveColumns, Prepared};
+use super::upsert::upsert_totals;
 use super::values::Time;
 use crate::config::LatencyLayout;
 
@@ -34,64 +36,29 @@ pub(super) struct SeenCommit {
 
 const COMPARE_AND_SET: &str = "
 update partition_offsets p
-set next_offset = m.next_offset, fingerprint = m.fingerprint, messages = p.messages + m.messages,
-    dead_letters = p.dead_letters + m.dead_letters, updated_at = now()
-from unnest($2::integer[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[], $7::integer[], $8::integer[])
-    as m(partition, epoch, expected, next_offset, fingerprint, messages, dead_letters)
+set next_offset = m.next_offset, fingerprint = m.fingerprint, watermark = m.watermark,
+    messages = p.messages + m.messages, dead_letters = p.dead_letters + m.dead_letters, updated_at = now()
+from unnest($2::integer[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[], $7::timestamptz[], $8::integer[],
+    $9::integer[]) as m(partition, epoch, expected, next_offset, fingerprint, watermark, messages, dead_letters)
 where p.topic_ref = $1 and p.partition = m.partition and p.owner_epoch = m.epoch and p.next_offset = m.expected";
 
-const UPSERT_USERS: &str = "
-insert into user_aggregates as t (user_id, currency, topic_ref, partition, purchases, spend, refunds, refunded, trades,
-    traded, first_event, last_event, last_offset, version)
-select user_id, currency, $1, partition, purchases, spend, refunds, refunded, trades, traded, first_event, last_event,
-    last_offset, 1
-from unnest($2::text[], $3::text[], $4::integer[], $5::bigint[], $6::numeric[], $7::bigint[], $8::numeric[],
-    $9::bigint[], $10::numeric[], $11::timestamptz[], $12::timestamptz[], $13::bigint[])
-    as d(user_id, currency, partition, purchases, spend, refunds, refunded, trades, traded, first_event, last_event,
-    last_offset)
-on conflict (user_id, currency, topic_ref, partition) do update
-set purchases = t.purchases + excluded.purchases, spend = t.spend + excluded.spend,
-    refunds = t.refunds + excluded.refunds, refunded = t.refunded + excluded.refunded,
-    trades = t.trades + excluded.trades, traded = t.traded + excluded.traded,
-    first_event = least(t.first_event, excluded.first_event), last_event = greatest(t.last_event, excluded.last_event),
-    last_offset = excluded.last_offset, version = t.version + 1
-where t.last_offset < ($15::bigint[])[array_position($14::integer[], t.partition)]";
-
-const UPSERT_SYMBOLS: &str = "
-insert into symbol_aggregates as t (symbol, currency, topic_ref, partition, trades, quantity, notional, last_price,
-    last_price_event, last_price_offset, last_offset, version)
-select symbol, currency, $1, partition, trades, quantity, notional, last_price, last_price_event, last_price_offset,
-    last_offset, 1
-from unnest($2::text[], $3::text[], $4::integer[], $5::bigint[], $6::numeric[], $7::numeric[], $8::numeric[],
-    $9::timestamptz[], $10::bigint[], $11::bigint[])
-    as d(symbol, currency, partition, trades, quantity, notional, last_price, last_price_event, last_price_offset,
-    last_offset)
-on conflict (symbol, currency, topic_ref, partition) do update
-set trades = t.trades + excluded.trades, quantity = t.quantity + excluded.quantity,
-    notional = t.notional + excluded.notional,
-    last_price = case when (excluded.last_price_event, excluded.last_price_offset)
-        > (t.last_price_event, t.last_price_offset) then excluded.last_price else t.last_price end,
-    last_price_offset = case when (excluded.last_price_event, excluded.last_price_offset)
-        > (t.last_price_event, t.last_price_offset) then excluded.last_price_offset else t.last_price_offset end,
-    last_price_event = greatest(t.last_price_event, excluded.last_price_event),
-    last_offset = excluded.last_offset, version = t.version + 1
-where t.last_offset < ($13::bigint[])[array_position($12::integer[], t.partition)]";
-
 const INSERT_DEAD_LETTERS: &str = "
-insert into dead_letters (topic_ref, partition, \"offset\", received_at, reason, run_ref, sequence, key, payload)
+insert into dead_letters (topic_ref, partition, \"offset\", received_at, reason, run_ref, sequence, key, payload, watermark)
 select $1, d.* from unnest($2::integer[], $3::bigint[], $4::timestamptz[], $5::text[], $6::integer[], $7::bigint[],
-    $8::bytea[], $9::bytea[]) as d";
+    $8::bytea[], $9::bytea[], $10::timestamptz[]) as d";
 
 /// The batches' rows, the changed totals, and the commits seen since the last transaction: one round trip.
 const BOOKKEEPING: &str = "
 with changed as (
-    insert into aggregate_changes (topic_ref, partition, last_offset, user_ids, user_currencies, symbols)
-    select $1, c.partition, c.last_offset, c.user_ids::text[], c.user_currencies::text[], c.symbols::text[]
-    from unnest($7::integer[], $8::bigint[], $9::text[], $10::text[], $11::text[])
-        as c(partition, last_offset, user_ids, user_currencies, symbols)
+    insert into aggregate_changes (topic_ref, partition, last_offset, user_ids, user_currencies, symbols,
+        category_windows, symbol_windows)
+    select $1, c.partition, c.last_offset, c.user_ids::text[], c.user_currencies::text[], c.symbols::text[],
+        c.category_windows::text[], c.symbol_windows::text[]
+    from unnest($7::integer[], $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[])
+        as c(partition, last_offset, user_ids, user_currencies, symbols, category_windows, symbol_windows)
 ), seen as (
     update batches b set committed_at = s.committed_at
-    from unnest($12::integer[], $13::bigint[], $14::timestamptz[]) as s(partition, last_offset, committed_at)
+    from unnest($14::integer[], $15::bigint[], $16::timestamptz[]) as s(partition, last_offset, committed_at)
     where b.topic_ref = $1 and b.partition = s.partition and b.last_offset = s.last_offset
 )
 insert into batches (topic_ref, partition, first_offset, last_offset, messages, processed_at)
@@ -101,13 +68,15 @@ from unnest($2::integer[], $3::bigint[], $4::bigint[], $5::integer[]) as b(parti
 /// The same, of packs: they are batches' rows as well.
 const BOOKKEEPING_OF_PACKS: &str = "
 with changed as (
-    insert into aggregate_changes (topic_ref, partition, last_offset, user_ids, user_currencies, symbols)
-    select $1, c.partition, c.last_offset, c.user_ids::text[], c.user_currencies::text[], c.symbols::text[]
-    from unnest($2::integer[], $3::bigint[], $4::text[], $5::text[], $6::text[])
-        as c(partition, last_offset, user_ids, user_currencies, symbols)
+    insert into aggregate_changes (topic_ref, partition, last_offset, user_ids, user_currencies, symbols,
+        category_windows, symbol_windows)
+    select $1, c.partition, c.last_offset, c.user_ids::text[], c.user_currencies::text[], c.symbols::text[],
+        c.category_windows::text[], c.symbol_windows::text[]
+    from unnest($2::integer[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
+        as c(partition, last_offset, user_ids, user_currencies, symbols, category_windows, symbol_windows)
 )
 update message_packs p set committed_at = s.committed_at
-from unnest($7::integer[], $8::bigint[], $9::bigint[], $10::timestamptz[])
+from unnest($9::integer[], $10::bigint[], $11::bigint[], $12::timestamptz[])
     as s(partition, first_offset, last_offset, committed_at)
 where p.topic_ref = $1 and p.partition = s.partition and p.last_offset between s.first_offset and s.last_offset";
 
@@ -148,8 +117,7 @@ pub(super) async fn write(
         let mut copy = transaction.copy_in_raw(rows.statement).await?;
         copy.send(rows.bytes.as_slice()).await?;
         expect_rows(rows.table, rows.rows, copy.finish().await?)?;
-        upsert_users(&mut transaction, topic_ref, &prepared.users, &prepared.move_columns).await?;
-        upsert_symbols(&mut transaction, topic_ref, &prepared.symbols, &prepared.move_columns).await?;
+        upsert_totals(&mut transaction, topic_ref, prepared).await?;
     }
     insert_dead_letters(&mut transaction, topic_ref, &prepared.dead_letters).await?;
     keep_books(&mut transaction, prepared, context).await?;
@@ -205,69 +173,13 @@ async fn compare_and_set(connection: &mut PgConnection, topic_ref: i32, moves: &
         .bind(&moves.expected)
         .bind(&moves.next_offsets)
         .bind(&moves.fingerprints)
+        .bind(&moves.watermarks)
         .bind(&moves.messages)
         .bind(&moves.dead_letters)
         .execute(connection)
         .await?
         .rows_affected();
     if moved == moves.partitions.len() as u64 { Ok(()) } else { Err(Failure::Moved) }
-}
-
-async fn upsert_users(
-    connection: &mut PgConnection,
-    topic_ref: i32,
-    users: &UserColumns<'_>,
-    moves: &MoveColumns,
-) -> Result<(), Failure> {
-    let touched = sqlx::query(UPSERT_USERS)
-        .bind(topic_ref)
-        .bind(&users.user_ids)
-        .bind(&users.currencies)
-        .bind(&users.partitions)
-        .bind(&users.purchases)
-        .bind(&users.spend)
-        .bind(&users.refunds)
-        .bind(&users.refunded)
-        .bind(&users.trades)
-        .bind(&users.traded)
-        .bind(&users.first_events)
-        .bind(&users.last_events)
-        .bind(&users.last_offsets)
-        .bind(&moves.partitions)
-        .bind(&moves.first_offsets)
-        .execute(connection)
-        .await?
-        .rows_affected();
-    expect_rows("user_aggregates", users.user_ids.len() as u64, touched)
-}
-
-async fn upsert_symbols(
-    connection: &mut PgConnection,
-    topic_ref: i32,
-    symbols: &SymbolColumns<'_>,
-    moves: &MoveColumns,
-) -> Result<(), Failure> {
-    if symbols.symbols.is_empty() {
-        return Ok(());
-    }
-    let touched = sqlx::query(UPSERT_SYMBOLS)
-        .bind(topic_ref)
-        .bind(&symbols.symbols)
-        .bind(&symbols.currencies)
-        .bind(&symbols.partitions)
-        .bind(&symbols.trades)
-        .bind(&symbols.quantities)
-        .bind(&symbols.notionals)
-        .bind(&symbols.last_prices)
-        .bind(&symbols.last_price_events)
-        .bind(&symbols.last_price_offsets)
-        .bind(&symbols.last_offsets)
-        .bind(&moves.partitions)
-        .bind(&moves.first_offsets)
-        .execute(connection)
-        .await?
-        .rows_affected();
-    expect_rows("symbol_aggregates", symbols.symbols.len() as u64, touched)
 }
 
 async fn insert_dead_letters(
@@ -288,6 +200,7 @@ async fn insert_dead_letters(
         .bind(&letters.sequences)
         .bind(&letters.keys)
         .bind(&letters.payloads)
+        .bind(&letters.watermarks)
         .execute(connection)
         .await?
         .rows_affected();
@@ -319,6 +232,8 @@ async fn keep_books(
         .bind(&changes.user_ids)
         .bind(&changes.user_currencies)
         .bind(&changes.symbols)
+        .bind(&changes.category_windows)
+        .bind(&changes.symbol_windows)
         .bind(seen.partitions);
     let statement = match context.layout {
         LatencyLayout::Rows => statement,
@@ -349,7 +264,7 @@ fn seen_columns(seen: &[SeenCommit]) -> SeenColumns {
 }
 
 /// After the compare-and-set, a row that was filtered or missing is a broken invariant, not a duplicate to swallow.
-fn expect_rows(table: &str, sent: u64, touched: u64) -> Result<(), Failure> {
+pub(super) fn expect_rows(table: &str, sent: u64, touched: u64) -> Result<(), Failure> {
     if sent == touched {
         return Ok(());
     }

@@ -14,6 +14,7 @@ use finstream::config::KafkaSettings;
 use finstream::data_dir::DataDir;
 use finstream::ledger::{LedgerWriter, RunRecord, SourceRecord};
 use finstream::postgres::{Database, PgSettings, PrivateCluster};
+use finstream::sink::change_all;
 use finstream::transaction::{Currency, Detail, HEADER_RUN, HEADER_SEQUENCE, RunId, RunInfo, Side, Transaction};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -163,7 +164,8 @@ impl World {
     /// Rows and totals as the sink would have them.
     pub async fn apply(&mut self) {
         let mut connection = self.database.connect().await.unwrap();
-        let mut sql = format!("insert into streams (cluster_id, topic) values ('{}', '{TOPIC}');", self.cluster_id());
+        let mut sql = "insert into schema_owner (consumer_group) values ('g');".to_owned();
+        sql += &format!("insert into streams (cluster_id, topic) values ('{}', '{TOPIC}');", self.cluster_id());
         let runs: std::collections::BTreeSet<_> =
             self.applied.iter().filter_map(|(_, _, id, _)| Some(id.as_ref()?.0)).collect();
         for run in &runs {
@@ -194,7 +196,10 @@ impl World {
             );
             sql += &upsert(*partition, *offset, transaction);
         }
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+        let mut transaction = connection.begin().await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *transaction).await.unwrap();
+        change_all(&mut transaction, 1).await.unwrap();
+        transaction.commit().await.unwrap();
         connection.close().await.unwrap();
     }
 
@@ -220,11 +225,25 @@ impl World {
         connection.close().await.unwrap();
     }
 
+    /// Whether published or not, all totals are noted as waiting for it.
     pub async fn audit(&self) -> AuditReport {
         self.audit_and_keep(false).await
     }
 
+    /// As `audit`; books that balance leave a checkpoint if asked to.
     pub async fn audit_and_keep(&self, make_checkpoint: bool) -> AuditReport {
+        let mut connection = self.database.connect().await.unwrap();
+        sqlx::query("delete from aggregate_changes").execute(&mut connection).await.unwrap();
+        change_all(&mut connection, 1).await.unwrap();
+        connection.close().await.unwrap();
+        self.audit_as(make_checkpoint).await
+    }
+
+    pub async fn audit_as_it_is(&self) -> AuditReport {
+        self.audit_as(false).await
+    }
+
+    async fn audit_as(&self, make_checkpoint: bool) -> AuditReport {
         let settings = AuditSettings {
             kafka: self.kafka(),
             database: self.database.clone(),
@@ -256,7 +275,7 @@ impl World {
 }
 
 /// What the sink's upsert adds for one message.
-fn upsert(partition: i32, offset: i64, transaction: &Transaction<'_>) -> String {
+pub fn upsert(partition: i32, offset: i64, transaction: &Transaction<'_>) -> String {
     let Transaction { user_id, amount, .. } = transaction;
     let time = transaction.event_time;
     let kind = match transaction.detail {
@@ -287,5 +306,50 @@ fn upsert(partition: i32, offset: i64, transaction: &Transaction<'_>) -> String 
              last_price_event = greatest(t.last_price_event, excluded.last_price_event);"
         );
     }
-    sql
+    sql + &upsert_windows(partition, offset, transaction)
+}
+
+/// All within one window, and none late: `transaction` lays them into a tenth of a second.
+fn upsert_windows(partition: i32, offset: i64, transaction: &Transaction<'_>) -> String {
+    let (amount, time) = (transaction.amount, transaction.event_time);
+    let start = Micros(time.0 - time.0.rem_euclid(60_000_000));
+    let (purchase, category) = match &transaction.detail {
+        Detail::Trade { symbol, quantity, price, .. } => {
+            return format!(
+                "insert into symbol_window_aggregates as t values ('{start}', '{symbol}', 'USD', 1, {partition}, 1, {quantity},
+                     {amount}, {price}, '{time}', {offset}, {price}, {price}, {price}, '{time}', {offset}, 0, 0, {offset}, 1)
+                 on conflict (window_start, symbol, currency, topic_ref, partition) do update set trades = t.trades + 1,
+                 quantity = t.quantity + excluded.quantity, notional = t.notional + excluded.notional,
+                 open_price = case when (excluded.open_event, excluded.open_offset) < (t.open_event, t.open_offset)
+                     then excluded.open_price else t.open_price end,
+                 close_price = case when (excluded.close_event, excluded.close_offset) > (t.close_event, t.close_offset)
+                     then excluded.close_price else t.close_price end,
+                 open_event = least(t.open_event, excluded.open_event),
+                 close_event = greatest(t.close_event, excluded.close_event),
+                 high_price = greatest(t.high_price, excluded.high_price),
+                 low_price = least(t.low_price, excluded.low_price);"
+            );
+        }
+        Detail::Purchase { category, .. } => (true, category),
+        Detail::Refund { category, .. } => (false, category),
+    };
+    let [spend, min, max, refunded] =
+        if purchase { [Some(amount), Some(amount), Some(amount), None] } else { [None, None, None, Some(amount)] };
+    let or =
+        |amount: Option<Decimal>, other: &str| amount.map_or_else(|| other.to_owned(), |amount| amount.to_string());
+    format!(
+        "insert into category_window_aggregates as t values ('{start}', '{category}', 'USD', 1, {partition}, {}, {}, {}, {},
+             {}, {}, 0, 0, {offset}, 1)
+         on conflict (window_start, category, currency, topic_ref, partition) do update set
+         purchases = t.purchases + excluded.purchases, spend = t.spend + excluded.spend,
+         purchase_min = least(t.purchase_min, excluded.purchase_min),
+         purchase_max = greatest(t.purchase_max, excluded.purchase_max),
+         refunds = t.refunds + excluded.refunds, refunded = t.refunded + excluded.refunded;",
+        i32::from(purchase),
+        or(spend, "0"),
+        or(min, "null"),
+        or(max, "null"),
+        i32::from(!purchase),
+        or(refunded, "0"),
+    )
 }

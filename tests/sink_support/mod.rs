@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use finstream::aggregate::WindowLength;
 use finstream::clock::{Micros, SystemClock};
 use finstream::config::LatencyLayout;
 use finstream::shutdown::{Shutdown, Trigger, channel};
-use finstream::sink::{Batch, Deadlines, Message, Patience, Worker, WorkerSettings, check_schema_owner, open_stream};
+use finstream::sink::{Batch, Deadlines, Message, Patience, Worker, WorkerSettings, claim_schema, open_stream};
 use finstream::transaction::{Currency, Detail, MessageId, RunId, Side, Transaction};
 use rust_decimal::Decimal;
 use sqlx::postgres::PgConnectOptions;
@@ -65,6 +66,21 @@ fn cluster() -> &'static Cluster {
     })
 }
 
+/// All migrations, in the order of their versions.
+fn migrations() -> Vec<String> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
+    let mut files: Vec<(u32, PathBuf)> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| {
+            let name = entry.as_ref().unwrap().file_name().into_string().unwrap();
+            let version = name.trim_start_matches('V').split("__").next().unwrap().parse().unwrap();
+            (version, entry.unwrap().path())
+        })
+        .collect();
+    files.sort();
+    files.into_iter().map(|(_, path)| std::fs::read_to_string(path).unwrap()).collect()
+}
+
 /// A schema of its own with the tables of finstream.
 pub struct Schema {
     pub options: PgConnectOptions,
@@ -78,10 +94,8 @@ impl Schema {
         let schema = Schema { options: Self::options_of(&name), name };
         let mut connection = schema.connect().await;
         sqlx::raw_sql(AssertSqlSafe(format!("create schema {}", schema.name))).execute(&mut connection).await.unwrap();
-        for migration in
-            [include_str!("../../migrations/V1__initial.sql"), include_str!("../../migrations/V3__keeping.sql")]
-        {
-            sqlx::raw_sql(migration).execute(&mut connection).await.unwrap();
+        for migration in migrations() {
+            sqlx::raw_sql(AssertSqlSafe(migration)).execute(&mut connection).await.unwrap();
         }
         schema
     }
@@ -125,7 +139,7 @@ impl Schema {
     /// Opens the stream `t` of cluster `c` with partitions that begin at 0.
     pub async fn stream(&self, partitions: i32) -> i32 {
         let mut connection = self.connect().await;
-        check_schema_owner(&mut connection, "g").await.unwrap();
+        claim_schema(&mut connection, "g", None).await.unwrap();
         let starts: Vec<(i32, i64)> = (0..partitions).map(|partition| (partition, 0)).collect();
         open_stream(&mut connection, "c", "t", &starts).await.unwrap().topic_ref
     }
@@ -137,6 +151,7 @@ impl Schema {
             instance: instance.to_owned(),
             record_changes: true,
             latency_layout: LatencyLayout::Rows,
+            window_length: WindowLength::DEFAULT,
             clock: Arc::new(SystemClock::new()),
         }
     }

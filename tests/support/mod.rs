@@ -18,6 +18,9 @@ use tempfile::TempDir;
 /// Longest wait for anything that a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Names a cluster on which tests run the pipeline in place of the embedded broker (`make test-kafka`).
+pub const TEST_BROKERS: &str = "FINSTREAM_TEST_BROKERS";
+
 /// A number that the environment may set.
 pub fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -62,8 +65,19 @@ impl Sandbox {
         }
         command.args(arguments);
         command.env("FINSTREAM_HTTP", "127.0.0.1:0").stdin(Stdio::null());
-        if !arguments.contains(&"--kafka-listen") && !arguments.contains(&"--brokers") {
-            command.env("FINSTREAM_KAFKA_LISTEN", "127.0.0.1:0");
+        match std::env::var(TEST_BROKERS) {
+            Ok(brokers) => {
+                // One cluster for all tests: each sandbox has topics and a group of its own there.
+                let own = self.dir.path().file_name().unwrap().to_str().unwrap();
+                command.env("FINSTREAM_TOPIC_PREFIX", format!("{own}.")).env("FINSTREAM_GROUP", own);
+                if !arguments.contains(&"--brokers") {
+                    command.env("FINSTREAM_BROKERS", brokers);
+                }
+            }
+            Err(_) if !arguments.contains(&"--kafka-listen") && !arguments.contains(&"--brokers") => {
+                command.env("FINSTREAM_KAFKA_LISTEN", "127.0.0.1:0");
+            }
+            Err(_) => {}
         }
         command
     }

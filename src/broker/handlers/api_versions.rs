@@ -1,7 +1,7 @@
 //! ApiVersions (18), versions 0-4. v3 adds the client's name (KIP-511), ignored here.
 //!
 //! A version that we do not know is answered with error 35 in a version 0 body, so that the client can read it and
-//! come back with a lower one. No features are advertised: there are no transactions.
+//! come back with a lower one. No features are advertised: neither KIP-848's groups nor KIP-890's second part is served.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;

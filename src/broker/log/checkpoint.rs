@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::batch::OFFSET_MAX;
 use super::codec::{Decoder, Encoder, Format};
@@ -162,11 +162,24 @@ fn decode_partition(decoder: &mut Decoder<'_>, format: Format) -> Option<Partiti
     Some(PartitionSnapshot { record, log_start, end_offset, first_dirty, segments, producers })
 }
 
-fn sync_all(all_unsynced: &[(PathBuf, Unsynced)]) -> Result<(), OpenError> {
-    for (path, unsynced) in all_unsynced {
-        unsynced.sync().map_err(OpenError::io(SYNC, path))?;
-    }
-    Ok(())
+/// Syncs everything, `at_once` partitions side by side. After an error some may be left out.
+fn sync_all(all_unsynced: &[(PathBuf, Unsynced)], at_once: usize) -> Result<(), OpenError> {
+    let next = AtomicUsize::new(0);
+    let sync_some = || {
+        while let Some((path, unsynced)) = all_unsynced.get(next.fetch_add(1, Ordering::Relaxed)) {
+            unsynced.sync().map_err(OpenError::io(SYNC, path))?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        // Without another thread this one does it all.
+        let others = (1..at_once.min(all_unsynced.len()))
+            .map_while(|_| std::thread::Builder::new().spawn_scoped(scope, sync_some).ok())
+            .collect::<Vec<_>>();
+        let here = sync_some();
+        let panicked = |_| Err(OpenError::Unavailable("a sync ended by a panic".to_owned()));
+        others.into_iter().map(|other| other.join().unwrap_or_else(panicked)).fold(here, Result::and)
+    })
 }
 
 /// A checkpoint must not name a partition whose directory a power cut could still take away.
@@ -198,7 +211,7 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
             Err(_) if partition.is_deleted() => continue,
             Err(error) => {
                 // The marks of those before it are taken off: the next checkpoint would not sync them.
-                sync_all(&all_unsynced)?;
+                sync_all(&all_unsynced, 1)?;
                 return Err(OpenError::io("checkpoint", &partition.0.path)(error));
             }
         };
@@ -207,7 +220,8 @@ pub(super) fn take(core: &Core, clean: bool) -> Result<(), OpenError> {
         partitions.push(snapshot);
     }
     let state = read_lock(&core.state).clone();
-    sync_all(&all_unsynced)?;
+    // While the log is in use, the journal's syncs come first.
+    sync_all(&all_unsynced, if clean { core.disk.syncs_at_once() } else { 1 })?;
     sync_names(core)?;
     let checkpoint = Checkpoint {
         durability: core.settings.durability,

@@ -81,7 +81,7 @@ pub enum AppendError {
     #[error("corrupt batch: {0}")]
     Corrupt(String),
     /// Larger than the partition's limit.
-    #[error("batch of {bytes} bytes is over the limit of {limit}")]
+    #[error("batch of {bytes} bytes is over the topic's limit of {limit} (max.message.bytes)")]
     TooLarge {
         /// Its size.
         bytes: usize,

@@ -103,33 +103,54 @@ impl Log {
         Ok((Log(Arc::new(Handle { core, threads, creating: Mutex::default() })), report))
     }
 
-    /// Creates (or finds) a partition; its directory is `dir/<directory>` e.g. `finance.transactions-0`. Waits for the
-    /// disk: not for async code without `spawn_blocking`. A partition that is found gets the config.
+    /// Creates (or finds) a partition; its directory is `dir/<directory>` e.g. `finance.transactions-0`.
     ///
     /// # Errors
-    /// `Name` for a directory that is taken or not a plain name; `Unavailable` when the log takes no changes.
+    /// Those of [`Log::create_partitions`].
     pub fn create_partition(
         &self,
         id: PartitionId,
         directory: &str,
         config: PartitionConfig,
     ) -> Result<Partition, OpenError> {
+        let mut created = self.create_partitions(&[(id, directory.to_owned())], config)?;
+        created.pop().ok_or_else(|| OpenError::Unavailable("the partition was deleted meanwhile".to_owned()))
+    }
+
+    /// Creates (or finds) partitions, which share their syncs. Waits for the disk: not for async code without
+    /// `spawn_blocking`. A partition that is found gets the config. None is on its way any more when this returns.
+    ///
+    /// # Errors
+    /// `Name` for a directory that is taken or not a plain name; `Unavailable` when the log takes no changes.
+    pub fn create_partitions(
+        &self,
+        wanted: &[(PartitionId, String)],
+        config: PartitionConfig,
+    ) -> Result<Vec<Partition>, OpenError> {
         let _one_at_a_time = lock(&self.0.creating);
-        if let Some(found) = self.partition(id) {
-            found.set_config(config);
-            return Ok(found);
-        }
-        self.check_name(directory)?;
-        let number = self.0.core.next_partition_number.fetch_add(1, Ordering::AcqRel);
-        if number > NUMBER_MAX {
+        let (found, new): (Vec<_>, Vec<_>) = wanted.iter().partition(|(id, _)| self.partition(*id).is_some());
+        new.iter().try_for_each(|(_, directory)| self.check_name(directory))?;
+        let first = self.0.core.next_partition_number.fetch_add(new.len() as u64, Ordering::AcqRel);
+        if !new.is_empty() && first + (new.len() as u64 - 1) > NUMBER_MAX {
             return Err(OpenError::Unavailable(format!("partition numbers end at {NUMBER_MAX}, and all are used up")));
         }
-        let record = PartitionRecord { number, id, directory: directory.to_owned(), config };
-        let (sender, receiver) = mpsc::sync_channel(1);
-        self.0.core.queue.push_change(Change::Create(record), Completion::Thread(sender));
-        let answer = receiver.recv().unwrap_or_else(|_| Err(closed()));
-        answer.map_err(unavailable)?;
-        self.partition(id).ok_or_else(|| OpenError::Unavailable("the partition was deleted meanwhile".to_owned()))
+        let answers: Vec<_> = (first..)
+            .zip(new)
+            .map(|(number, (id, directory))| {
+                let record = PartitionRecord { number, id: *id, directory: directory.clone(), config: config.clone() };
+                let (sender, receiver) = mpsc::sync_channel(1);
+                self.0.core.queue.push_change(Change::Create(record), Completion::Thread(sender));
+                receiver
+            })
+            .collect();
+        let answers: Vec<_> =
+            answers.into_iter().map(|answer| answer.recv().unwrap_or_else(|_| Err(closed()))).collect();
+        answers.into_iter().collect::<Result<(), _>>().map_err(unavailable)?;
+        for partition in found.iter().filter_map(|(id, _)| self.partition(*id)) {
+            partition.set_config(config.clone());
+        }
+        let deleted = || OpenError::Unavailable("the partition was deleted meanwhile".to_owned());
+        wanted.iter().map(|(id, _)| self.partition(*id).ok_or_else(deleted)).collect()
     }
 
     fn check_name(&self, directory: &str) -> Result<(), OpenError> {
