@@ -9,17 +9,14 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
+mod parse;
+
+use parse::{address, duration, host_port, number_or_max, rebalance_delay, size, window};
+
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
     .literal(AnsiColor::Cyan.on_default());
-
-/// Whoever waits longer than this to consume has mistaken the unit.
-const REBALANCE_DELAY_MAX: Duration = Duration::from_secs(3600);
-
-/// Shorter windows would be more rows than messages, longer ones are not what windows are for.
-const WINDOW_MIN: Duration = Duration::from_secs(1);
-const WINDOW_MAX: Duration = Duration::from_secs(31 * 86_400);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -174,6 +171,15 @@ pub enum DurabilityArg {
     Fsync,
     /// After the page-cache write: survives a killed process, as Apache Kafka's default does.
     Os,
+}
+
+/// How latency rows are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LatencyLayoutArg {
+    /// A row a message.
+    Rows,
+    /// Arrays, a row for many messages.
+    Packed,
 }
 
 /// A number, or as fast as it goes.
@@ -354,6 +360,21 @@ pub struct PipelineArgs {
     #[arg(long, value_name = "TIME", default_value = "5ms", value_parser = duration, env = "FINSTREAM_BATCH_WAIT", help_heading = "Consumer", hide_short_help = true)]
     pub batch_wait: Duration,
 
+    /// A latency row a message, or arrays of many: a fifth of the disk, read through the same views
+    ///
+    /// It can be changed at any start: what is stored stays as it is, and is read along.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "rows|packed",
+        hide_possible_values = true,
+        default_value = "rows",
+        env = "FINSTREAM_LATENCY_LAYOUT",
+        help_heading = "Consumer",
+        hide_short_help = true
+    )]
+    pub latency_layout: LatencyLayoutArg,
+
     /// Length of the windows of event time, per merchant category and per symbol [default: what the tables have, else 1m]
     ///
     /// Set when the tables are made: windows of different lengths do not add up.
@@ -446,69 +467,6 @@ pub struct ResetArgs {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
-}
-
-/// Parses "5ms", "30s", "24h".
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write a number with a unit, such as 5ms, 30s, 24h"))
-}
-
-/// As `duration`, whole seconds up to 31 days.
-fn window(text: &str) -> Result<Duration, String> {
-    let length = duration(text)?;
-    if !(WINDOW_MIN..=WINDOW_MAX).contains(&length) || length.subsec_nanos() != 0 {
-        return Err("write whole seconds from 1s to 31days, such as 1m or 1h".to_owned());
-    }
-    Ok(length)
-}
-
-/// As `duration`, up to an hour.
-fn rebalance_delay(text: &str) -> Result<Duration, String> {
-    let delay = duration(text)?;
-    if delay > REBALANCE_DELAY_MAX {
-        return Err("it is at most 1h; write a shorter time, such as 3s".to_owned());
-    }
-    Ok(delay)
-}
-
-/// Parses "10GiB", "500MB".
-fn size(text: &str) -> Result<ByteSize, String> {
-    text.parse().map_err(|_| match text.trim_start().starts_with('-') {
-        true => "there is no such size, and none that means \"no limit\"; write one that is larger than all that will come, \
-                 such as 100TiB"
-            .to_string(),
-        false => "write a number with a unit, such as 500MiB or 10GiB".to_string(),
-    })
-}
-
-/// Parses "127.0.0.1:9092", "[::1]:9092".
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        "write a numeric address and a port, such as 127.0.0.1:9092 or [::1]:9092; port 0 takes a free one".to_string()
-    })
-}
-
-/// Parses "kafka.example.org:9092", "[::1]:9092".
-fn host_port(text: &str) -> Result<(String, u16), String> {
-    let parsed =
-        text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok().filter(|port| *port > 0)?)));
-    match parsed.map(|(host, port)| (host.trim_start_matches('[').trim_end_matches(']'), port)) {
-        Some((host, port)) if !host.is_empty() => Ok((host.to_owned(), port)),
-        _ => Err("write the name or address that clients connect to, and a port from 1 to 65535, such as \
-                  kafka.example.org:9092 or [::1]:9092"
-            .to_string()),
-    }
-}
-
-fn number_or_max(text: &str) -> Result<NumberOrMax, String> {
-    if text == "max" {
-        return Ok(NumberOrMax::Max);
-    }
-    match text.replace('_', "").parse::<f64>() {
-        Ok(number) if number.is_finite() && number > 0.0 && number <= 1e9 => Ok(NumberOrMax::Number(number)),
-        _ => Err("write a number above 0 and at most 1e9, or max".to_string()),
-    }
 }
 
 #[cfg(test)]

@@ -142,6 +142,16 @@ pub struct ProducerSettings {
     pub durability: String,
 }
 
+/// How the latency of each message is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LatencyLayout {
+    /// A row a message.
+    #[default]
+    Rows,
+    /// Arrays, a row for many messages.
+    Packed,
+}
+
 /// Settings of the consumer role.
 #[derive(Clone, Debug)]
 pub struct ConsumerSettings {
@@ -162,6 +172,8 @@ pub struct ConsumerSettings {
     pub window: Option<Duration>,
     /// Publish changed totals to the aggregates topic.
     pub publish_aggregates: bool,
+    /// How latency rows are stored.
+    pub latency_layout: LatencyLayout,
 }
 
 /// A flag whose value makes no sense; exit code 2.

@@ -206,6 +206,7 @@ async fn what_arrives_while_the_audit_reads_is_no_difference() {
         kafka: world.kafka(),
         database: world.database.clone(),
         ledger_dirs: vec![world.ledger_dir.clone()],
+        make_checkpoint: false,
     };
     let audit = tokio::spawn(verify(settings, |_| {}));
     // Nothing is applied yet: the audit has noted the log's end, read the ledgers, and asks PostgreSQL again and again.
@@ -231,7 +232,8 @@ async fn an_unreachable_broker_is_no_verdict() {
     let mut kafka = world.kafka();
     kafka.brokers = "127.0.0.1:1".to_owned();
     kafka.properties.push(("socket.connection.setup.timeout.ms".to_owned(), "1000".to_owned()));
-    let settings = AuditSettings { kafka, database: world.database.clone(), ledger_dirs: Vec::new() };
+    let settings =
+        AuditSettings { kafka, database: world.database.clone(), ledger_dirs: Vec::new(), make_checkpoint: false };
     let error = tokio::time::timeout(Duration::from_secs(60), verify(settings, |_| {})).await.unwrap().unwrap_err();
     assert!(error.to_string().contains("--brokers"), "{error}");
     world.end().await;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use finstream::clock::SystemClock;
-use finstream::config::{ConsumerSettings, KafkaSettings};
+use finstream::config::{ConsumerSettings, KafkaSettings, LatencyLayout};
 use finstream::consumer::{Acknowledged, ConsumerError, ConsumerReport, run};
 use finstream::progress::{Progress, Stage as LatencyStage};
 use finstream::shutdown::{Stage, Trigger, channel};
@@ -50,6 +50,7 @@ fn settings(cluster: &Cluster, instance: &str) -> ConsumerSettings {
         batch_wait: Duration::from_millis(5),
         duration: None,
         drain_timeout: Duration::from_secs(30),
+        latency_layout: LatencyLayout::Rows,
         window: None,
         publish_aggregates: false,
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use finstream::broker::Broker;
 use finstream::clock::SystemClock;
-use finstream::config::{BrokerSettings, ConsumerSettings, KafkaSettings};
+use finstream::config::{BrokerSettings, ConsumerSettings, KafkaSettings, LatencyLayout};
 use finstream::consumer::{ConsumerError, run};
 use finstream::progress::Progress;
 use finstream::shutdown::{Stage, channel};
@@ -50,6 +50,7 @@ fn settings(broker: &Broker) -> ConsumerSettings {
         batch_wait: Duration::from_millis(5),
         duration: None,
         drain_timeout: Duration::from_secs(20),
+        latency_layout: LatencyLayout::Rows,
         window: None,
         publish_aggregates: true,
     }

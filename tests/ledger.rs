@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use finstream::ledger::{Intent, LedgerError, LedgerReader, LedgerWriter, Outcome, RunRecord, SourceRecord};
+use finstream::ledger::{
+    Intent, LedgerError, LedgerReader, LedgerWriter, Outcome, RunRecord, Settled, SourceRecord, cut,
+};
 use finstream::transaction::{Currency, RunId, RunInfo};
 use proptest::prelude::*;
 use rust_decimal::Decimal;
@@ -153,6 +156,55 @@ fn a_message_costs_at_most_twelve_bytes() {
     assert!(bytes_a_message <= 12.0, "{bytes_a_message}");
     assert_eq!(intents(dir.path(), run.run).len(), 200_000);
     assert_eq!(outcomes(dir.path(), run.run).len(), 200_000);
+}
+
+#[test]
+fn what_an_audit_has_settled_is_removed_file_by_file_while_the_run_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, settled) = (record(1), |below| [Settled { run: record(1).run, below }]);
+    let mut writer = LedgerWriter::create(dir.path(), &run).unwrap();
+    for sequence in 0..2_500_000i64 {
+        // Nothing repeats within a block: about ten bytes each.
+        writer.intend(sequence, &format!("{sequence:07}"), Currency::USD, Decimal::new(sequence, 2)).unwrap();
+        writer.acknowledged(sequence, 0, sequence * 2).unwrap();
+    }
+    writer.flush_intents().unwrap();
+    writer.flush_outcomes().unwrap();
+    let files = || {
+        let mut names: Vec<String> = std::fs::read_dir(dir.path().join(run.run.to_string()))
+            .map(|files| files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect())
+            .unwrap_or_default();
+        names.sort();
+        names
+    };
+    let before = files();
+    assert!(before.contains(&"intents.2".to_owned()) && before.contains(&"outcomes.1".to_owned()), "{before:?}");
+    let (now, long_ago) = (SystemTime::now() + Duration::from_secs(60), SystemTime::UNIX_EPOCH);
+    assert_eq!(cut(dir.path(), &settled(0), now, 0).unwrap(), 0, "nothing is settled");
+    assert_eq!(cut(dir.path(), &settled(2_500_000), long_ago, u64::MAX).unwrap(), 0, "nothing is old, nor too much");
+    let first = |dir: &Path| intents(dir, run.run)[0].0;
+    assert!(cut(dir.path(), &settled(1_800_000), now, u64::MAX).unwrap() > 8 << 20);
+    let kept = first(dir.path());
+    assert!((1..=1_800_000).contains(&kept), "{kept}");
+    // All is settled, and much too large; but what is being written stays.
+    assert!(cut(dir.path(), &settled(2_500_000), long_ago, 0).unwrap() > 8 << 20);
+    assert!(first(dir.path()) > kept && intents(dir.path(), run.run).last().unwrap().0 == 2_499_999);
+    writer.intend(2_500_000, "user", Currency::USD, Decimal::ONE).unwrap();
+    drop(writer);
+    let mut writer = LedgerWriter::continue_run(dir.path(), run.run).unwrap();
+    assert_eq!(writer.next_sequence(), 2_500_000);
+    writer.intend(2_500_000, "user", Currency::USD, Decimal::ONE).unwrap();
+    writer.finish(true).unwrap();
+    assert_eq!(cut(dir.path(), &settled(2_500_000), now, 0).unwrap_or(0).min(1), 1, "closed files go");
+    assert_eq!(intents(dir.path(), run.run).last().unwrap().0, 2_500_000, "one is not settled");
+    cut(dir.path(), &settled(2_500_001), now, 0).unwrap();
+    assert!(files().is_empty() && LedgerReader::new(dir.path()).runs().unwrap().is_empty());
+
+    // What its command will continue must know what it has sent.
+    let finite = RunRecord { source: SourceRecord { finite: true, ..SourceRecord::default() }, ..record(2) };
+    drop(LedgerWriter::create(dir.path(), &finite).unwrap());
+    cut(dir.path(), &[Settled { run: finite.run, below: i64::MAX }], now, 0).unwrap();
+    assert_eq!(LedgerReader::new(dir.path()).runs().unwrap(), [finite]);
 }
 
 fn any_amount() -> impl Strategy<Value = Decimal> {

@@ -3,13 +3,14 @@
 //! A byte a message of a ledger, eight more while the log can still show it, about a bit a message of a foreign run: the
 //! log's limits bound the larger part, the ledgers' age the smaller one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use rust_decimal::Decimal;
 
 use super::AuditError;
+use super::checkpoint::RunMark;
 use super::notebook::Notebook;
 use crate::ledger::{Intent, LedgerError, LedgerReader, Outcome};
 use crate::transaction::{Currency, MessageId, RunId};
@@ -52,7 +53,9 @@ pub(super) struct Run {
     pub elsewhere: bool,
     /// The ledger could be read in part only: absences prove nothing.
     pub damaged: bool,
-    /// By sequence.
+    /// What a checkpoint has settled.
+    pub carried: RunMark,
+    /// By sequence, from `carried.settled_below()` on.
     pub marks: Vec<u8>,
     /// A hash of user, currency and amount, by sequence from `intents_from` on: of what the log can still show.
     intents: Vec<u64>,
@@ -71,6 +74,8 @@ pub(super) struct Books {
     pages: usize,
     /// Runs of a ledger that wrote to another topic.
     pub other_topics: u64,
+    /// What the checkpoint says of runs that were not met yet.
+    carried: HashMap<RunId, RunMark>,
 }
 
 /// How a log record compares with what is known of it.
@@ -85,6 +90,11 @@ pub(super) enum Sighting {
 }
 
 impl Books {
+    /// Books that go on where a checkpoint ends.
+    pub(super) fn after(carried: Vec<RunMark>) -> Books {
+        Books { carried: carried.into_iter().map(|mark| (mark.run, mark)).collect(), ..Books::default() }
+    }
+
     /// Step one: what producers were told, before the log's end is looked at.
     pub(super) fn read_outcomes(
         &mut self,
@@ -102,9 +112,7 @@ impl Books {
                 }
                 let place = self.place(record.run);
                 let run = &mut self.runs[place as usize];
-                run.ledger = Some(dir.clone());
-                run.wrote_to = record.cluster_id;
-                run.live = reader.is_being_written(record.run);
+                run.belongs_to(dir, record.cluster_id, reader.is_being_written(record.run));
                 let read = reader.read_outcomes(record.run, |outcome| run.told(outcome, log_starts));
                 run.survive(read, book)?;
             }
@@ -112,8 +120,25 @@ impl Books {
         Ok(())
     }
 
-    /// Step three: what producers meant to send, after the log's end is known.
-    pub(super) fn read_intents(&mut self, cluster_id: Option<&str>, book: &mut Notebook) -> Result<(), AuditError> {
+    /// Step four: what producers meant to send, after it is known how far the log is read.
+    pub(super) fn read_intents(
+        &mut self,
+        dirs: &[PathBuf],
+        topic: &str,
+        cluster_id: Option<&str>,
+        book: &mut Notebook,
+    ) -> Result<(), AuditError> {
+        // Runs that began since.
+        for dir in dirs {
+            let reader = LedgerReader::new(dir);
+            for record in reader.runs()?.into_iter().filter(|record| record.topic == topic) {
+                let place = self.place(record.run);
+                let run = &mut self.runs[place as usize];
+                if run.ledger.is_none() {
+                    run.belongs_to(dir, record.cluster_id, reader.is_being_written(record.run));
+                }
+            }
+        }
         for run in &mut self.runs {
             let Some(dir) = run.ledger.clone() else { continue };
             run.elsewhere = run.wrote_to.is_some() && cluster_id.is_some() && run.wrote_to.as_deref() != cluster_id;
@@ -123,10 +148,20 @@ impl Books {
             }
             let read = LedgerReader::new(&dir).read_intents(run.id, |intent| run.meant(&intent));
             run.survive(read, book)?;
+            book.counts.intended += run.carried.settled_below() as u64;
+            book.counts.acknowledged += run.carried.acknowledged;
             book.counts.intended += run.marks.iter().filter(|marks| **marks & INTENDED != 0).count() as u64;
             book.counts.acknowledged += run.marks.iter().filter(|marks| **marks & ACKNOWLEDGED != 0).count() as u64;
         }
         Ok(())
+    }
+
+    /// What the next checkpoint says of all runs, also of those that nothing was seen of.
+    pub(super) fn settled(&self) -> Vec<RunMark> {
+        let mut marks: Vec<RunMark> = self.runs.iter().map(Run::settled).collect();
+        marks.extend(self.carried.values().cloned());
+        marks.sort_unstable_by_key(|mark| mark.run);
+        marks
     }
 
     /// The number of a run; a new one is foreign.
@@ -135,7 +170,9 @@ impl Books {
             return *place;
         }
         let place = self.runs.len() as u32;
+        let nothing = RunMark { run: id, settled: Vec::new(), absent: BTreeSet::new(), acknowledged: 0 };
         self.runs.push(Run {
+            carried: self.carried.remove(&id).unwrap_or(nothing),
             id,
             ledger: None,
             live: false,
@@ -155,6 +192,14 @@ impl Books {
     /// Notes that the log holds a message.
     pub(super) fn see_in_log(&mut self, place: u32, sequence: i64, book: &mut Notebook) -> Sighting {
         let run = &mut self.runs[place as usize];
+        if run.carried.absent.remove(&sequence) {
+            // It has come after all: nobody's fault, once.
+            book.counts.unknown_stored += 1;
+            return Sighting::First;
+        }
+        if run.carried.contains(sequence) {
+            return Sighting::Again;
+        }
         if run.ledger.is_none() {
             return self.see_foreign(place, sequence, book);
         }
@@ -194,7 +239,7 @@ impl Books {
     /// Whether the ledger meant to send exactly this; None where it cannot tell.
     pub(super) fn agrees(&self, id: (u32, i64), user_id: &str, currency: Currency, amount: Decimal) -> Option<bool> {
         let run = &self.runs[id.0 as usize];
-        let sequence = usize::try_from(id.1).ok()?;
+        let sequence = usize::try_from(id.1.checked_sub(run.carried.settled_below())?).ok()?;
         let intended = run.marks.get(sequence)? & INTENDED != 0;
         let intent = run.intents.get(sequence.checked_sub(run.intents_from)?)?;
         intended.then(|| *intent == hash(user_id, currency, amount))
@@ -213,8 +258,10 @@ impl Books {
     /// Whether a message has a row or a dead letter; of a foreign one that cannot be said here, so yes.
     pub(super) fn is_stored(&self, place: u32, sequence: i64) -> bool {
         let run = &self.runs[place as usize];
-        let marks = usize::try_from(sequence).ok().and_then(|sequence| run.marks.get(sequence));
-        run.ledger.is_none() || marks.is_some_and(|marks| marks & (ROW | DEAD_LETTER) != 0)
+        let marks = run.place_of(sequence).and_then(|place| run.marks.get(place));
+        run.ledger.is_none()
+            || run.carried.contains(sequence)
+            || marks.is_some_and(|marks| marks & (ROW | DEAD_LETTER) != 0)
     }
 
     /// Who a message is.
@@ -224,6 +271,59 @@ impl Books {
 }
 
 impl Run {
+    /// Where the marks of a sequence are; none where it is settled.
+    pub(super) fn place_of(&self, sequence: i64) -> Option<usize> {
+        sequence.checked_sub(self.carried.settled_below()).and_then(|place| usize::try_from(place).ok())
+    }
+
+    /// The sequence whose marks are there.
+    pub(super) fn sequence_at(&self, place: usize) -> i64 {
+        self.carried.settled_below().saturating_add_unsigned(place as u64)
+    }
+
+    /// What the next checkpoint says of it.
+    pub(super) fn settled(&self) -> RunMark {
+        let below = self.carried.settled_below();
+        let (mut settled, mut absent) = (self.carried.settled.clone(), self.carried.absent.clone());
+        for (place, marks) in self.marks.iter().copied().enumerate() {
+            let sequence = self.sequence_at(place);
+            let is_found = marks & (IN_LOG | ROW | DEAD_LETTER | SKIPPED) != 0;
+            // Without an answer, and its producer is gone.
+            let is_absent = !is_found && !self.live && marks & (INTENDED | ACKNOWLEDGED) == INTENDED;
+            if is_absent {
+                absent.insert(sequence);
+            }
+            if is_found || is_absent {
+                push_range(&mut settled, sequence);
+            }
+        }
+        for (page, words) in &self.pages {
+            for bit in (0..1_i64 << PAGE_BITS).filter(|bit| words[*bit as usize / 64] >> (bit % 64) & 1 == 1) {
+                push_range(&mut settled, (page << PAGE_BITS) + bit);
+            }
+        }
+        let mut mark = RunMark { run: self.id, settled: merged(settled), absent, acknowledged: 0 };
+        let newly = self.marks.iter().take((mark.settled_below() - below) as usize);
+        let newly = newly.filter(|marks| **marks & ACKNOWLEDGED != 0).count() as u64;
+        mark.acknowledged = self.carried.acknowledged + newly;
+        mark
+    }
+
+    fn belongs_to(&mut self, dir: &Path, cluster_id: Option<String>, live: bool) {
+        self.ledger = Some(dir.to_owned());
+        self.wrote_to = cluster_id;
+        self.live = live;
+        let RunMark { settled, absent, .. } = self.carried.clone();
+        for sequence in settled.into_iter().flat_map(|(from, to)| from..to).skip(self.carried.settled_below() as usize)
+        {
+            if !absent.contains(&sequence)
+                && let Some(marks) = self.grow(sequence)
+            {
+                *marks |= IN_LOG;
+            }
+        }
+    }
+
     fn told(&mut self, outcome: Outcome, log_starts: &HashMap<i32, i64>) {
         if let Outcome::Acknowledged { sequence, partition, offset } = outcome
             && log_starts.get(&partition).is_none_or(|start| offset >= *start)
@@ -246,8 +346,8 @@ impl Run {
         *marks |= INTENDED;
         // What was not acknowledged may be anywhere in the log.
         let is_visible = *marks & ACKNOWLEDGED == 0 || intent.sequence >= visible_from;
-        // `grow` has checked the sequence.
-        let sequence = intent.sequence as usize;
+        // `grow` has checked the sequence. The hashes count as the marks do.
+        let sequence = (intent.sequence - self.carried.settled_below()) as usize;
         if self.intents.is_empty() {
             if !is_visible {
                 return;
@@ -262,7 +362,7 @@ impl Run {
     }
 
     fn grow(&mut self, sequence: i64) -> Option<&mut u8> {
-        let place = usize::try_from(sequence).ok()?;
+        let place = self.place_of(sequence)?;
         if place >= self.marks.len() {
             if place - self.marks.len() > SEQUENCE_JUMP_MAX {
                 self.damaged = true;
@@ -274,7 +374,8 @@ impl Run {
     }
 
     fn mark(&mut self, sequence: i64) -> Option<&mut u8> {
-        self.marks.get_mut(usize::try_from(sequence).ok()?)
+        let place = self.place_of(sequence)?;
+        self.marks.get_mut(place)
     }
 
     /// A damaged ledger still proves what it holds; that it is damaged is said, once.
@@ -304,6 +405,27 @@ impl Run {
     pub(super) fn describe(dir: &Path, id: RunId, mut each: impl FnMut(&Intent<'_>)) {
         let _ = LedgerReader::new(dir).read_intents(id, |intent| each(&intent));
     }
+}
+
+/// Adds a sequence to the range that ends before it, if that is the last one.
+fn push_range(ranges: &mut Vec<(i64, i64)>, sequence: i64) {
+    match ranges.last_mut() {
+        Some((_, end)) if *end == sequence => *end += 1,
+        _ => ranges.push((sequence, sequence + 1)),
+    }
+}
+
+/// The same ranges in order, without overlaps.
+fn merged(mut ranges: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
+    ranges.sort_unstable();
+    let mut merged: Vec<(i64, i64)> = Vec::with_capacity(ranges.len());
+    for (from, to) in ranges {
+        match merged.last_mut() {
+            Some((_, end)) if *end >= from => *end = to.max(*end),
+            _ => merged.push((from, to)),
+        }
+    }
+    merged
 }
 
 fn hash(user_id: &str, currency: Currency, amount: Decimal) -> u64 {

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::books::{Books, DEAD_LETTER, ROW, SKIPPED, Sighting};
 use super::check::Scope;
+use super::checkpoint::{Checkpoint, CheckpointWriter, PartitionMark};
 use super::log::{LogRange, LogReader, identity};
 use super::notebook::Notebook;
 use super::published::Published;
@@ -37,9 +38,24 @@ pub(super) struct Comparison {
     pub held: Option<Piece>,
     /// run_ref -> place in the books
     pub run_places: HashMap<i32, u32>,
+    /// Where a former audit has got to.
+    pub checkpoint: Option<Checkpoint>,
+    /// Takes down the totals for the next one.
+    pub writer: Option<CheckpointWriter>,
+    /// Of each partition compared.
+    pub proven: Vec<PartitionMark>,
     /// Records that are expected.
     pub total: u64,
     pub on_progress: OnProgress,
+}
+
+/// What the comparison gives back.
+pub(super) struct Compared {
+    pub books: Books,
+    pub book: Notebook,
+    pub ranges: Vec<PartitionRange>,
+    pub proven: Vec<PartitionMark>,
+    pub writer: Option<CheckpointWriter>,
 }
 
 /// One partition's comparison.
@@ -51,7 +67,9 @@ struct Partition {
     rows_ended: bool,
     totals: Totals,
     windows: Windows,
-    /// Messages in the log that were applied and are no dead letters.
+    /// Proven before: everything below this offset.
+    from: i64,
+    /// Messages that were applied and are no dead letters: those of the checkpoint and of the log.
     counted: i64,
     below: u64,
 }
@@ -62,7 +80,7 @@ impl Comparison {
         log: &LogReader,
         ranges: &[LogRange],
         partitions: &[i32],
-    ) -> Result<(Books, Notebook, Vec<PartitionRange>), AuditError> {
+    ) -> Result<Compared, AuditError> {
         self.earlier_lives();
         let mut compared = Vec::new();
         for partition in partitions {
@@ -71,7 +89,7 @@ impl Comparison {
         }
         self.published()?;
         settle::run(&mut self.books, &mut self.book, &self.overview);
-        Ok((self.books, self.book, compared))
+        Ok(Compared { books: self.books, book: self.book, ranges: compared, proven: self.proven, writer: self.writer })
     }
 
     fn next(&mut self) -> Result<Piece, AuditError> {
@@ -115,7 +133,16 @@ impl Comparison {
         known: Option<LogRange>,
     ) -> Result<PartitionRange, AuditError> {
         let range = known.unwrap_or(LogRange { partition: number, start: 0, end: 0 });
-        let Piece::DeadLetters(letters) = self.next()? else { return Err(out_of_order()) };
+        let Piece::DeadLetters(mut letters) = self.next()? else { return Err(out_of_order()) };
+        let mark = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.mark(number));
+        let from = mark.as_ref().map_or(0, |mark| mark.offset);
+        if mark.as_ref().is_some_and(|mark| !mark.complete) {
+            self.book.notes.push(format!(
+                "partition {number}: when the first checkpoint was made, the log had been cut already; the totals up to there \
+                 were proven only not to be too small"
+            ));
+        }
+        letters.retain(|letter| letter.offset >= from);
         self.book.counts.dead_letters += letters.len() as u64;
         let state = self.overview.partitions.get(&range.partition).cloned().unwrap_or_default();
         self.note_skipped(range.partition, &state);
@@ -126,15 +153,19 @@ impl Comparison {
             dead_letters: letters.into_iter().peekable(),
             rows: Vec::new().into_iter().peekable(),
             rows_ended: false,
-            totals: Totals::default(),
-            counted: 0,
+            totals: self.checkpoint.as_mut().map(|checkpoint| checkpoint.take_totals(number)).unwrap_or_default(),
+            from,
+            counted: mark.as_ref().map_or(0, |mark| mark.messages),
             below: 0,
         };
         // What was applied after the end was noted is in the totals, so it is read as well; of a partition that the log
         // does not have there is nothing to read.
         let end = if known.is_some() { range.end.max(partition.state.next_offset) } else { range.start };
+        if let Some(mark) = &mark {
+            self.replayed_since(log, &mut partition, mark)?;
+        }
         let mut log_end = range.end;
-        log.read(LogRange { end, ..range }, |message| {
+        log.read(LogRange { start: range.start.max(from), end, ..range }, |message| {
             log_end = log_end.max(message.offset() + 1);
             self.record(&mut partition, message)
         })?;
@@ -163,6 +194,33 @@ impl Comparison {
         Ok(())
     }
 
+    /// Dead letters from before the checkpoint that were put through since it was made: they are in the totals now. What of
+    /// them the log has lost leaves the totals larger than can be summed.
+    fn replayed_since(
+        &mut self,
+        log: &LogReader,
+        partition: &mut Partition,
+        mark: &PartitionMark,
+    ) -> Result<(), AuditError> {
+        let is_new = |offset: &&i64| **offset < mark.offset && mark.replayed.binary_search(offset).is_err();
+        let new: Vec<i64> = partition.state.replayed.iter().filter(is_new).copied().collect();
+        let range = partition.range;
+        for offset in new {
+            if offset < range.start {
+                partition.below += 1;
+                continue;
+            }
+            log.read(LogRange { start: offset, end: offset + 1, ..range }, |message| {
+                if let Some(transaction) = message.payload().and_then(|payload| Transaction::decode(payload).ok()) {
+                    partition.counted += 1;
+                    partition.totals.add(&transaction, offset);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
     fn note_skipped(&mut self, partition: i32, state: &PartitionState) {
         for (from, to) in &state.skipped {
             self.book.notes.push(format!(
@@ -182,13 +240,7 @@ impl Comparison {
         }
         let id = identity(message).map(|id| (self.books.place(id.run), id.sequence));
         let transaction = message.payload().and_then(|payload| Transaction::decode(payload).ok());
-        // What came after the noted end may have been meant only after the ledgers were read.
-        let known_to_ledgers = offset < partition.range.end;
-        if known_to_ledgers {
-            self.against_ledger(id, at, offset, transaction.as_ref());
-        } else if let Some((place, sequence)) = id {
-            self.books.see_in_log(place, sequence, &mut self.book);
-        }
+        self.against_ledger(id, at, offset, transaction.as_ref());
         let skipped = partition.state.skipped.iter().any(|(from, to)| (*from..*to).contains(&offset));
         if offset < partition.state.first_offset {
             // Of an earlier life, whose rows have been read already; a foreign one cannot be found among them.
@@ -348,8 +400,8 @@ impl Comparison {
     }
 
     fn totals(&mut self, partition: Partition) -> Result<PartitionRange, AuditError> {
-        let Partition { range, state, mut totals, mut windows, counted, below, .. } = partition;
-        let complete = below == 0 && (range.start <= state.first_offset || state.messages <= counted);
+        let Partition { range, state, mut totals, mut windows, from, counted, below, .. } = partition;
+        let complete = below == 0 && (range.start <= state.first_offset.max(from) || state.messages <= counted);
         if !complete {
             self.book.notes.push(format!(
                 "partition {}: the log begins at offset {}; older messages are proven by their rows, the totals only not to be too small",
@@ -357,11 +409,19 @@ impl Comparison {
             ));
         }
         let scope = Scope { partition: range.partition, complete };
-        let windows_scope = Scope { complete: complete || range.start <= state.windows_from, ..scope };
+        // A checkpoint does not carry windows.
+        let has_all_windows = from <= state.windows_from && (complete || range.start <= state.windows_from);
+        let windows_scope = Scope { complete: has_all_windows, ..scope };
         loop {
             match self.next()? {
-                Piece::Users(users) => totals.compare_users(&users, scope, &mut self.book),
-                Piece::Symbols(symbols) => totals.compare_symbols(&symbols, scope, &mut self.book),
+                Piece::Users(users) => {
+                    totals.compare_users(&users, scope, &mut self.book);
+                    self.writer.as_mut().map_or(Ok(()), |writer| writer.users(range.partition, &users))?;
+                }
+                Piece::Symbols(symbols) => {
+                    totals.compare_symbols(&symbols, scope, &mut self.book);
+                    self.writer.as_mut().map_or(Ok(()), |writer| writer.symbols(range.partition, &symbols))?;
+                }
                 Piece::CategoryWindows(rows) => windows.compare_categories(&rows, windows_scope, &mut self.book),
                 Piece::SymbolWindows(rows) => windows.compare_symbols(&rows, windows_scope, &mut self.book),
                 Piece::PartitionEnd => break,
@@ -370,6 +430,12 @@ impl Comparison {
         }
         totals.finish(scope, &mut self.book);
         windows.finish(windows_scope, &mut self.book);
+        let was_complete = self.checkpoint.as_ref().and_then(|known| known.mark(range.partition));
+        let complete = complete && was_complete.is_none_or(|mark| mark.complete);
+        let (partition, offset, messages) = (range.partition, state.next_offset, state.messages);
+        let mut replayed: Vec<i64> = state.replayed.into_iter().collect();
+        replayed.sort_unstable();
+        self.proven.push(PartitionMark { partition, offset, messages, complete, replayed });
         Ok(PartitionRange {
             partition: range.partition,
             log_start: range.start,

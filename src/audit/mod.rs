@@ -1,9 +1,9 @@
 //! Do the books balance? Compares ledger, log and PostgreSQL, message by message and total by total.
 //!
 //! The three are read in an order that makes a live pipeline comparable: what producers were told (outcomes), the log's
-//! end, what producers meant to send (intents), and then one snapshot of PostgreSQL. So all that was acknowledged is in
-//! the log's range, all that is in the range has its intent, and the totals are compared with the log up to exactly the
-//! offsets that the snapshot has applied.
+//! end, one snapshot of PostgreSQL, and then what producers meant to send (intents). So all that was acknowledged is in
+//! the log's range, all that was applied has its intent, and the totals are compared with the log up to exactly the
+//! offsets that the snapshot has applied. An audit that balanced may leave a checkpoint there, where the next one begins.
 //!
 //! The totals are summed here a second time, in code of its own: an audit that shared the sink's sums would share its
 //! mistakes. Must not know the embedded broker: the log is read over TCP, as from any cluster.
@@ -16,7 +16,9 @@ use crate::postgres::{Database, PostgresError};
 
 mod books;
 mod check;
+mod checkpoint;
 mod compare;
+mod latency_rows;
 mod log;
 mod notebook;
 mod order;
@@ -28,7 +30,8 @@ mod stored;
 mod totals;
 mod windows;
 
-pub use report::{AuditReport, Difference, DifferenceKind, MessageCounts, PartitionRange, Verdict};
+pub use checkpoint::{CheckpointError, Covered, covered};
+pub use report::{AuditReport, CheckpointSummary, Difference, DifferenceKind, MessageCounts, PartitionRange, Verdict};
 
 /// What is compared.
 #[derive(Clone, Debug)]
@@ -37,8 +40,11 @@ pub struct AuditSettings {
     pub kafka: KafkaSettings,
     /// Where rows and totals are; its schema is prepared.
     pub database: Database,
-    /// Each a `DATA/ledger`; more than one where producers ran on several machines.
+    /// Each a `DATA/ledger`; more than one where producers ran on several machines. The newest checkpoint among them is
+    /// where the audit begins.
     pub ledger_dirs: Vec<PathBuf>,
+    /// Whether books that balance leave a new checkpoint in the first of them.
+    pub make_checkpoint: bool,
 }
 
 /// Why the audit could not be done: not a verdict on the books.
@@ -68,6 +74,9 @@ pub enum AuditError {
     /// A ledger cannot be read at all.
     #[error("cannot read a ledger: {0}")]
     Ledger(#[from] LedgerError),
+    /// What a former audit left cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The comparison ended before its input did.
     #[error("the audit was cut short: {0}")]
     CutShort(String),

@@ -1,19 +1,23 @@
-//! The order of an audit: ledgers, log's end, ledgers again, PostgreSQL's snapshot, comparison, verdict.
+//! The order of an audit: checkpoint, outcomes, log's end, PostgreSQL's snapshot, intents, comparison, verdict.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinSet};
 
 use super::books::Books;
-use super::compare::{Comparison, OnProgress};
+use super::checkpoint::{Checkpoint, CheckpointWriter, Head, Standing, VERSION};
+use super::compare::{Compared, Comparison, OnProgress};
 use super::log::{LogRange, LogReader};
 use super::notebook::Notebook;
 use super::published::Published;
-use super::report::{AuditReport, MessageCounts, PartitionRange, Verdict};
+use super::report::{AuditReport, CheckpointSummary, MessageCounts, PartitionRange, Verdict};
 use super::stored::{self, PIECES_MAX, Snapshot};
 use super::{AuditError, AuditProgress, AuditSettings};
+use crate::clock::SystemClock;
+use crate::config::KafkaSettings;
 use crate::postgres::Database;
 
 /// A consumer that has not moved for this long is taken for absent; after a crash one waits 6 s for its old session.
@@ -22,28 +26,18 @@ const APPLY_POLL: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) -> Result<AuditReport, AuditError> {
     let begun = Instant::now();
-    let AuditSettings { kafka, database, ledger_dirs } = settings;
-    let topic = kafka.transactions_topic();
-    let nothing = format!(
-        "no topic {topic} on the broker at {}, no message to it in the ledgers ({}), no totals of it in PostgreSQL ({}); run finstream \
-         first, or say where they are: --data-dir, --brokers, --topic-prefix, --database-url, --db-schema",
-        kafka.brokers,
-        ledger_dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", "),
-        database.target
-    );
-    let topic_of_books = topic.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        let (mut books, mut book) = (Books::default(), Notebook::default());
-        let log = LogReader::open(&kafka, topic_of_books.clone())?;
-        // Starts only move on: what is below them now will not be seen in the log.
-        let log_starts = log.ranges()?.iter().map(|range| (range.partition, range.start)).collect();
-        books.read_outcomes(&ledger_dirs, &topic_of_books, &log_starts, &mut book)?;
-        let ranges = log.ranges()?;
-        let cluster_id = log.cluster_id();
-        books.read_intents(cluster_id.as_deref(), &mut book)?;
-        Ok::<_, AuditError>((books, book, log, ranges, cluster_id, kafka))
-    });
-    let (books, mut book, log, ranges, cluster_id, kafka) = joined(opened.await)?;
+    let topic = settings.kafka.transactions_topic();
+    let nothing = nothing_found(&settings, &topic);
+    let AuditSettings { kafka, database, ledger_dirs, make_checkpoint } = settings;
+    let standing = Standing::look(&database, &topic).await?;
+    let (kafka_of_log, dirs, topic_of_books) = (kafka.clone(), ledger_dirs.clone(), topic.clone());
+    let opened = tokio::task::spawn_blocking(move || open(&kafka_of_log, &dirs, &topic_of_books, &standing));
+    let Opened { mut books, mut book, log, ranges, cluster_id, checkpoint, uncovered } = joined(opened.await)?;
+    let summary = checkpoint.as_ref().map(|checkpoint| checkpoint.head.summary());
+    if let Some(uncovered) = uncovered {
+        book.undecided.push(uncovered);
+        return Ok(report(topic, &books, book, Vec::new(), summary, begun));
+    }
     wait_until_applied(&database, &topic, &ranges, &mut on_progress).await?;
     let reading = tokio::task::spawn_blocking(move || {
         let aggregates = LogReader::open(&kafka, kafka.aggregates_topic())?;
@@ -59,15 +53,35 @@ pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) ->
         book.undecided.push(format!(
             "the totals belong to cluster {stored}, but the log is of cluster {found}; name the right cluster with --brokers"
         ));
-        return Ok(report(topic, books, book, Vec::new(), begun));
+        return Ok(report(topic, &books, book, Vec::new(), summary, begun));
+    }
+    // After the snapshot: what it has applied is read from the log, and was meant before.
+    let (dirs, topic_of_books, cluster) = (ledger_dirs.clone(), topic.clone(), cluster_id.clone());
+    let intents = tokio::task::spawn_blocking(move || {
+        books.read_intents(&dirs, &topic_of_books, cluster.as_deref(), &mut book)?;
+        Ok::<_, AuditError>((books, book))
+    });
+    let (books, book) = joined(intents.await)?;
+    let standing = Standing::look(&database, &topic).await?;
+    if standing.uncovered(checkpoint.as_ref().map(|checkpoint| &checkpoint.head)).is_some() {
+        let why = "retention has removed rows behind a newer checkpoint just now; verify again";
+        return Err(AuditError::CutShort(why.to_owned()));
     }
     let mut partitions: Vec<i32> = ranges.iter().map(|range| range.partition).collect();
     partitions
         .extend(overview.partitions.keys().filter(|partition| !partitions.contains(*partition)).collect::<Vec<_>>());
     let is_anywhere = !partitions.is_empty();
+    let writer = match ledger_dirs.first().filter(|_| make_checkpoint) {
+        Some(dir) => Some(CheckpointWriter::begin(dir)?),
+        None => None,
+    };
+    let from = marks(checkpoint.as_ref()).collect();
     let (sender, pieces) = mpsc::channel(PIECES_MAX);
-    let feeder = tokio::spawn(snapshot.feed(partitions.clone(), sender));
-    let total = ranges.iter().map(|range| (range.end - range.start).max(0) as u64).sum();
+    // Ends with this future: an audit that nobody waits for reads on for no one.
+    let mut feeder = JoinSet::new();
+    feeder.spawn(snapshot.feed(partitions.clone(), from, sender));
+    let total = ranges.iter().map(|range| (range.end - start_of(range, checkpoint.as_ref())).max(0) as u64).sum();
+    let topic_ref = overview.topic_ref;
     let comparison = Comparison {
         books,
         book,
@@ -76,22 +90,97 @@ pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) ->
         pieces,
         held: None,
         run_places: HashMap::new(),
+        checkpoint,
+        writer,
+        proven: Vec::new(),
         total,
         on_progress,
     };
     let compared = tokio::task::spawn_blocking(move || comparison.run(&log, &ranges, &partitions)).await;
     // The feeder's error is the cause, the comparison's "cut short" its consequence.
-    joined(feeder.await)?;
-    let (books, mut book, ranges) = joined(compared)?;
+    feeder.join_next().await.map_or(Ok(()), joined)?;
+    let Compared { books, mut book, ranges, proven, writer } = joined(compared)?;
     let is_nothing = !is_anywhere && book.counts == MessageCounts::default() && book.undecided.is_empty();
     if is_nothing {
         book.undecided.push(nothing);
     }
-    let mut report = report(topic, books, book, ranges, begun);
+    let mut report = report(topic, &books, book, ranges, summary, begun);
     if is_nothing && report.verdict == Verdict::Undecided {
         report.verdict = Verdict::Nothing;
     }
+    match (writer, topic_ref) {
+        (Some(writer), Some(topic_ref)) if report.verdict == Verdict::Balanced => {
+            let (topic, made_at) = (report.topic.clone(), SystemClock::shared().now().0);
+            let (partitions, runs) = (proven, books.settled());
+            writer.finish(Head { version: VERSION, topic, cluster_id, topic_ref, made_at, partitions, runs })?;
+        }
+        (writer, _) => writer.map_or((), CheckpointWriter::abandon),
+    }
     Ok(report)
+}
+
+/// What is said where nothing is found at all.
+fn nothing_found(settings: &AuditSettings, topic: &str) -> String {
+    format!(
+        "no topic {topic} on the broker at {}, no message to it in the ledgers ({}), no totals of it in PostgreSQL ({}); run finstream \
+         first, or say where they are: --data-dir, --brokers, --topic-prefix, --database-url, --db-schema",
+        settings.kafka.brokers,
+        settings.ledger_dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", "),
+        settings.database.target
+    )
+}
+
+/// What is known before PostgreSQL's snapshot is taken.
+struct Opened {
+    books: Books,
+    book: Notebook,
+    log: LogReader,
+    ranges: Vec<LogRange>,
+    cluster_id: Option<String>,
+    checkpoint: Option<Checkpoint>,
+    /// Why nothing can be decided: rows are gone that no checkpoint here stands for.
+    uncovered: Option<String>,
+}
+
+/// Blocks: reads the checkpoint, what producers were told, and then the log's end.
+fn open(kafka: &KafkaSettings, dirs: &[PathBuf], topic: &str, standing: &Standing) -> Result<Opened, AuditError> {
+    let mut book = Notebook::default();
+    let log = LogReader::open(kafka, topic.to_owned())?;
+    let mut ranges = log.ranges()?;
+    let cluster_id = log.cluster_id();
+    let mut checkpoint = Checkpoint::find(dirs, topic)?;
+    if let Some(why) = checkpoint.as_ref().and_then(|found| standing.mismatch(&found.head, cluster_id.as_deref())) {
+        book.notes.push(format!("the checkpoint in the ledgers is not used: {why}"));
+        checkpoint = None;
+    }
+    if checkpoint.is_some() {
+        book.notes.push("windows up to the checkpoint are proven only not to be too small".to_owned());
+    }
+    let uncovered = standing.uncovered(checkpoint.as_ref().map(|checkpoint| &checkpoint.head)).map(|(partition, before)| {
+        format!(
+            "latency rows of partition {partition} before offset {before} were removed (--retention) behind an audit's \
+             checkpoint that is not here: name the ledger folder that holds it with --ledger DIR"
+        )
+    });
+    let mut books = Books::after(checkpoint.as_ref().map(|found| found.head.runs.clone()).unwrap_or_default());
+    // Starts only move on: what is below them now will not be seen in the log.
+    let starts = ranges.iter().map(|range| (range.partition, start_of(range, checkpoint.as_ref()))).collect();
+    books.read_outcomes(dirs, topic, &starts, &mut book)?;
+    ranges = log.ranges()?;
+    Ok(Opened { books, book, log, ranges, cluster_id, checkpoint, uncovered })
+}
+
+/// Where the log is read from.
+fn start_of(range: &LogRange, checkpoint: Option<&Checkpoint>) -> i64 {
+    let mark = checkpoint.and_then(|checkpoint| checkpoint.mark(range.partition));
+    mark.map_or(range.start, |mark| mark.offset.max(range.start))
+}
+
+fn marks(checkpoint: Option<&Checkpoint>) -> impl Iterator<Item = (i32, i64)> {
+    checkpoint
+        .into_iter()
+        .flat_map(|checkpoint| checkpoint.head.partitions.iter())
+        .map(|mark| (mark.partition, mark.offset))
 }
 
 fn joined<T>(result: Result<Result<T, AuditError>, JoinError>) -> Result<T, AuditError> {
@@ -132,7 +221,14 @@ async fn wait_until_applied(
     }
 }
 
-fn report(topic: String, books: Books, book: Notebook, partitions: Vec<PartitionRange>, begun: Instant) -> AuditReport {
+fn report(
+    topic: String,
+    books: &Books,
+    book: Notebook,
+    partitions: Vec<PartitionRange>,
+    checkpoint: Option<CheckpointSummary>,
+    begun: Instant,
+) -> AuditReport {
     let verdict = match (book.difference_counts.is_empty(), book.undecided.is_empty()) {
         (false, _) => Verdict::Differences,
         (true, false) => Verdict::Undecided,
@@ -142,6 +238,7 @@ fn report(topic: String, books: Books, book: Notebook, partitions: Vec<Partition
         verdict,
         topic,
         runs: books.runs.iter().filter(|run| run.ledger.is_some()).count() as u64,
+        checkpoint,
         counts: book.counts,
         difference_counts: book.difference_counts,
         differences: book.differences,

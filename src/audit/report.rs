@@ -174,6 +174,17 @@ pub struct PartitionRange {
     pub next_offset: i64,
 }
 
+/// The balanced audit where this one began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CheckpointSummary {
+    /// When it was made.
+    pub made_at: String,
+    /// Records that were proven up to there, and are not read again.
+    pub messages: u64,
+    /// Of each partition: everything before this offset.
+    pub partitions: std::collections::BTreeMap<i32, i64>,
+}
+
 /// The whole answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditReport {
@@ -183,7 +194,10 @@ pub struct AuditReport {
     pub topic: String,
     /// Runs with a ledger.
     pub runs: u64,
-    /// How much was compared.
+    /// Where it began, if not at the log's start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointSummary>,
+    /// How much was compared; ledgers' counts are of all time.
     pub counts: MessageCounts,
     /// How many differences there are, by kind: also those that are not named.
     pub difference_counts: BTreeMap<DifferenceKind, u64>,
@@ -221,6 +235,10 @@ impl fmt::Display for AuditReport {
             Verdict::Nothing => return writeln!(out, "There is nothing to verify: {}", self.undecided.join("; ")),
         };
         writeln!(out, "{verdict}: {} ({} ms)", self.topic, self.elapsed_ms)?;
+        if let Some(checkpoint) = &self.checkpoint {
+            let (messages, made_at) = (grouped(checkpoint.messages), &checkpoint.made_at);
+            writeln!(out, "  {:<13}{messages:>14}  messages were proven up to the checkpoint of {made_at}", "before")?;
+        }
         let unknown = format!("without an answer, {} of these stored (nobody's fault)", grouped(counts.unknown_stored));
         let lines: [(&str, u64, &str); 9] = [
             ("intended", counts.intended, "messages in the ledgers"),

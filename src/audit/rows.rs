@@ -76,14 +76,14 @@ pub(super) struct StoredTotal {
     pub fields: String,
 }
 
-pub(super) const ROWS: &str = "select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from messages
-    where topic_ref = $1 and partition = $2 order by \"offset\"";
 pub(super) const DEAD_LETTERS: &str =
     "select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from dead_letters
     where topic_ref = $1 and partition = $2 order by \"offset\"";
 // The second parameter is unused: an earlier life has any partitions.
 pub(super) const EARLIER_ROWS: &str = "select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from messages
-    where topic_ref = $1 and $2::integer is not null";
+    where topic_ref = $1 and $2::integer is not null
+    union all select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from unpacked_messages
+    where topic_ref = $1";
 pub(super) const EARLIER_DEAD_LETTERS: &str =
     "select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from dead_letters
     where topic_ref = $1 and $2::integer is not null";

@@ -36,7 +36,7 @@ fn settle(run: &Run, book: &mut Notebook) -> u64 {
     let mut absent = 0;
     for (sequence, marks) in run.marks.iter().copied().enumerate() {
         if marks & ROW_TWICE != 0 && marks & IN_LOG_TWICE == 0 {
-            book.differ(DifferenceKind::CountedTwice, |difference| name(difference, run.id, sequence as i64));
+            book.differ(DifferenceKind::CountedTwice, |difference| name(difference, run.id, run.sequence_at(sequence)));
         }
         match (marks & ACKNOWLEDGED != 0, marks & FOUND != 0) {
             (true, false) => absent += 1,
@@ -61,7 +61,7 @@ fn name_absent(run: &mut Run, absent: u64, book: &mut Notebook, overview: &Overv
     // The last place of each holds, so all are collected before any is judged; bounded by what is absent.
     let mut places: HashMap<i64, (i32, i64)> = HashMap::new();
     run.acknowledged_places(|sequence, partition, offset| {
-        let marks = usize::try_from(sequence).ok().and_then(|sequence| run.marks.get(sequence)).copied().unwrap_or(0);
+        let marks = run.place_of(sequence).and_then(|place| run.marks.get(place)).copied().unwrap_or(0);
         if marks & ACKNOWLEDGED != 0 && marks & FOUND == 0 {
             places.insert(sequence, (partition, offset));
         }
@@ -75,7 +75,9 @@ fn name_absent(run: &mut Run, absent: u64, book: &mut Notebook, overview: &Overv
             .is_some_and(|state| state.skipped.iter().any(|(from, to)| (*from..*to).contains(&offset)));
         if skipped {
             book.counts.skipped += 1;
-            if let Some(marks) = run.marks.get_mut(sequence as usize) {
+            if let Some(place) = run.place_of(sequence)
+                && let Some(marks) = run.marks.get_mut(place)
+            {
                 *marks |= SKIPPED;
             }
             continue;

@@ -10,12 +10,12 @@ use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::AuditError;
 use super::rows::{
-    CATEGORY_WINDOWS, DEAD_LETTERS, EARLIER_DEAD_LETTERS, EARLIER_ROWS, ROWS, SYMBOL_WINDOWS, SYMBOLS,
-    StoredCategoryWindow, StoredMessage, StoredSymbol, StoredSymbolWindow, StoredTotal, StoredUser, TOTALS, USERS,
-    WAITING, category_window, message, symbol, symbol_window, total, user,
+    CATEGORY_WINDOWS, DEAD_LETTERS, EARLIER_DEAD_LETTERS, EARLIER_ROWS, SYMBOL_WINDOWS, SYMBOLS, StoredCategoryWindow,
+    StoredMessage, StoredSymbol, StoredSymbolWindow, StoredTotal, StoredUser, TOTALS, USERS, WAITING, category_window,
+    message, symbol, symbol_window, total, user,
 };
+use super::{AuditError, latency_rows};
 use crate::postgres::{Database, answered};
 use crate::transaction::RunId;
 
@@ -186,9 +186,14 @@ impl Snapshot {
         Ok(overview)
     }
 
-    /// Sends everything; ends early, without an error, when nobody listens any more.
-    pub(super) async fn feed(mut self, partitions: Vec<i32>, pieces: mpsc::Sender<Piece>) -> Result<(), AuditError> {
-        match self.feed_all(&partitions, &pieces).await {
+    /// Sends everything, rows from an offset of each partition on; ends early, without an error, when nobody listens any more.
+    pub(super) async fn feed(
+        mut self,
+        partitions: Vec<i32>,
+        from: HashMap<i32, i64>,
+        pieces: mpsc::Sender<Piece>,
+    ) -> Result<(), AuditError> {
+        match self.feed_all(&partitions, &from, &pieces).await {
             Err(Stop::Error(error)) => Err(error),
             Err(Stop::Unheard) => Ok(()),
             Ok(()) => {
@@ -199,7 +204,12 @@ impl Snapshot {
         }
     }
 
-    async fn feed_all(&mut self, partitions: &[i32], pieces: &mpsc::Sender<Piece>) -> Result<(), Stop> {
+    async fn feed_all(
+        &mut self,
+        partitions: &[i32],
+        from: &HashMap<i32, i64>,
+        pieces: &mpsc::Sender<Piece>,
+    ) -> Result<(), Stop> {
         for topic_ref in self.overview.earlier.clone() {
             self.messages(EARLIER_ROWS, topic_ref, 0, pieces, Piece::EarlierRows).await?;
             self.messages(EARLIER_DEAD_LETTERS, topic_ref, 0, pieces, Piece::EarlierDeadLetters).await?;
@@ -211,7 +221,8 @@ impl Snapshot {
             let letters = answered(self.row_deadline, letters.fetch_all(&mut self.connection)).await?;
             let letters = letters.iter().map(message).collect::<Result<Vec<_>, _>>()?;
             send(pieces, Piece::DeadLetters(letters)).await?;
-            self.messages(ROWS, topic_ref, *partition, pieces, Piece::Rows).await?;
+            let from = from.get(partition).copied().unwrap_or(0);
+            latency_rows::feed(&mut self.connection, self.row_deadline, (topic_ref, *partition), from, pieces).await?;
             send(pieces, Piece::RowsEnd).await?;
             self.pieces_of(USERS, topic_ref, *partition, pieces, user, Piece::Users).await?;
             self.pieces_of(SYMBOLS, topic_ref, *partition, pieces, symbol, Piece::Symbols).await?;
@@ -270,7 +281,7 @@ impl Snapshot {
 }
 
 /// Why feeding ended early.
-enum Stop {
+pub(super) enum Stop {
     Error(AuditError),
     /// The comparison has ended, with an error of its own.
     Unheard,
@@ -282,7 +293,7 @@ impl From<sqlx::Error> for Stop {
     }
 }
 
-async fn send(pieces: &mpsc::Sender<Piece>, piece: Piece) -> Result<(), Stop> {
+pub(super) async fn send(pieces: &mpsc::Sender<Piece>, piece: Piece) -> Result<(), Stop> {
     pieces.send(piece).await.map_err(|_| Stop::Unheard)
 }
 
@@ -297,7 +308,7 @@ mod tests {
         let connection = connect(&silent_server().await, Duration::from_secs(10)).await.unwrap();
         let snapshot = Snapshot { connection, row_deadline: Duration::from_millis(20), overview: Overview::default() };
         let (sender, _pieces) = mpsc::channel(PIECES_MAX);
-        let error = snapshot.feed(vec![0], sender).await.unwrap_err();
+        let error = snapshot.feed(vec![0], HashMap::new(), sender).await.unwrap_err();
         assert!(matches!(error, AuditError::Postgres(PostgresError::Sql(sqlx::Error::Io(_)))), "{error:?}");
         assert!(error.to_string().contains("no answer within"), "{error}");
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::check::{Check, Scope, UNIT_SCALE, missing, units};
+use super::check::{Check, Scope, UNIT_SCALE, missing, parse_units, units};
 use super::notebook::Notebook;
 use super::rows::{StoredSymbol, StoredUser};
 use crate::clock::Micros;
@@ -72,6 +72,26 @@ impl Totals {
                 sums.last_price = price;
             }
         }
+    }
+
+    /// Begins with a user's total at a checkpoint; None when it is no total.
+    pub(super) fn carry_user(&mut self, total: &StoredUser) -> Option<()> {
+        let currency = total.currency.parse().ok()?;
+        let sums = [parse_units(&total.sums[0])?, parse_units(&total.sums[1])?, parse_units(&total.sums[2])?];
+        let sums = UserSums { counts: total.counts, sums, events: total.events };
+        self.users.entry(total.user_id.as_str().into()).or_default().push((currency, sums));
+        Some(())
+    }
+
+    /// The same of a symbol.
+    pub(super) fn carry_symbol(&mut self, total: &StoredSymbol) -> Option<()> {
+        let currency = total.currency.parse().ok()?;
+        let quantity = parse_units(&total.sums[0])? / 10i128.pow(UNIT_SCALE);
+        let (notional, last_price) = (parse_units(&total.sums[1])?, parse_units(&total.sums[2])?);
+        let last = (Micros(total.last.0), total.last.1);
+        let sums = SymbolSums { trades: total.trades, quantity, notional, last, last_price };
+        self.symbols.entry(total.symbol.as_str().into()).or_default().push((currency, sums));
+        Some(())
     }
 
     /// Compares PostgreSQL's totals of users; each is compared once.

@@ -19,6 +19,7 @@ mod frame;
 pub mod fuzzing;
 mod group;
 mod handlers;
+mod hold;
 mod internal_topic;
 mod limits;
 pub mod log;
@@ -36,5 +37,6 @@ mod topic_config;
 mod txn;
 mod versions;
 
+pub use hold::Holder;
 pub use limits::Limits;
 pub use server::{Broker, BrokerError};

@@ -18,6 +18,7 @@ use super::connection;
 use super::fetch_sessions::FetchSessions;
 use super::frame::FrameError;
 use super::group::{Coordinator, GroupsError};
+use super::hold::Holder;
 use super::internal_topic::{CONSUMER_OFFSETS, InternalTopic};
 use super::limits::Limits;
 use super::log::{AppendError, Log, LogSettings, OpenError, RecoveryReport};
@@ -154,6 +155,11 @@ impl Broker {
     /// The cluster id, made once per data directory.
     pub fn cluster_id(&self) -> &str {
         &self.node.cluster_id
+    }
+
+    /// Holds records against retention.
+    pub fn holder(&self) -> Holder {
+        Holder(Arc::downgrade(&self.node))
     }
 
     /// What start-up found in the log.

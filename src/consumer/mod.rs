@@ -135,6 +135,7 @@ pub async fn run(
         topic_ref: stream.topic_ref,
         instance: settings.group_instance_id.clone(),
         record_changes: settings.publish_aggregates,
+        latency_layout: settings.latency_layout,
         window_length,
         clock,
     };

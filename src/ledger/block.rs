@@ -49,9 +49,9 @@ impl BlockWriter {
         Ok(())
     }
 
-    /// Hands everything to the disk.
-    pub(super) fn sync(&self) -> Result<(), LedgerError> {
-        self.file.sync_all().map_err(io_error("sync", &self.path))
+    /// Bytes so far.
+    pub(super) fn length(&self) -> u64 {
+        self.length
     }
 }
 

@@ -1,7 +1,8 @@
 //! The producer's own book, outside of the system under test: what it was about to send, and what it was told.
 //!
 //! `DATA/ledger/RUN_ID/` holds `run.json` ([`RunRecord`]), `intents` and `outcomes`, the latter two append-only files of
-//! checksummed blocks, and `lock`, held by the one process that writes. A block of intents is handed to `write(2)`
+//! checksummed blocks, and `lock`, held by the one process that writes. A file that is large is followed by the next
+//! (`intents.1`, `intents.2`), so that what an audit has settled can be removed from a run that goes on. A block of intents is handed to `write(2)`
 //! before its first message goes to the Kafka client, so a message that any log holds is known here, whatever kills the
 //! process. A torn last block is cut; a bad block in the middle is an error.
 //!
@@ -14,13 +15,16 @@ use rust_decimal::Decimal;
 use crate::transaction::{Currency, RunId};
 
 mod block;
+mod cut;
 mod intents;
 mod outcomes;
 mod reader;
 mod run_record;
+mod segments;
 mod varint;
 mod writer;
 
+pub use cut::{Settled, cut};
 pub use reader::LedgerReader;
 pub use run_record::{RunRecord, SourceRecord};
 pub use writer::LedgerWriter;

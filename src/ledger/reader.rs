@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::block::BlockReader;
 use super::intents::{self, UserTable};
-use super::outcomes;
 use super::{INTENTS_FILE, Intent, LOCK_FILE, LedgerError, OUTCOMES_FILE, Outcome, RunRecord, io_error, run_dir};
+use super::{outcomes, segments};
 use crate::transaction::RunId;
 
 /// Reads the ledgers below one directory (`DATA/ledger`).
@@ -77,10 +77,13 @@ impl LedgerReader {
     }
 
     fn read(&self, run: RunId, file: &str, mut each: impl FnMut(&[u8]) -> Option<()>) -> Result<(), LedgerError> {
-        let Some(mut reader) = BlockReader::open(&run_dir(&self.dir, run).join(file))? else { return Ok(()) };
-        while let Some(payload) = reader.next()? {
-            if each(payload).is_none() {
-                return Err(reader.senseless());
+        let run_dir = run_dir(&self.dir, run);
+        for number in segments::numbers(&run_dir, file)? {
+            let Some(mut reader) = BlockReader::open(&segments::path(&run_dir, file, number))? else { continue };
+            while let Some(payload) = reader.next()? {
+                if each(payload).is_none() {
+                    return Err(reader.senseless());
+                }
             }
         }
         Ok(())

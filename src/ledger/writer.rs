@@ -10,6 +10,7 @@ use rust_decimal::Decimal;
 use super::block::{BlockReader, BlockWriter};
 use super::intents::{self, IntentBlock};
 use super::outcomes::OutcomeBlock;
+use super::segments;
 use super::{INTENTS_FILE, Intent, LOCK_FILE, LedgerError, OUTCOMES_FILE, Outcome, RunRecord, io_error, run_dir};
 use crate::transaction::{Currency, RunId};
 
@@ -21,8 +22,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 pub struct LedgerWriter {
     record: RunRecord,
     run_dir: PathBuf,
-    intents: BlockWriter,
-    outcomes: BlockWriter,
+    intents: SegmentWriter,
+    outcomes: SegmentWriter,
     intent_block: IntentBlock,
     outcome_block: OutcomeBlock,
     payload: Vec<u8>,
@@ -40,11 +41,13 @@ impl LedgerWriter {
         let run_dir = run_dir(dir, record.run);
         fs::create_dir_all(&run_dir).map_err(io_error("create directory", &run_dir))?;
         let lock = lock(dir, &run_dir, record.run)?;
-        if run_dir.join(INTENTS_FILE).exists() {
+        if !segments::numbers(&run_dir, INTENTS_FILE)?.is_empty() {
             return Err(LedgerError::Exists { run: record.run, dir: dir.to_path_buf() });
         }
         record.write(&run_dir)?;
-        Self::open(record.clone(), run_dir, lock, 0, 0, 0)
+        let (intents, outcomes) =
+            (SegmentWriter::first(&run_dir, INTENTS_FILE)?, SegmentWriter::first(&run_dir, OUTCOMES_FILE)?);
+        Ok(Self::open(record.clone(), run_dir, lock, intents, outcomes, 0))
     }
 
     /// Continues the ledger of a run that a crash cut off; torn last blocks are cut.
@@ -56,26 +59,26 @@ impl LedgerWriter {
         let lock = lock(dir, &run_dir, run)?;
         let record = RunRecord::read(&run_dir)?;
         let mut next_sequence = 0;
-        let intents_length = whole_blocks(&run_dir.join(INTENTS_FILE), |payload| {
+        let intents = SegmentWriter::last(&run_dir, INTENTS_FILE, |payload| {
             let (first, count) = intents::range_of(payload)?;
             next_sequence = next_sequence.max(first.checked_add_unsigned(count)?);
             Some(())
         })?;
-        let outcomes_length = whole_blocks(&run_dir.join(OUTCOMES_FILE), |_| Some(()))?;
-        Self::open(record, run_dir, lock, intents_length, outcomes_length, next_sequence)
+        let outcomes = SegmentWriter::last(&run_dir, OUTCOMES_FILE, |_| Some(()))?;
+        Ok(Self::open(record, run_dir, lock, intents, outcomes, next_sequence))
     }
 
     fn open(
         record: RunRecord,
         run_dir: PathBuf,
         lock: File,
-        intents_length: u64,
-        outcomes_length: u64,
+        intents: SegmentWriter,
+        outcomes: SegmentWriter,
         next_sequence: i64,
-    ) -> Result<LedgerWriter, LedgerError> {
-        Ok(LedgerWriter {
-            intents: BlockWriter::open(run_dir.join(INTENTS_FILE), intents_length)?,
-            outcomes: BlockWriter::open(run_dir.join(OUTCOMES_FILE), outcomes_length)?,
+    ) -> LedgerWriter {
+        LedgerWriter {
+            intents,
+            outcomes,
             record,
             run_dir,
             intent_block: IntentBlock::default(),
@@ -83,7 +86,7 @@ impl LedgerWriter {
             payload: Vec::new(),
             next_sequence,
             _lock: lock,
-        })
+        }
     }
 
     /// The run's record.
@@ -178,6 +181,54 @@ impl LedgerWriter {
         self.outcomes.sync()?;
         self.record.finished = complete;
         self.record.write(&self.run_dir)
+    }
+}
+
+/// Appends to the last file of a kind, and begins the next one where that is large.
+#[derive(Debug)]
+struct SegmentWriter {
+    run_dir: PathBuf,
+    name: &'static str,
+    number: u32,
+    blocks: BlockWriter,
+}
+
+impl SegmentWriter {
+    fn first(run_dir: &Path, name: &'static str) -> Result<SegmentWriter, LedgerError> {
+        Self::open(run_dir, name, 0, 0)
+    }
+
+    /// Every file must hold whole blocks that make sense; the torn end of the last one is cut.
+    fn last(
+        run_dir: &Path,
+        name: &'static str,
+        mut each: impl FnMut(&[u8]) -> Option<()>,
+    ) -> Result<SegmentWriter, LedgerError> {
+        let mut last = (0, 0);
+        for number in segments::numbers(run_dir, name)? {
+            last = (number, whole_blocks(&segments::path(run_dir, name, number), &mut each)?);
+        }
+        Self::open(run_dir, name, last.0, last.1)
+    }
+
+    fn open(run_dir: &Path, name: &'static str, number: u32, length: u64) -> Result<SegmentWriter, LedgerError> {
+        let blocks = BlockWriter::open(segments::path(run_dir, name, number), length)?;
+        Ok(SegmentWriter { run_dir: run_dir.to_owned(), name, number, blocks })
+    }
+
+    fn append(&mut self, payload: &[u8]) -> Result<(), LedgerError> {
+        if self.blocks.length() >= segments::SEGMENT_BYTES {
+            *self = Self::open(&self.run_dir, self.name, self.number + 1, 0)?;
+        }
+        self.blocks.append(payload)
+    }
+
+    fn sync(&self) -> Result<(), LedgerError> {
+        for number in segments::numbers(&self.run_dir, self.name)? {
+            let path = segments::path(&self.run_dir, self.name, number);
+            File::open(&path).and_then(|file| file.sync_all()).map_err(io_error("sync", &path))?;
+        }
+        Ok(())
     }
 }
 

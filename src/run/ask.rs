@@ -95,7 +95,7 @@ pub async fn verify(cli: &Cli, arguments: &VerifyArgs) -> anyhow::Result<Exit> {
     ledger_dirs.extend(arguments.ledger.iter().cloned());
     let kafka = plan::kafka_settings(shared, &properties, &brokers);
     let report = with_services(database, broker, async |database| {
-        let settings = AuditSettings { kafka, database: database.database(), ledger_dirs };
+        let settings = AuditSettings { kafka, database: database.database(), ledger_dirs, make_checkpoint: false };
         Ok(audit::verify(settings, say_progress()).await?)
     })
     .await?;

@@ -62,7 +62,7 @@ impl Pipeline {
     async fn audit(&self, kafka: KafkaSettings, database: &DatabaseService) -> (AuditSummary, Exit) {
         say!("Auditing the books …");
         let ledger_dirs = vec![self.data_dir.path().join("ledger")];
-        let settings = AuditSettings { kafka, database: database.database(), ledger_dirs };
+        let settings = AuditSettings { kafka, database: database.database(), ledger_dirs, make_checkpoint: false };
         let mut shutdown = self.shutdown.clone();
         let stopped = async {
             if !shutdown.requested() {

@@ -21,6 +21,7 @@ mod disk_guard;
 mod exit;
 mod figures;
 mod kafka;
+mod keeping;
 mod letters;
 mod pipeline;
 mod plan;

@@ -1,5 +1,6 @@
 //! One process of the pipeline: starts its roles, watches them, drains them, audits the books.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -138,6 +139,11 @@ impl Pipeline {
         }
         let settings = self.plan.broker(self.data_dir.path().join("broker"));
         let broker = EmbeddedBroker::start(&self.data_dir, settings, true).await?;
+        if self.plan.roles.consumer {
+            // Until it is known what an audit has covered.
+            let topic = self.plan.kafka(&broker.endpoint.kafka).transactions_topic();
+            broker.broker.holder().hold(&topic, &BTreeMap::new());
+        }
         self.readiness.ready("broker");
         Ok(Some(broker))
     }
@@ -214,6 +220,8 @@ impl Pipeline {
         let mut producer = roles.producer.then(|| self.start_producer(settings.clone(), &endpoint, database));
         let ready_file = startup::write_ready_file(self, &endpoint, database, http_address)?;
 
+        let holder = broker.map(|broker| broker.broker.holder());
+        let keeping = database.map(|database| self.start_keeping(database.database(), settings.clone(), holder));
         let samples = self.show_samples();
         let (live_stop, live_shutdown) = shutdown::channel();
         let flags = self.plan.flags();
@@ -221,6 +229,11 @@ impl Pipeline {
         let live = tokio::spawn(console::live(self.progress.clone(), roles, goal, live_shutdown));
         let ended = self.until_the_end(&mut producer, &mut consumer, broker).await;
         drop(ready_file);
+        if let Some(keeping) = keeping {
+            keeping.abort();
+            // It was told to end: how it did changes nothing.
+            let _ = keeping.await;
+        }
         live_stop.raise(Stage::Now);
         // The live line is only a view: whether its task ended well changes nothing.
         let _ = live.await;

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::broker::log::Durability;
-use crate::cli::{Cli, DurabilityArg, SharedArgs};
+use crate::cli::{Cli, DurabilityArg, LatencyLayoutArg, SharedArgs};
 use crate::config::{
-    self, BrokerSettings, ConfigError, ConsumerSettings, HostPort, KafkaSettings, Pace, ProducerSettings, Roles,
-    SourceSettings,
+    self, BrokerSettings, ConfigError, ConsumerSettings, HostPort, KafkaSettings, LatencyLayout, Pace,
+    ProducerSettings, Roles, SourceSettings,
 };
 use crate::transaction::RunId;
 
@@ -134,6 +134,19 @@ impl Plan {
         self.cli.pipeline.drain_timeout
     }
 
+    /// `--retention` and `--retention-bytes`.
+    pub fn retention(&self) -> (Duration, u64) {
+        (self.retention.0, self.cli.pipeline.retention_bytes.0)
+    }
+
+    /// `--latency-layout`.
+    pub fn latency_layout(&self) -> LatencyLayout {
+        match self.cli.pipeline.latency_layout {
+            LatencyLayoutArg::Rows => LatencyLayout::Rows,
+            LatencyLayoutArg::Packed => LatencyLayout::Packed,
+        }
+    }
+
     /// How to reach Kafka at `brokers`.
     pub fn kafka(&self, brokers: &str) -> KafkaSettings {
         kafka_settings(&self.cli.shared, &self.properties, brokers)
@@ -186,6 +199,7 @@ impl Plan {
             drain_timeout: flags.drain_timeout,
             window: flags.window,
             publish_aggregates: true,
+            latency_layout: self.latency_layout(),
         }
     }
 }

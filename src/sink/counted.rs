@@ -24,8 +24,14 @@ pub struct Known {
 /// PostgreSQL does not answer.
 pub async fn is_counted(connection: &mut PgConnection, topic: &str, record: &Known) -> Result<bool, SinkError> {
     let stored = sqlx::query(
-        r#"select r.run_id, m.sequence, m.transaction_id
-           from messages m left join runs r using (run_ref)
+        r#"with stored as (
+               select topic_ref, partition, "offset", run_ref, sequence, transaction_id from messages
+               union all
+               select topic_ref, partition, "offset", run_ref, sequence, transaction_id from unpacked_messages
+               where pack_last_offset between $3 and $3 + 65535
+           )
+           select r.run_id, m.sequence, m.transaction_id
+           from stored m left join runs r using (run_ref)
            where m.topic_ref in (select topic_ref from streams where topic = $1)
              and m.partition = $2 and m."offset" = $3"#,
     )

@@ -8,7 +8,6 @@ use sqlx::{Connection, PgConnection, Row};
 use uuid::Uuid;
 
 use super::batch::{Batch, Message};
-use super::copy::COPY_MESSAGES;
 use super::error::{Class, SinkError};
 use super::ownership::Owned;
 use super::prepare::{MoveColumns, Part, Prepared, prepare};
@@ -17,6 +16,7 @@ use super::upsert::upsert_totals;
 use super::write::{Failure, expect_rows};
 use crate::aggregate::WindowLength;
 use crate::clock::Micros;
+use crate::config::LatencyLayout;
 use crate::transaction::{MessageId, RunId, Transaction};
 
 /// Letters read at once.
@@ -119,7 +119,7 @@ pub async fn replay(
     let part = Part { batch: &batch, items: batch.items().iter().collect(), refused: None };
     let owned = Owned { epoch: 0, next_offset: letter.offset, watermark: letter.watermark };
     let owned = BTreeMap::from([(letter.partition, owned)]);
-    let mut prepared = match prepare(&part, letter.topic_ref, &owned, window_length, &runs) {
+    let mut prepared = match prepare(&part, letter.topic_ref, LatencyLayout::Rows, &owned, window_length, &runs) {
         Ok(prepared) => prepared,
         Err(refused) => return Ok(Replay::Refused(refused.to_string())),
     };
@@ -185,9 +185,10 @@ async fn write(connection: &mut PgConnection, letter: &DeadLetter, prepared: &Pr
     if deleted.rows_affected() != 1 {
         return Ok(false);
     }
-    let mut copy = transaction.copy_in_raw(COPY_MESSAGES).await?;
-    copy.send(prepared.copy.as_slice()).await?;
-    expect_rows("messages", prepared.rows, copy.finish().await?)?;
+    let rows = &prepared.rows;
+    let mut copy = transaction.copy_in_raw(rows.statement).await?;
+    copy.send(rows.bytes.as_slice()).await?;
+    expect_rows(rows.table, rows.rows, copy.finish().await?)?;
     upsert_totals(&mut transaction, topic_ref, prepared).await?;
     note_changes(&mut transaction, letter, prepared).await?;
     transaction.commit().await?;

@@ -7,12 +7,13 @@ use super::columns::{
     CategoryWindowColumns, ChangeColumns, SymbolColumns, SymbolWindowColumns, UserColumns, category_window_columns,
     change_columns, symbol_columns, symbol_window_columns, user_columns,
 };
-use super::copy::{CopyRows, Row};
+use super::copy::{CopyRows, EncodedRows, Row};
 use super::ownership::Owned;
 use super::runs::Runs;
 use super::values::Time;
 use crate::aggregate::{Event, NotExact, WindowLength, Windowing, aggregate};
 use crate::clock::Micros;
+use crate::config::LatencyLayout;
 
 /// Consecutive items of a batch that go into one PostgreSQL transaction.
 #[derive(Clone, Debug)]
@@ -77,8 +78,7 @@ pub(super) struct DeadLetterColumns<'a> {
 pub(super) struct Prepared<'a> {
     pub moves: Vec<Move>,
     pub move_columns: MoveColumns,
-    pub rows: u64,
-    pub copy: Vec<u8>,
+    pub rows: EncodedRows,
     pub users: UserColumns<'a>,
     pub symbols: SymbolColumns<'a>,
     pub category_windows: CategoryWindowColumns<'a>,
@@ -94,6 +94,7 @@ pub(super) struct Prepared<'a> {
 pub(super) fn prepare<'a>(
     part: &Part<'a>,
     topic_ref: i32,
+    layout: LatencyLayout,
     owned: &BTreeMap<i32, Owned>,
     window_length: WindowLength,
     runs: &Runs,
@@ -104,7 +105,7 @@ pub(super) fn prepare<'a>(
     }
     let mut moves = Vec::with_capacity(shares.len());
     let mut deltas = Vec::with_capacity(shares.len());
-    let mut copy = CopyRows::with_capacity(part.items.len());
+    let mut copy = CopyRows::new(layout, part.items.len());
     let mut dead_letters = DeadLetterColumns::default();
     for (partition, items) in shares {
         let (Some(first), Some(last), Some(owned)) = (items.first(), items.last(), owned.get(&partition)) else {
@@ -116,7 +117,7 @@ pub(super) fn prepare<'a>(
         for item in &items {
             match (&item.body, &part.refused) {
                 (Body::Transaction(stored), None) => {
-                    copy.push(&Row {
+                    copy.push(Row {
                         offset: item.offset,
                         sequence: item.identity.map(|id| id.sequence),
                         scheduled_at: stored.scheduled_at,
@@ -151,8 +152,7 @@ pub(super) fn prepare<'a>(
     }
     Ok(Prepared {
         move_columns: move_columns(&moves),
-        rows: copy.rows(),
-        copy: copy.finish(),
+        rows: copy.finish(),
         users: user_columns(&deltas),
         symbols: symbol_columns(&deltas)?,
         category_windows: category_window_columns(&deltas)?,

@@ -18,6 +18,7 @@ use super::values::Time;
 use super::write::{Context, Failure, SeenCommit, read_progress, write, write_seen_commits};
 use crate::aggregate::WindowLength;
 use crate::clock::{Micros, SharedClock};
+use crate::config::LatencyLayout;
 use crate::metrics::SINK_RETRIES_TOTAL;
 use crate::postgres::{SessionError, answered, backend_pid, check_schema, connect, no_answer, search_path};
 
@@ -35,6 +36,8 @@ pub struct WorkerSettings {
     pub instance: String,
     /// Whether changed totals are recorded for the publisher.
     pub record_changes: bool,
+    /// How latency rows are stored.
+    pub latency_layout: LatencyLayout,
     /// Of the schema's windows.
     pub window_length: WindowLength,
     pub clock: SharedClock,
@@ -187,7 +190,8 @@ impl Worker {
             return Ok(());
         }
         let Some(mut connection) = self.connection.take() else { return Ok(()) };
-        let written = write_seen_commits(&mut connection, self.settings.topic_ref, &self.seen);
+        let settings = &self.settings;
+        let written = write_seen_commits(&mut connection, settings.topic_ref, settings.latency_layout, &self.seen);
         answered(self.deadlines.transaction, written).await?;
         self.connection = Some(connection);
         self.seen.clear();
@@ -213,11 +217,13 @@ impl Worker {
         let topic_ref = self.settings.topic_ref;
         let mut part = part.clone();
         while !part.items.is_empty() {
-            let prepared = match prepare(&part, topic_ref, &self.owned, self.settings.window_length, &self.runs) {
+            let (layout, window_length) = (self.settings.latency_layout, self.settings.window_length);
+            let mut prepared = match prepare(&part, topic_ref, layout, &self.owned, window_length, &self.runs) {
                 Ok(prepared) => prepared,
                 Err(refused) => return Ok(Some(refused.to_string())),
             };
             let processed_at = self.settings.clock.now();
+            prepared.rows.stamp(processed_at);
             let written = self.try_write(&prepared, processed_at, patience).await;
             let committed_at = self.settings.clock.now();
             let is_committed = match written {
@@ -264,6 +270,7 @@ impl Worker {
         let context = Context {
             topic_ref: self.settings.topic_ref,
             processed_at: Time(processed_at),
+            layout: self.settings.latency_layout,
             seen: &self.seen,
             record_changes: self.settings.record_changes,
         };
@@ -394,6 +401,7 @@ impl Worker {
             {
                 self.seen.push(SeenCommit {
                     partition: step.partition,
+                    first_offset: step.first_offset,
                     last_offset: step.last_offset,
                     committed_at: Time(committed_at),
                 });

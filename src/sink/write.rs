@@ -3,10 +3,10 @@
 use sqlx::{Connection, PgConnection, Row};
 
 use super::columns::ChangeColumns;
-use super::copy::COPY_MESSAGES;
 use super::prepare::{DeadLetterColumns, MoveColumns, Prepared};
 use super::upsert::upsert_totals;
 use super::values::Time;
+use crate::config::LatencyLayout;
 
 /// Why a part was not written; nothing of it was, unless the connection broke at COMMIT.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ impl From<sqlx::Error> for Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SeenCommit {
     pub partition: i32,
+    pub first_offset: i64,
     pub last_offset: i64,
     pub committed_at: Time,
 }
@@ -64,11 +65,39 @@ insert into batches (topic_ref, partition, first_offset, last_offset, messages, 
 select $1, b.partition, b.first_offset, b.last_offset, b.messages, $6
 from unnest($2::integer[], $3::bigint[], $4::bigint[], $5::integer[]) as b(partition, first_offset, last_offset, messages)";
 
+/// The same, of packs: they are batches' rows as well.
+const BOOKKEEPING_OF_PACKS: &str = "
+with changed as (
+    insert into aggregate_changes (topic_ref, partition, last_offset, user_ids, user_currencies, symbols,
+        category_windows, symbol_windows)
+    select $1, c.partition, c.last_offset, c.user_ids::text[], c.user_currencies::text[], c.symbols::text[],
+        c.category_windows::text[], c.symbol_windows::text[]
+    from unnest($2::integer[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
+        as c(partition, last_offset, user_ids, user_currencies, symbols, category_windows, symbol_windows)
+)
+update message_packs p set committed_at = s.committed_at
+from unnest($9::integer[], $10::bigint[], $11::bigint[], $12::timestamptz[])
+    as s(partition, first_offset, last_offset, committed_at)
+where p.topic_ref = $1 and p.partition = s.partition and p.last_offset between s.first_offset and s.last_offset";
+
+const SEEN_BATCHES: &str = "
+update batches b set committed_at = s.committed_at
+from unnest($2::integer[], $3::bigint[], $4::bigint[], $5::timestamptz[])
+    as s(partition, first_offset, last_offset, committed_at)
+where b.topic_ref = $1 and b.partition = s.partition and b.last_offset = s.last_offset";
+
+const SEEN_PACKS: &str = "
+update message_packs p set committed_at = s.committed_at
+from unnest($2::integer[], $3::bigint[], $4::bigint[], $5::timestamptz[])
+    as s(partition, first_offset, last_offset, committed_at)
+where p.topic_ref = $1 and p.partition = s.partition and p.last_offset between s.first_offset and s.last_offset";
+
 /// What a transaction needs beside the encoded part.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Context<'a> {
     pub topic_ref: i32,
     pub processed_at: Time,
+    pub layout: LatencyLayout,
     pub seen: &'a [SeenCommit],
     /// Whether someone will publish, and delete, the changes.
     pub record_changes: bool,
@@ -83,10 +112,11 @@ pub(super) async fn write(
     let topic_ref = context.topic_ref;
     let mut transaction = connection.begin().await?;
     compare_and_set(&mut transaction, topic_ref, &prepared.move_columns).await?;
-    if prepared.rows > 0 {
-        let mut copy = transaction.copy_in_raw(COPY_MESSAGES).await?;
-        copy.send(prepared.copy.as_slice()).await?;
-        expect_rows("messages", prepared.rows, copy.finish().await?)?;
+    let rows = &prepared.rows;
+    if rows.rows > 0 {
+        let mut copy = transaction.copy_in_raw(rows.statement).await?;
+        copy.send(rows.bytes.as_slice()).await?;
+        expect_rows(rows.table, rows.rows, copy.finish().await?)?;
         upsert_totals(&mut transaction, topic_ref, prepared).await?;
     }
     insert_dead_letters(&mut transaction, topic_ref, &prepared.dead_letters).await?;
@@ -99,20 +129,22 @@ pub(super) async fn write(
 pub(super) async fn write_seen_commits(
     connection: &mut PgConnection,
     topic_ref: i32,
+    layout: LatencyLayout,
     seen: &[SeenCommit],
 ) -> Result<(), sqlx::Error> {
-    let (partitions, last_offsets, times) = seen_columns(seen);
-    sqlx::query(
-        "update batches b set committed_at = s.committed_at
-         from unnest($2::integer[], $3::bigint[], $4::timestamptz[]) as s(partition, last_offset, committed_at)
-         where b.topic_ref = $1 and b.partition = s.partition and b.last_offset = s.last_offset",
-    )
-    .bind(topic_ref)
-    .bind(partitions)
-    .bind(last_offsets)
-    .bind(times)
-    .execute(connection)
-    .await?;
+    let seen = seen_columns(seen);
+    let statement = match layout {
+        LatencyLayout::Rows => SEEN_BATCHES,
+        LatencyLayout::Packed => SEEN_PACKS,
+    };
+    sqlx::query(statement)
+        .bind(topic_ref)
+        .bind(seen.partitions)
+        .bind(seen.first_offsets)
+        .bind(seen.last_offsets)
+        .bind(seen.times)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -183,14 +215,18 @@ async fn keep_books(
     let moves = &prepared.move_columns;
     let nothing = ChangeColumns::default();
     let changes = if context.record_changes { &prepared.changes } else { &nothing };
-    let (seen_partitions, seen_offsets, seen_times) = seen_columns(context.seen);
-    sqlx::query(BOOKKEEPING)
-        .bind(context.topic_ref)
-        .bind(&moves.partitions)
-        .bind(&moves.first_offsets)
-        .bind(&moves.last_offsets)
-        .bind(&moves.messages)
-        .bind(context.processed_at)
+    let seen = seen_columns(context.seen);
+    let statement = match context.layout {
+        LatencyLayout::Rows => sqlx::query(BOOKKEEPING)
+            .bind(context.topic_ref)
+            .bind(&moves.partitions)
+            .bind(&moves.first_offsets)
+            .bind(&moves.last_offsets)
+            .bind(&moves.messages)
+            .bind(context.processed_at),
+        LatencyLayout::Packed => sqlx::query(BOOKKEEPING_OF_PACKS).bind(context.topic_ref),
+    };
+    let statement = statement
         .bind(&changes.partitions)
         .bind(&changes.last_offsets)
         .bind(&changes.user_ids)
@@ -198,20 +234,31 @@ async fn keep_books(
         .bind(&changes.symbols)
         .bind(&changes.category_windows)
         .bind(&changes.symbol_windows)
-        .bind(seen_partitions)
-        .bind(seen_offsets)
-        .bind(seen_times)
-        .execute(connection)
-        .await?;
+        .bind(seen.partitions);
+    let statement = match context.layout {
+        LatencyLayout::Rows => statement,
+        LatencyLayout::Packed => statement.bind(seen.first_offsets),
+    };
+    statement.bind(seen.last_offsets).bind(seen.times).execute(connection).await?;
     Ok(())
 }
 
-fn seen_columns(seen: &[SeenCommit]) -> (Vec<i32>, Vec<i64>, Vec<Time>) {
-    let mut columns = (Vec::new(), Vec::new(), Vec::new());
+/// Arrays of the commits seen.
+#[derive(Debug, Default)]
+struct SeenColumns {
+    partitions: Vec<i32>,
+    first_offsets: Vec<i64>,
+    last_offsets: Vec<i64>,
+    times: Vec<Time>,
+}
+
+fn seen_columns(seen: &[SeenCommit]) -> SeenColumns {
+    let mut columns = SeenColumns::default();
     for commit in seen {
-        columns.0.push(commit.partition);
-        columns.1.push(commit.last_offset);
-        columns.2.push(commit.committed_at);
+        columns.partitions.push(commit.partition);
+        columns.first_offsets.push(commit.first_offset);
+        columns.last_offsets.push(commit.last_offset);
+        columns.times.push(commit.committed_at);
     }
     columns
 }

@@ -203,6 +203,22 @@ impl World {
         connection.close().await.unwrap();
     }
 
+    /// Applies what was sent since the first `count` messages were.
+    pub async fn apply_since(&self, count: usize) {
+        let mut sql = String::new();
+        for (partition, offset, id, transaction) in &self.applied[count..] {
+            let (run, sequence) = id.unwrap();
+            sql += &format!(
+                "insert into runs (run_id) values ('{run}') on conflict do nothing;
+                 insert into messages (\"offset\", sequence, received_at, topic_ref, partition, run_ref)
+                 select {offset}, {sequence}, now(), 1, {partition}, run_ref from runs where run_id = '{run}';
+                 update partition_offsets set next_offset = {offset} + 1, messages = messages + 1 where partition = {partition};"
+            );
+            sql += &upsert(*partition, *offset, transaction);
+        }
+        self.sql(&sql).await;
+    }
+
     pub async fn sql(&self, sql: &str) {
         let mut connection = self.database.connect().await.unwrap();
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
@@ -211,18 +227,28 @@ impl World {
 
     /// Whether published or not, all totals are noted as waiting for it.
     pub async fn audit(&self) -> AuditReport {
+        self.audit_and_keep(false).await
+    }
+
+    /// As `audit`; books that balance leave a checkpoint if asked to.
+    pub async fn audit_and_keep(&self, make_checkpoint: bool) -> AuditReport {
         let mut connection = self.database.connect().await.unwrap();
         sqlx::query("delete from aggregate_changes").execute(&mut connection).await.unwrap();
         change_all(&mut connection, 1).await.unwrap();
         connection.close().await.unwrap();
-        self.audit_as_it_is().await
+        self.audit_as(make_checkpoint).await
     }
 
     pub async fn audit_as_it_is(&self) -> AuditReport {
+        self.audit_as(false).await
+    }
+
+    async fn audit_as(&self, make_checkpoint: bool) -> AuditReport {
         let settings = AuditSettings {
             kafka: self.kafka(),
             database: self.database.clone(),
             ledger_dirs: vec![self.ledger_dir.clone()],
+            make_checkpoint,
         };
         let report = verify(settings, |_| {}).await.unwrap();
         eprintln!("{report}");
@@ -249,7 +275,7 @@ impl World {
 }
 
 /// What the sink's upsert adds for one message.
-fn upsert(partition: i32, offset: i64, transaction: &Transaction<'_>) -> String {
+pub fn upsert(partition: i32, offset: i64, transaction: &Transaction<'_>) -> String {
     let Transaction { user_id, amount, .. } = transaction;
     let time = transaction.event_time;
     let kind = match transaction.detail {

@@ -111,6 +111,13 @@ async fn retention_removes_whole_closed_segments_by_bytes_and_by_time() {
     settle(&log, NOW_MS).await;
     assert_eq!(partition.log_start_offset(), 0);
     partition.set_config(small.clone());
+    partition.hold_from(0);
+    settle(&log, NOW_MS).await;
+    assert_eq!(partition.log_start_offset(), 0, "someone needs them yet");
+    partition.hold_from(30);
+    settle(&log, NOW_MS).await;
+    assert!((1..=30).contains(&partition.log_start_offset()), "{}", partition.log_start_offset());
+    partition.hold_from(i64::MAX);
     settle(&log, NOW_MS).await;
     assert!((5_000..7_500).contains(&partition.size_bytes()), "{}", partition.size_bytes());
     let log_start = partition.log_start_offset();

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use finstream::aggregate::WindowLength;
 use finstream::clock::{Micros, SystemClock};
+use finstream::config::LatencyLayout;
 use finstream::shutdown::{Shutdown, Trigger, channel};
 use finstream::sink::{Batch, Deadlines, Message, Patience, Worker, WorkerSettings, claim_schema, open_stream};
 use finstream::transaction::{Currency, Detail, MessageId, RunId, Side, Transaction};
@@ -149,6 +150,7 @@ impl Schema {
             topic_ref,
             instance: instance.to_owned(),
             record_changes: true,
+            latency_layout: LatencyLayout::Rows,
             window_length: WindowLength::DEFAULT,
             clock: Arc::new(SystemClock::new()),
         }

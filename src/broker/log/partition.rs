@@ -83,6 +83,7 @@ pub(super) struct Inner {
     high_watermark: AtomicI64,
     last_stable_offset: AtomicI64,
     log_start: AtomicI64,
+    held_from: AtomicI64,
     deleted: AtomicBool,
 }
 
@@ -123,6 +124,7 @@ impl Partition {
             high_watermark: AtomicI64::new(end),
             last_stable_offset: AtomicI64::new(stable),
             log_start: AtomicI64::new(store.log_start),
+            held_from: AtomicI64::new(i64::MAX),
             store: Mutex::new(store),
             names: Mutex::default(),
             watches: Mutex::new(Some(watches)),
@@ -252,6 +254,16 @@ impl Partition {
     /// high watermark.
     pub fn last_stable_offset(&self) -> i64 {
         self.0.last_stable_offset.load(Ordering::Acquire)
+    }
+
+    /// Retention removes nothing from this offset on, until it is told another one or the log is opened anew.
+    pub fn hold_from(&self, offset: i64) {
+        self.0.held_from.store(offset, Ordering::Release);
+    }
+
+    /// See [`Self::hold_from`]; without a hold, beyond every record.
+    pub(super) fn held_from(&self) -> i64 {
+        self.0.held_from.load(Ordering::Acquire)
     }
 
     /// The first offset that may be read.

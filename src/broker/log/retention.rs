@@ -53,13 +53,13 @@ fn cut_at(partition: &Partition, segments: &[(Arc<Segment>, i64)], closed: usize
     let config = partition.config();
     let mut bytes: u64 = segments.iter().map(|(segment, _)| segment.length()).sum();
     let mut cut = None;
-    // What belongs to an open transaction stays until it has ended.
-    let stable = partition.last_stable_offset();
+    // What belongs to an open transaction stays until it has ended, and what someone holds until it is let go.
+    let bound = partition.last_stable_offset().min(partition.held_from());
     for (segment, end) in segments.iter().take(closed) {
         let segment = segment.snapshot();
         let too_old = config.retention_ms.is_some_and(|ms| now_ms.saturating_sub(segment.last_append_ms) > ms);
         let too_large = config.retention_bytes.is_some_and(|limit| bytes - segment.length >= limit);
-        if (!too_old && !too_large) || *end > stable {
+        if (!too_old && !too_large) || *end > bound {
             break;
         }
         bytes -= segment.length;

@@ -1,0 +1,272 @@
+//! What one process of the pipeline does for tables and ledger while traffic flows: small packs are merged, and what is
+//! beyond `--retention` and `--retention-bytes` is removed, once a balanced audit has covered it.
+//!
+//! Whoever holds the schema's lock keeps; the others stand by.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use sqlx::PgConnection;
+use tokio::task::{JoinError, JoinHandle};
+
+use super::figures::thousands;
+use super::pipeline::Pipeline;
+use crate::audit::{self, AuditError, AuditSettings, CheckpointError, Covered, Verdict};
+use crate::broker::Holder;
+use crate::clock::{Micros, SharedClock};
+use crate::config::KafkaSettings;
+use crate::http::Readiness;
+use crate::ledger::{self, LedgerError, Settled};
+use crate::postgres::{Database, PostgresError, answered};
+use crate::shutdown::{Shutdown, Stage};
+use crate::sink::{self, Excess, Merger, SinkError};
+
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Longest wait for PostgreSQL: nobody waits for what is kept.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
+/// Rows are removed when they are more than may be kept by one part in so many: audits and removals come in strides.
+const STRIDE: i64 = 16;
+/// Rounds between two looks of one who stands by.
+const LOOK_FOR_OTHERS_ROUNDS: u64 = 12;
+/// The embedded broker of this process holds what no audit has covered, and other brokers know no audit. So that there is
+/// something to cut, and little that is cut uncovered, an audit is due when this part of what may be kept has come since
+/// the last one.
+const COVER_PART: u32 = 4;
+/// Log of a message, with its share of the journal.
+const LOG_BYTES: u64 = 400;
+/// Books that do not balance are looked at again after this part of the retention time, within these bounds.
+const AUDIT_AGAIN_PART: u32 = 8;
+const AUDIT_AGAIN_MIN: Duration = Duration::from_secs(60);
+const AUDIT_AGAIN_MAX: Duration = Duration::from_secs(3600);
+/// Who waits, in the readiness.
+const ROLE: &str = "retention";
+
+/// Why a round was not finished; the next one starts over.
+#[derive(Debug, thiserror::Error)]
+enum KeepError {
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    #[error("PostgreSQL: {0}")]
+    Sql(#[from] sqlx::Error),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("a task ended unexpectedly: {0}")]
+    Task(#[from] JoinError),
+}
+
+/// Keeps the tables and the ledger of one topic.
+struct Keeper {
+    database: Database,
+    kafka: KafkaSettings,
+    ledger_dir: PathBuf,
+    retention: Duration,
+    retention_bytes: u64,
+    readiness: Readiness,
+    /// The embedded broker's, where it runs in this process.
+    holder: Option<Holder>,
+    rounds: u64,
+    merger: Merger,
+    connection: Option<PgConnection>,
+    /// The checkpoint in the ledger's folder; looked for once, and after each audit.
+    covered: Option<Covered>,
+    has_looked: bool,
+    /// The time of the last checkpoint, or of the start.
+    since: Micros,
+    clock: SharedClock,
+    /// Books that did not balance are not asked again before.
+    audit_after: Option<Instant>,
+    has_trouble: bool,
+}
+
+impl Pipeline {
+    /// Starts to keep tables and ledger, until the task is aborted.
+    pub(super) fn start_keeping(
+        &self,
+        database: Database,
+        kafka: KafkaSettings,
+        holder: Option<Holder>,
+    ) -> JoinHandle<()> {
+        let (retention, retention_bytes) = self.plan.retention();
+        let keeper = Keeper {
+            database: database.named("finstream keeping"),
+            kafka,
+            ledger_dir: self.data_dir.path().join("ledger"),
+            retention,
+            retention_bytes,
+            readiness: self.readiness.clone(),
+            holder,
+            rounds: 0,
+            merger: Merger::default(),
+            connection: None,
+            covered: None,
+            has_looked: false,
+            since: self.clock.now(),
+            clock: self.clock.clone(),
+            audit_after: None,
+            has_trouble: false,
+        };
+        tokio::spawn(keeper.run(self.shutdown.clone()))
+    }
+}
+
+impl Keeper {
+    async fn run(mut self, mut shutdown: Shutdown) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = shutdown.reached(Stage::Drain) => return,
+            }
+            let round = tokio::select! {
+                round = self.round() => round,
+                // What a statement has begun, PostgreSQL rolls back.
+                () = shutdown.reached(Stage::Drain) => return,
+            };
+            match round {
+                Ok(()) => self.has_trouble = false,
+                Err(error) => {
+                    self.connection = None;
+                    if !self.has_trouble {
+                        tracing::warn!("cannot keep tables and ledger now, tried again every {LOOK_EVERY:?}: {error}");
+                    }
+                    self.has_trouble = true;
+                }
+            }
+        }
+    }
+
+    async fn round(&mut self) -> Result<(), KeepError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.database.connect().await?,
+        };
+        let is_keeper = answered(ANSWER_DEADLINE, is_keeper(&mut connection)).await?;
+        let topic = self.kafka.transactions_topic();
+        let current = sink::current_stream(&mut connection, &topic);
+        if let Some(stream) = answered(ANSWER_DEADLINE, current).await? {
+            // Who stands by learns of the others' checkpoints for the sake of the broker here.
+            let is_time = self.holder.is_some() && self.rounds.is_multiple_of(LOOK_FOR_OTHERS_ROUNDS);
+            self.rounds += 1;
+            if !self.has_looked || !is_keeper && is_time {
+                self.look(stream.topic_ref).await?;
+            }
+            if is_keeper {
+                answered(ANSWER_DEADLINE, self.merger.merge(&mut connection, stream.topic_ref)).await?;
+                self.retire(&mut connection, stream.topic_ref).await?;
+            }
+            if let Some(holder) = &self.holder {
+                let nothing = BTreeMap::new();
+                holder.hold(&topic, self.covered.as_ref().map_or(&nothing, |covered| &covered.offsets));
+            }
+        }
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// Removes what is beyond its time or its room, as far as a balanced audit has covered it.
+    async fn retire(&mut self, connection: &mut PgConnection, topic_ref: i32) -> Result<(), KeepError> {
+        let looking = sink::excess(connection, topic_ref, self.retention, self.retention_bytes);
+        let excess = answered(ANSWER_DEADLINE, looking).await?;
+        let sum = |each: fn(&Excess) -> i64| excess.iter().map(each).sum::<i64>();
+        let (much, kept) = (sum(|part| part.to - part.from), sum(|part| part.next_offset - part.from));
+        let is_much = much > 0 && much >= kept / STRIDE;
+        if !(is_much && self.is_covered(&excess)) && (is_much || self.is_due(&excess)) && !self.audit(topic_ref).await?
+        {
+            return Ok(());
+        }
+        let Some(covered) = self.covered.clone().filter(|_| is_much) else { return Ok(()) };
+        let mut removed = 0;
+        for Excess { partition, from, to, .. } in excess {
+            let to = to.min(covered.offsets.get(&partition).copied().unwrap_or(0));
+            removed += sink::cut(connection, topic_ref, partition, (from, to)).await?;
+        }
+        let dir = self.ledger_dir.clone();
+        let settled: Vec<Settled> = covered.runs.into_iter().map(|(run, below)| Settled { run, below }).collect();
+        let older_than = SystemTime::now().checked_sub(self.retention).unwrap_or(SystemTime::UNIX_EPOCH);
+        let bytes_max = self.retention_bytes;
+        let cutting = tokio::task::spawn_blocking(move || ledger::cut(&dir, &settled, older_than, bytes_max));
+        let bytes = cutting.await??;
+        tracing::info!(
+            "retention removed {} latency rows and {} of ledger, behind a balanced audit; totals are kept",
+            thousands(removed),
+            super::figures::bytes(bytes)
+        );
+        Ok(())
+    }
+
+    /// Whether the checkpoint stands for all that is to go.
+    fn is_covered(&self, excess: &[Excess]) -> bool {
+        let Some(covered) = &self.covered else { return false };
+        excess.iter().all(|part| covered.offsets.get(&part.partition).is_some_and(|offset| *offset >= part.to))
+    }
+
+    /// Whether so much has come since the last checkpoint that the log may soon be cut behind it.
+    fn is_due(&self, excess: &[Excess]) -> bool {
+        let offset = |part: &Excess| {
+            let covered = self.covered.as_ref().and_then(|covered| covered.offsets.get(&part.partition).copied());
+            covered.unwrap_or(0).max(part.from)
+        };
+        let since: u64 = excess.iter().map(|part| (part.next_offset - offset(part)).max(0).unsigned_abs()).sum();
+        let age = Duration::from_micros((self.clock.now().0 - self.since.0).max(0).unsigned_abs());
+        let is_old = age >= self.retention / COVER_PART;
+        since > 0 && (is_old || since.saturating_mul(LOG_BYTES) >= self.retention_bytes / u64::from(COVER_PART))
+    }
+
+    /// Makes a new checkpoint; false when the books do not balance, or did not a short time ago.
+    async fn audit(&mut self, topic_ref: i32) -> Result<bool, KeepError> {
+        if self.audit_after.is_some_and(|after| Instant::now() < after) {
+            return Ok(false);
+        }
+        let settings = AuditSettings {
+            kafka: self.kafka.clone(),
+            database: self.database.clone(),
+            ledger_dirs: vec![self.ledger_dir.clone()],
+            make_checkpoint: true,
+        };
+        let report = audit::verify(settings, |_| {}).await?;
+        if report.verdict == Verdict::Balanced {
+            if self.audit_after.take().is_some() {
+                tracing::info!("the books balance again: retention goes on");
+                self.readiness.ready(ROLE);
+            }
+            self.look(topic_ref).await?;
+            return Ok(true);
+        }
+        if self.audit_after.is_none() {
+            tracing::warn!(
+                "the books do not balance, so nothing is removed, whatever --retention says; `finstream verify` names the \
+                 reason: {report}"
+            );
+        }
+        self.readiness.waiting(ROLE, "books that balance: nothing is removed until then (finstream verify)");
+        let again = (self.retention / AUDIT_AGAIN_PART).clamp(AUDIT_AGAIN_MIN, AUDIT_AGAIN_MAX);
+        self.audit_after = Some(Instant::now() + again);
+        Ok(false)
+    }
+
+    async fn look(&mut self, topic_ref: i32) -> Result<(), KeepError> {
+        let (dir, topic) = (self.ledger_dir.clone(), self.kafka.transactions_topic());
+        let covered = tokio::task::spawn_blocking(move || audit::covered(&dir, &topic)).await??;
+        self.covered = covered.filter(|covered| covered.topic_ref == topic_ref);
+        self.since = self.covered.as_ref().map_or(self.since, |covered| covered.made_at);
+        self.has_looked = true;
+        Ok(())
+    }
+}
+
+/// Takes the schema's lock for as long as this connection lives, unless it has it; false where another has it.
+async fn is_keeper(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "select exists (select from pg_locks where locktype = 'advisory' and pid = pg_backend_pid() and granted)
+             or pg_try_advisory_lock(hashtextextended('finstream keeping ' || current_schema(), 0))",
+    )
+    .fetch_one(connection)
+    .await
+}
