@@ -15,6 +15,7 @@ use rdkafka::types::RDKafkaRespErr;
 use super::ConsumerError;
 use super::assignment::Partition;
 use super::shared::{Mode, Shared};
+use crate::seam::{self, Seam};
 use crate::sink::{Claimed, LogRange, PartitionProgress, Reason, Resume, resume};
 
 /// Longest wait for pending messages when partitions are revoked: the next owner waits for it.
@@ -181,6 +182,13 @@ impl Context {
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList, numbers: Vec<i32>) -> KafkaResult<()> {
         let is_lost = consumer.assignment_lost();
+        if is_lost && !numbers.is_empty() {
+            tracing::warn!(
+                partitions = ?numbers,
+                "fenced: the group had not heard of this consumer for the length of its session, and gave its partitions to \
+                 others; what was read of them and is not stored is theirs now"
+            );
+        }
         if !is_lost && self.0.mode() < Mode::Now && !self.0.handoff.flush(REVOKE_FLUSH_TIMEOUT) {
             tracing::warn!(
                 ?numbers,
@@ -188,7 +196,8 @@ impl Context {
             );
         }
         self.0.handoff.remove(&numbers);
-        if !is_lost {
+        let is_broken = seam::reach_blocking(Seam::Revoke).is_err();
+        if !is_lost && !is_broken {
             self.commit_offsets(consumer, &numbers);
         }
         self.0.handoff.release(numbers.clone());
@@ -210,6 +219,7 @@ impl Context {
             }
         }
         if list.count() > 0
+            && seam::reach_blocking(Seam::BeforeKafkaCommit).is_ok()
             && let Err(error) = consumer.commit(&list, CommitMode::Async)
         {
             tracing::debug!("committing the group's offsets: {error}");

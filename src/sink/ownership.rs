@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection, Row};
 
 use super::error::SinkError;
+use crate::seam::{self, Seam};
 
 /// Longest wait for another backend's lock on a partition's progress, before that backend is ended.
 const SET_LOCK_TIMEOUT: &str = "set local lock_timeout = '500ms'";
@@ -98,6 +99,7 @@ async fn try_claim(
     instance: &str,
     backend: Backend,
 ) -> Result<Claimed, SinkError> {
+    seam::reach(Seam::BeforeClaim).await?;
     let mut transaction = connection.begin().await?;
     sqlx::query(SET_LOCK_TIMEOUT).execute(&mut *transaction).await?;
     sqlx::query(
@@ -122,6 +124,7 @@ async fn try_claim(
     .fetch_one(&mut *transaction)
     .await?;
     transaction.commit().await?;
+    seam::reach(Seam::AfterClaim).await?;
     Ok(Claimed { partition, epoch: row.try_get(0)?, next_offset: row.try_get(1)?, fingerprint: row.try_get(2)? })
 }
 

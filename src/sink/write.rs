@@ -5,6 +5,7 @@ use sqlx::{Connection, PgConnection, Row};
 use super::copy::COPY_MESSAGES;
 use super::prepare::{ChangeColumns, DeadLetterColumns, MoveColumns, Prepared, SymbolColumns, UserColumns};
 use super::values::Time;
+use crate::seam::{self, Seam};
 
 /// Why a part was not written; nothing of it was, unless the connection broke at COMMIT.
 #[derive(Debug)]
@@ -20,6 +21,12 @@ pub(super) enum Failure {
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
         Failure::Database(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Failure::Database(sqlx::Error::Io(error))
     }
 }
 
@@ -115,17 +122,22 @@ pub(super) async fn write(
 ) -> Result<(), Failure> {
     let topic_ref = context.topic_ref;
     let mut transaction = connection.begin().await?;
+    seam::reach(Seam::BeforeCompareAndSet).await?;
     compare_and_set(&mut transaction, topic_ref, &prepared.move_columns).await?;
+    seam::reach(Seam::AfterCompareAndSet).await?;
     if prepared.rows > 0 {
         let mut copy = transaction.copy_in_raw(COPY_MESSAGES).await?;
         copy.send(prepared.copy.as_slice()).await?;
+        seam::reach(Seam::InsideCopy).await?;
         expect_rows("messages", prepared.rows, copy.finish().await?)?;
         upsert_users(&mut transaction, topic_ref, &prepared.users, &prepared.move_columns).await?;
         upsert_symbols(&mut transaction, topic_ref, &prepared.symbols, &prepared.move_columns).await?;
     }
     insert_dead_letters(&mut transaction, topic_ref, &prepared.dead_letters).await?;
     keep_books(&mut transaction, prepared, context).await?;
+    seam::reach(Seam::BeforeCommit).await?;
     transaction.commit().await?;
+    seam::reach(Seam::AfterCommit).await?;
     Ok(())
 }
 

@@ -128,12 +128,18 @@ impl Sandbox {
 
     /// Starts in the background without waiting.
     pub fn spawn(&self, arguments: &[&str]) -> Running {
+        self.spawn_with(arguments, &[])
+    }
+
+    /// The same with environment variables.
+    pub fn spawn_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Running {
         let unique = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
         let ready_file = self.dir.path().join(format!("ready-{unique}.json"));
         let log_file = self.dir.path().join(format!("log-{unique}.txt"));
         let log = std::fs::File::create(&log_file).unwrap();
         let mut command = self.command(arguments);
         command.arg("--ready-file").arg(&ready_file).stdout(log.try_clone().unwrap()).stderr(log);
+        command.envs(environment.iter().copied());
         let child = command.spawn().unwrap();
         println!("$ finstream {} & [{}]", arguments.join(" "), child.id());
         Running { child, ready_file, log_file }
@@ -182,6 +188,11 @@ impl Running {
             assert!(started.elapsed() < PATIENCE, "not ready:\n{}", self.output());
             std::thread::park_timeout(Duration::from_millis(5));
         }
+    }
+
+    /// Whether it has written its ready file.
+    pub fn is_ready(&self) -> bool {
+        self.ready_file.exists()
     }
 
     pub fn is_running(&mut self) -> bool {
