@@ -9,6 +9,7 @@
 mod assignment;
 mod client;
 mod handoff;
+mod leave;
 mod new_life;
 mod poll;
 mod publisher;

@@ -12,6 +12,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::ConsumerError;
 use super::assignment::Verdict;
+use super::leave::Membership;
 use super::rebalance::Context;
 use super::record::Record;
 use super::shared::{Mode, Shared};
@@ -29,8 +30,10 @@ const COMMIT_EVERY: Duration = Duration::from_secs(1);
 const LOOK_AT_ENDS_EVERY: Duration = Duration::from_secs(1);
 /// An end of a partition counts as drained when nothing followed for this long.
 const END_IS_QUIET_AFTER: Duration = Duration::from_millis(500);
-/// Longest wait for the group to take the partitions back when leaving.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Storing what is pending and leaving the group, together.
+const LEAVE_WITHIN: Duration = Duration::from_secs(7);
+/// What leaving the group may take in any case.
+const LEAVE_TIMEOUT_MIN: Duration = Duration::from_secs(3);
 /// One question about a log's range.
 const WATERMARK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -38,6 +41,7 @@ const WATERMARK_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct Poller {
     shared: Arc<Shared>,
     consumer: BaseConsumer<Context>,
+    membership: Membership,
     /// Longest wait for pending messages to be stored at a stop.
     drain_timeout: Duration,
     is_paused: bool,
@@ -62,6 +66,7 @@ impl Poller {
         Ok(Poller {
             shared,
             consumer,
+            membership: Membership::of(config),
             drain_timeout,
             is_paused: false,
             ends: None,
@@ -285,6 +290,7 @@ impl Poller {
 
     /// Stores what is pending, gives the partitions back, and waits until the group has them.
     fn leave(&mut self) {
+        let began = Instant::now();
         if self.shared.mode() < Mode::Now && !self.shared.handoff.flush(self.drain_timeout) {
             tracing::warn!(
                 "{} messages that were read are not stored; the next start reads them again",
@@ -292,13 +298,8 @@ impl Poller {
             );
         }
         self.commit_offsets();
-        // A static member that only closes keeps its partitions until its session ends.
-        self.consumer.unsubscribe();
-        let deadline = Instant::now() + LEAVE_TIMEOUT;
-        while !self.shared.assignment().is_empty() && Instant::now() < deadline {
-            // What is still delivered is not stored: it is read again by the next owner.
-            drop(self.consumer.poll(POLL_TIMEOUT));
-        }
+        let leave_by = (began + LEAVE_WITHIN).max(Instant::now() + LEAVE_TIMEOUT_MIN);
+        self.membership.leave(&self.consumer, &self.shared, leave_by);
     }
 }
 

@@ -78,6 +78,7 @@ impl ConsumerContext for Context {
         let numbers: Vec<i32> = partitions.elements().iter().map(|element| element.partition()).collect();
         let is_assign = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         tracing::debug!(?numbers, is_assign, "rebalance");
+        self.0.set_joined();
         let done = if is_assign { self.assign(consumer, numbers) } else { self.revoke(consumer, partitions, numbers) };
         if let Err(error) = done {
             self.0.fail(ConsumerError::Kafka { what: "taking over partitions".to_owned(), error });

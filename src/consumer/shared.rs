@@ -38,6 +38,7 @@ pub(super) struct Shared {
     pub failed: Notify,
     mode: AtomicU8,
     is_recreated: AtomicBool,
+    has_joined: AtomicBool,
     assignment: Mutex<Assignment>,
     applied: Mutex<BTreeMap<i32, i64>>,
     fenced: Mutex<Vec<i32>>,
@@ -57,6 +58,7 @@ impl Shared {
             failed: Notify::new(),
             mode: AtomicU8::new(Mode::Run as u8),
             is_recreated: AtomicBool::new(false),
+            has_joined: AtomicBool::new(false),
             applied: Mutex::default(),
             fenced: Mutex::default(),
             log_ends: Mutex::default(),
@@ -85,6 +87,15 @@ impl Shared {
 
     pub(super) fn set_recreated(&self, is_recreated: bool) {
         self.is_recreated.store(is_recreated, Ordering::Release);
+    }
+
+    /// Whether the group has let this consumer in, once at least.
+    pub(super) fn has_joined(&self) -> bool {
+        self.has_joined.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_joined(&self) {
+        self.has_joined.store(true, Ordering::Release);
     }
 
     pub(super) fn assignment(&self) -> MutexGuard<'_, Assignment> {

@@ -127,7 +127,7 @@ fn a_consumer_that_is_killed_is_followed_by_another_within_its_session() {
     let mut random = moments();
     let fleet = Fleet::start();
     let mut consumers = vec![fleet.consumer(), fleet.consumer()];
-    consumers.iter_mut().for_each(|consumer| drop(consumer.wait_ready()));
+    wait_until("both to have their partitions", || consumers.iter().all(Running::is_ready));
     let producer = fleet.producer();
     let mut behind = Behind::new(&fleet.sandbox, &fleet.listen);
     let mut times = Vec::new();
@@ -137,8 +137,8 @@ fn a_consumer_that_is_killed_is_followed_by_another_within_its_session() {
         consumers.swap_remove(random.random_range(0..consumers.len())).kill();
         behind.until_caught_up(fleet.on_their_way());
         times.push(killed.elapsed());
-        let mut next = fleet.consumer();
-        next.wait_ready();
+        let next = fleet.consumer();
+        wait_until("the next one to have its partitions", || next.is_ready());
         consumers.push(next);
     }
     print_figures("a consumer killed, another has caught up", &mut times);

@@ -5,7 +5,7 @@ pub mod child;
 pub mod kafka;
 pub mod notes;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -190,9 +190,15 @@ impl Running {
         }
     }
 
-    /// Whether it has written its ready file.
+    /// Whether all of its roles are ready, by `/readyz`: a consumer when it has its partitions.
     pub fn is_ready(&self) -> bool {
-        self.ready_file.exists()
+        let Ok(text) = std::fs::read_to_string(&self.ready_file) else { return false };
+        let Ok(ready) = serde_json::from_str::<Value>(&text) else { return false };
+        let address = ready["http"].as_str().unwrap().trim_start_matches("http://").trim_end_matches('/');
+        let Ok(mut stream) = std::net::TcpStream::connect(address) else { return false };
+        let asked = stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        let mut answer = String::new();
+        asked.and_then(|()| stream.read_to_string(&mut answer)).is_ok() && answer.starts_with("HTTP/1.1 200")
     }
 
     pub fn is_running(&mut self) -> bool {

@@ -11,7 +11,7 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use sqlx::{Connection, PgConnection, Row};
 
-use super::support::{Running, Sandbox, Signal, setting};
+use super::support::{self, Running, Sandbox, Signal, setting};
 use super::{alone, percentile, seed};
 
 const CONSUMERS: usize = 10;
@@ -31,7 +31,10 @@ fn consumers_that_come_and_go_leave_no_partition_idle_and_the_books_balanced() {
     let sandbox = Sandbox::new();
     let shared = ["--partitions", PARTITIONS];
     let broker = sandbox.start(&[&["--role", "broker"], &shared[..]].concat());
-    let consumer = || sandbox.spawn(&[&["--role", "consumer"], &shared[..]].concat());
+    // For whoever looks for a cause.
+    let log = std::env::var("FINSTREAM_TEST_CHURN_LOG").unwrap_or_else(|_| "finstream=info".to_owned());
+    let consumer =
+        || sandbox.spawn_with(&[&["--role", "consumer"], &shared[..]].concat(), &[("FINSTREAM_LOG", log.as_str())]);
     let mut slots: Vec<Option<Running>> = (0..CONSUMERS).map(|_| None).collect();
     let mut first = consumer();
     first.wait_ready();
@@ -60,6 +63,7 @@ fn consumers_that_come_and_go_leave_no_partition_idle_and_the_books_balanced() {
                     scope.spawn(move || {
                         let code = running.wait();
                         assert_eq!(code, Some(0), "a consumer did not stop well:\n{}", running.output());
+                        keep(&running);
                     });
                 }
                 last => slots[slot] = last,
@@ -75,6 +79,7 @@ fn consumers_that_come_and_go_leave_no_partition_idle_and_the_books_balanced() {
     assert_eq!(code, Some(0), "{output}");
     sandbox.expect(0, &["verify"]);
     for running in slots.into_iter().flatten() {
+        keep(&running);
         let (code, output) = running.stop();
         assert_eq!(code, Some(0), "{output}");
     }
@@ -89,6 +94,19 @@ fn consumers_that_come_and_go_leave_no_partition_idle_and_the_books_balanced() {
     );
     assert!(starts > seconds / 10 && stops > seconds / 20, "the test tests nothing");
     assert!(*gaps.last().unwrap() <= IDLE_MAX, "a partition was idle");
+}
+
+/// Keeps what a consumer said, for whoever looks for a cause.
+fn keep(running: &Running) {
+    if let Some(folder) = std::env::var_os("FINSTREAM_TEST_CHURN_KEEP") {
+        let path = std::path::Path::new(&folder).join(format!("{}.log", running.pid()));
+        std::fs::write(path, running.output()).unwrap();
+    }
+}
+
+/// As in the logs of the consumers.
+fn now_text() -> String {
+    finstream::clock::Micros(support::notes::now_us() as i64).to_string()
 }
 
 /// The times between two moves of each partition's progress, sorted; the load never ends, so a partition that does not
@@ -114,6 +132,9 @@ fn watch(sandbox: &Sandbox, is_over: &AtomicBool) -> Vec<Duration> {
                 let (partition, next_offset): (i32, i64) = (row.get(0), row.get(1));
                 let known = moved.entry(partition).or_insert((next_offset, now));
                 if known.0 != next_offset {
+                    if now - known.1 > IDLE_MAX / 2 {
+                        println!("{}: partition {partition} waited for {:?}", now_text(), now - known.1);
+                    }
                     gaps.push(now - known.1);
                     *known = (next_offset, now);
                 }

@@ -32,7 +32,7 @@ pub fn drive(lane: &mut Lane, plan: &Plan, url: Option<&str>) -> Result<(), Stri
     let driven = go_through(lane, plan, url, &mut consumers);
     driven.map_err(|why| {
         let words: Vec<String> =
-            consumers.iter().map(|consumer| format!("[{}] said:\n{}", consumer.pid(), consumer.output())).collect();
+            consumers.iter().map(|consumer| format!("[{}] said:\n{}", consumer.pid(), words_of(consumer))).collect();
         format!("{why}\n{}", words.join("\n"))
     })
 }
@@ -40,17 +40,10 @@ pub fn drive(lane: &mut Lane, plan: &Plan, url: Option<&str>) -> Result<(), Stri
 fn go_through(lane: &mut Lane, plan: &Plan, url: Option<&str>, consumers: &mut Vec<Running>) -> Result<(), String> {
     let is_revoke = plan.failpoint.seam == Seam::Revoke;
     if is_revoke {
-        // Partitions are given back when another comes, or at the end.
-        until(REACHED_WITHIN, "the first consumer to be ready", || {
-            alive(&mut consumers[0]).map(|()| consumers[0].is_ready())
-        })?;
-        match &plan.rival {
-            Some(failpoints) => consumers.push(lane.consumer(url, failpoints)),
-            None => consumers[0].signal(Signal::TERM),
-        }
+        have_it_give_back(lane, plan, url, consumers)?;
     }
     trickle_until_reached(lane, &mut consumers[0])?;
-    let is_gone = plan.failpoint.action == Action::Kill || is_revoke && plan.rival.is_none();
+    let is_gone = plan.failpoint.action == Action::Kill || is_revoke;
     if is_gone {
         until(REACHED_WITHIN, "the first consumer's end", || Ok(!consumers[0].is_running()))?;
         consumers.remove(0);
@@ -73,11 +66,30 @@ fn go_through(lane: &mut Lane, plan: &Plan, url: Option<&str>, consumers: &mut V
         consumer.signal(Signal::TERM);
         let code = consumer.wait();
         if code != Some(0) {
-            return Err(format!("a consumer stopped with {code:?}:\n{}", consumer.output()));
+            return Err(format!("a consumer stopped with {code:?}:\n{}", words_of(&consumer)));
         }
     }
     lane.audit()?;
     published::compare(lane)
+}
+
+/// Partitions are given back when another comes, as far as they are its share, and at the end, all of them.
+fn have_it_give_back(lane: &Lane, plan: &Plan, url: Option<&str>, consumers: &mut Vec<Running>) -> Result<(), String> {
+    until(REACHED_WITHIN, "the first consumer to be ready", || {
+        alive(&mut consumers[0]).map(|()| consumers[0].is_ready())
+    })?;
+    if let Some(failpoints) = &plan.rival {
+        let mut rival = lane.consumer(url, failpoints);
+        let come = until(REACHED_WITHIN, "the rival to be ready", || {
+            alive(&mut rival).map(|()| rival.is_ready() || consumers[0].output().contains(REACHED))
+        });
+        consumers.push(rival);
+        come?;
+    }
+    if consumers[0].is_running() {
+        consumers[0].signal(Signal::TERM);
+    }
+    Ok(())
 }
 
 fn trickle_until_reached(lane: &mut Lane, consumer: &mut Running) -> Result<(), String> {
@@ -88,12 +100,20 @@ fn trickle_until_reached(lane: &mut Lane, consumer: &mut Running) -> Result<(), 
             return Ok(());
         }
         waited += TRICKLE_EVERY;
-        alive(consumer)?;
+        if let Err(why) = alive(consumer) {
+            // It may have come between the two looks.
+            return if consumer.output().contains(REACHED) { Ok(()) } else { Err(why) };
+        }
         if waited > REACHED_WITHIN {
             return Err("the failpoint is not reached".to_owned());
         }
         lane.send(TRICKLE);
     }
+}
+
+/// What it printed, without the samples of transactions and totals.
+pub fn words_of(consumer: &Running) -> String {
+    consumer.output().lines().filter(|line| !line.starts_with('{')).collect::<Vec<_>>().join("\n")
 }
 
 fn all_alive(consumers: &mut [Running]) -> Result<(), String> {

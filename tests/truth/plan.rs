@@ -8,9 +8,11 @@ use rand::{RngExt, SeedableRng};
 
 /// Of each seam one; a delay's length is drawn.
 const ACTIONS: [Action; 3] = [Action::Kill, Action::Error, Action::Delay(Duration::ZERO)];
-/// Longer than a consumer waits for its writer when it gives partitions back: the rest of the batch then comes behind the
-/// claim of the next owner.
-const LONG_MS: std::ops::Range<u64> = 3_800..5_000;
+/// Longer than a consumer waits for its writer when it gives partitions back: the rest of the batch then may come behind
+/// the claim of the next owner.
+const LONG_MS: std::ops::Range<u64> = 3_800..7_000;
+/// So long that it does: the next owner starts (0.5 s), is noticed with a heartbeat (2 s), waited with (3 s), and claims.
+const DUEL_MS: std::ops::Range<u64> = 6_300..7_000;
 const SHORT_MS: std::ops::Range<u64> = 20..500;
 /// The heir of a batch that is held up waits so long before its own first one, to give it its chance.
 const HEIR_WAITS: Duration = Duration::from_secs(3);
@@ -81,7 +83,7 @@ fn any(random: &mut ChaCha8Rng, seam: Seam, action: Action) -> Plan {
 
 fn duel(random: &mut ChaCha8Rng) -> Plan {
     let seam = Seam::BeforeCompareAndSet;
-    let delay = Action::Delay(Duration::from_millis(random.random_range(LONG_MS)));
+    let delay = Action::Delay(Duration::from_millis(random.random_range(DUEL_MS)));
     let heir = Failpoint { seam, action: Action::Delay(HEIR_WAITS), hit: 1 };
     Plan {
         failpoint: Failpoint { seam, action: delay, hit: random.random_range(1..=4) },

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use finstream::seam::{Action, Failpoint, Seam};
 
-use super::drive::REACHED;
+use super::drive::{REACHED, words_of};
 use super::support::{Running, Signal};
 use super::world::{Lane, World, until};
 use super::{alone, published};
@@ -40,7 +40,7 @@ fn stop_at(world: &World, seam: Seam) -> Result<Duration, String> {
     let mut consumers = Vec::new();
     let stopped = stop(&mut lane, seam, &mut consumers);
     stopped.map_err(|why| {
-        let words: Vec<String> = consumers.iter().map(Running::output).collect();
+        let words: Vec<String> = consumers.iter().map(words_of).collect();
         format!("{why}\n{}", words.join("\n--\n"))
     })
 }

@@ -124,7 +124,6 @@ impl Lane {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let failpoints: Vec<String> = failpoints.iter().map(Failpoint::to_string).collect();
         let failpoints = failpoints.join(",");
-        println!("[{}] a consumer with {failpoints:?}", self.name);
         self.sandbox.spawn_with(&arguments, &[(FAILPOINTS, &failpoints), (ALLOW_FAILPOINTS, "yes")])
     }
 
