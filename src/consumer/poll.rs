@@ -175,6 +175,7 @@ impl Poller {
         let partitions = self.consumer.assignment().map_err(|error| ConsumerError::Kafka { what: what(), error })?;
         let done = if is_paused { self.consumer.pause(&partitions) } else { self.consumer.resume(&partitions) };
         done.map_err(|error| ConsumerError::Kafka { what: what(), error })?;
+        self.shared.assignment().may_repeat();
         self.is_paused = is_paused;
         Ok(())
     }

@@ -79,6 +79,7 @@ impl ConsumerContext for Context {
         let is_assign = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         tracing::debug!(?numbers, is_assign, "rebalance");
         self.0.set_joined();
+        self.0.assignment().may_repeat();
         let done = if is_assign { self.assign(consumer, numbers) } else { self.revoke(consumer, partitions, numbers) };
         if let Err(error) = done {
             self.0.fail(ConsumerError::Kafka { what: "taking over partitions".to_owned(), error });
@@ -153,7 +154,7 @@ impl Context {
                 (offset, None)
             }
         };
-        let owned = Partition { position: next_offset, unverified, log, ended_at: None };
+        let owned = Partition::new(next_offset, unverified, log);
         self.0.assignment().insert(partition, owned);
         self.0.set_applied(&[(partition, next_offset)]);
         self.0.set_log_ends([(partition, log.end)]);
