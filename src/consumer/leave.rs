@@ -20,7 +20,7 @@ const ASK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Under which name this consumer is in which group.
 pub(super) struct Membership {
-    group: String,
+    pub group: String,
     client_id: String,
 }
 

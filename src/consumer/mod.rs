@@ -11,6 +11,7 @@ mod client;
 mod handoff;
 mod leave;
 mod new_life;
+mod orphans;
 mod poll;
 mod publisher;
 mod rebalance;

@@ -12,7 +12,9 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::ConsumerError;
 use super::assignment::Verdict;
+use super::client::SESSION;
 use super::leave::Membership;
+use super::orphans::Orphans;
 use super::rebalance::Context;
 use super::record::Record;
 use super::shared::{Mode, Shared};
@@ -42,6 +44,7 @@ pub(super) struct Poller {
     shared: Arc<Shared>,
     consumer: BaseConsumer<Context>,
     membership: Membership,
+    orphans: Orphans,
     /// Longest wait for pending messages to be stored at a stop.
     drain_timeout: Duration,
     is_paused: bool,
@@ -63,10 +66,12 @@ impl Poller {
     ) -> Result<Self, KafkaError> {
         let consumer: BaseConsumer<Context> = config.create_with_context(Context(shared.clone()))?;
         consumer.subscribe(&[&shared.topic])?;
+        let (membership, topic) = (Membership::of(config), shared.topic.clone());
         Ok(Poller {
             shared,
             consumer,
-            membership: Membership::of(config),
+            orphans: Orphans::new(membership.group.clone(), topic),
+            membership,
             drain_timeout,
             is_paused: false,
             ends: None,
@@ -121,13 +126,33 @@ impl Poller {
 
     /// What needs no doing for each record: locks and clocks would cost more than the record itself.
     fn do_chores(&mut self) -> Result<(), ConsumerError> {
+        let silence = self.shared.polls();
+        if silence > SESSION {
+            tracing::warn!(
+                "this process was stopped for {:.1} s, longer than its session in the group; if the group has not heard of it, \
+                 it is fenced: its partitions are others' now",
+                silence.as_secs_f64()
+            );
+        }
         self.refuse_recreated()?;
         self.give_up_fenced();
         self.press_back()?;
+        if self.shared.has_joined() && self.orphans.are_there(&self.consumer) {
+            self.come_again()?;
+        }
         if self.committed_at.elapsed() >= COMMIT_EVERY {
             self.commit_offsets();
         }
         Ok(())
+    }
+
+    /// Leaves the group and joins it again, so that it gives away all partitions.
+    fn come_again(&mut self) -> Result<(), ConsumerError> {
+        tracing::info!("a partition was left to nobody by a rebalance that was cut off; joining the group again");
+        self.membership.leave(&self.consumer, &self.shared, Instant::now() + LEAVE_TIMEOUT_MIN);
+        self.shared.set_joined(false);
+        let what = || "joining the consumer group again".to_owned();
+        self.consumer.subscribe(&[&self.shared.topic]).map_err(|error| ConsumerError::Kafka { what: what(), error })
     }
 
     fn refuse_recreated(&self) -> Result<(), ConsumerError> {

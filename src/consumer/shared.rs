@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
@@ -39,6 +40,7 @@ pub(super) struct Shared {
     mode: AtomicU8,
     is_recreated: AtomicBool,
     has_joined: AtomicBool,
+    polled_at: Mutex<Instant>,
     assignment: Mutex<Assignment>,
     applied: Mutex<BTreeMap<i32, i64>>,
     fenced: Mutex<Vec<i32>>,
@@ -59,6 +61,7 @@ impl Shared {
             mode: AtomicU8::new(Mode::Run as u8),
             is_recreated: AtomicBool::new(false),
             has_joined: AtomicBool::new(false),
+            polled_at: Mutex::new(Instant::now()),
             applied: Mutex::default(),
             fenced: Mutex::default(),
             log_ends: Mutex::default(),
@@ -94,8 +97,14 @@ impl Shared {
         self.has_joined.load(Ordering::Acquire)
     }
 
-    pub(super) fn set_joined(&self) {
-        self.has_joined.store(true, Ordering::Release);
+    pub(super) fn set_joined(&self, has_joined: bool) {
+        self.has_joined.store(has_joined, Ordering::Release);
+    }
+
+    /// The polling thread is at work; for how long it was not.
+    pub(super) fn polls(&self) -> Duration {
+        let now = Instant::now();
+        now - std::mem::replace(&mut *lock(&self.polled_at), now)
     }
 
     pub(super) fn assignment(&self) -> MutexGuard<'_, Assignment> {

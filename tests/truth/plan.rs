@@ -11,11 +11,12 @@ const ACTIONS: [Action; 3] = [Action::Kill, Action::Error, Action::Delay(Duratio
 /// Longer than a consumer waits for its writer when it gives partitions back: the rest of the batch then may come behind
 /// the claim of the next owner.
 const LONG_MS: std::ops::Range<u64> = 3_800..7_000;
-/// So long that it does: the next owner starts (0.5 s), is noticed with a heartbeat (2 s), waited with (3 s), and claims.
+/// So long that it does: the next owner starts (0.5 s), is noticed with a heartbeat (0.5 s), the writer is waited for
+/// (3 s), and the group settles for a second time (1 s) before the claim.
 const DUEL_MS: std::ops::Range<u64> = 6_300..7_000;
 const SHORT_MS: std::ops::Range<u64> = 20..500;
 /// The heir of a batch that is held up waits so long before its own first one, to give it its chance.
-const HEIR_WAITS: Duration = Duration::from_secs(3);
+const HEIR_WAITS: Duration = Duration::from_secs(5);
 
 /// One run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +59,8 @@ fn random(seed: u64, number: u64) -> ChaCha8Rng {
 }
 
 fn any(random: &mut ChaCha8Rng, seam: Seam, action: Action) -> Plan {
-    let has_rival = random.random_bool(0.3);
+    // Without another, nothing is given back but at the end.
+    let has_rival = random.random_bool(0.3) || seam == Seam::Revoke;
     let action = match action {
         Action::Delay(_) => {
             let range = if has_rival { LONG_MS } else { SHORT_MS };
@@ -86,9 +88,10 @@ fn duel(random: &mut ChaCha8Rng) -> Plan {
     let delay = Action::Delay(Duration::from_millis(random.random_range(DUEL_MS)));
     let heir = Failpoint { seam, action: Action::Delay(HEIR_WAITS), hit: 1 };
     Plan {
-        failpoint: Failpoint { seam, action: delay, hit: random.random_range(1..=4) },
+        // The first batch has records of all partitions, so it does not matter which of them the rival is given.
+        failpoint: Failpoint { seam, action: delay, hit: 1 },
         rival: Some(vec![heir]),
-        before: random.random_range(200..400),
+        before: random.random_range(30..45),
         after: random.random_range(100..200),
         ends_killed: false,
     }
