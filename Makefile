@@ -62,8 +62,16 @@ kafka: ## run Apache Kafka on a free port of 127.0.0.1 until Ctrl-C (fetches it 
 	@scripts/kafka/run.sh $(ARGS)
 
 .PHONY: kill-test
-kill-test: setup ## 30 kills of the whole, of the broker and of PostgreSQL under 20,000 msg/s; the books must balance
-	@FINSTREAM_TEST_KILLS=30 $(CARGO) test $(PROFILE) --test kill -- --nocapture --test-threads 1
+kill-test: setup ## 100 kills of PostgreSQL, the broker and the consumer under 20,000 msg/s; the books must balance
+	@FINSTREAM_TEST_KILLS=$${FINSTREAM_TEST_KILLS:-100} $(CARGO) test $(PROFILE) --test kill -- --nocapture --test-threads 1
+
+.PHONY: failpoint-test
+failpoint-test: setup ## 500 consumers that break at each seam of a transaction; the books must balance
+	@FINSTREAM_TEST_FAILPOINT_RUNS=$${FINSTREAM_TEST_FAILPOINT_RUNS:-500} $(CARGO) test $(PROFILE) --test truth -- --nocapture --test-threads 1 at_whichever_seam
+
+.PHONY: churn-test
+churn-test: setup ## ten minutes of ten consumers that come and go under 20,000 msg/s; no partition waits for 5 s
+	@FINSTREAM_TEST_CHURN_SECONDS=$${FINSTREAM_TEST_CHURN_SECONDS:-600} $(CARGO) test $(PROFILE) --test truth -- --nocapture --test-threads 1 come_and_go
 
 .PHONY: simulate
 simulate: setup ## stop a machine with a simulated disk everywhere, for 100,000 seeds (SEEDS=N); the log must keep its word

@@ -9,6 +9,7 @@ pub mod transaction;
 pub mod clock;
 pub mod metrics;
 pub mod progress;
+pub mod seam;
 pub mod shutdown;
 
 pub mod broker;

@@ -4,6 +4,9 @@
 
 mod sink_support;
 
+#[path = "sink_outage/refusals.rs"]
+mod refusals;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};

@@ -1,9 +1,14 @@
 //! The properties that librdkafka is given.
 
+use std::time::Duration;
+
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
 use crate::config::{ConsumerSettings, KafkaSettings};
+
+/// After so long without a heartbeat the group gives a consumer's partitions to others.
+pub(super) const SESSION: Duration = Duration::from_secs(6);
 
 /// What every client of this role shares; the user's own properties win.
 pub(super) fn base_config(kafka: &KafkaSettings) -> ClientConfig {
@@ -26,10 +31,13 @@ pub(super) fn consumer_config(settings: &ConsumerSettings) -> ClientConfig {
         .set("group.id", &settings.group)
         // A static member that comes back within the session gets its partitions without a rebalance.
         .set("group.instance.id", &settings.group_instance_id)
+        // By this a consumer that leaves sees in the group whether it is gone.
+        .set("client.id", &settings.group_instance_id)
         // Incremental: a consumer that joins does not stop those that keep their partitions.
         .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("session.timeout.ms", "6000")
-        .set("heartbeat.interval.ms", "2000")
+        .set("session.timeout.ms", SESSION.as_millis().to_string())
+        // A rebalance waits for the next heartbeat of each member, and one that moves partitions is two of them.
+        .set("heartbeat.interval.ms", "500")
         // The truth about progress is in PostgreSQL; a log that does not reach it must stop us, never skip.
         .set("auto.offset.reset", "error")
         .set("enable.auto.commit", "false")

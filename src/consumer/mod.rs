@@ -9,7 +9,9 @@
 mod assignment;
 mod client;
 mod handoff;
+mod leave;
 mod new_life;
+mod orphans;
 mod poll;
 mod publisher;
 mod rebalance;

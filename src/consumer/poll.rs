@@ -12,6 +12,9 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::ConsumerError;
 use super::assignment::Verdict;
+use super::client::SESSION;
+use super::leave::Membership;
+use super::orphans::Orphans;
 use super::rebalance::Context;
 use super::record::Record;
 use super::shared::{Mode, Shared};
@@ -29,8 +32,10 @@ const COMMIT_EVERY: Duration = Duration::from_secs(1);
 const LOOK_AT_ENDS_EVERY: Duration = Duration::from_secs(1);
 /// An end of a partition counts as drained when nothing followed for this long.
 const END_IS_QUIET_AFTER: Duration = Duration::from_millis(500);
-/// Longest wait for the group to take the partitions back when leaving.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Storing what is pending and leaving the group, together.
+const LEAVE_WITHIN: Duration = Duration::from_secs(7);
+/// What leaving the group may take in any case.
+const LEAVE_TIMEOUT_MIN: Duration = Duration::from_secs(3);
 /// One question about a log's range.
 const WATERMARK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -38,6 +43,8 @@ const WATERMARK_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct Poller {
     shared: Arc<Shared>,
     consumer: BaseConsumer<Context>,
+    membership: Membership,
+    orphans: Orphans,
     /// Longest wait for pending messages to be stored at a stop.
     drain_timeout: Duration,
     is_paused: bool,
@@ -59,9 +66,12 @@ impl Poller {
     ) -> Result<Self, KafkaError> {
         let consumer: BaseConsumer<Context> = config.create_with_context(Context(shared.clone()))?;
         consumer.subscribe(&[&shared.topic])?;
+        let (membership, topic) = (Membership::of(config), shared.topic.clone());
         Ok(Poller {
             shared,
             consumer,
+            orphans: Orphans::new(membership.group.clone(), topic),
+            membership,
             drain_timeout,
             is_paused: false,
             ends: None,
@@ -116,13 +126,33 @@ impl Poller {
 
     /// What needs no doing for each record: locks and clocks would cost more than the record itself.
     fn do_chores(&mut self) -> Result<(), ConsumerError> {
+        let silence = self.shared.polls();
+        if silence > SESSION {
+            tracing::warn!(
+                "this process was stopped for {:.1} s, longer than its session in the group; if the group has not heard of it, \
+                 it is fenced: its partitions are others' now",
+                silence.as_secs_f64()
+            );
+        }
         self.refuse_recreated()?;
         self.give_up_fenced();
         self.press_back()?;
+        if self.shared.has_joined() && self.orphans.are_there(&self.consumer) {
+            self.come_again()?;
+        }
         if self.committed_at.elapsed() >= COMMIT_EVERY {
             self.commit_offsets();
         }
         Ok(())
+    }
+
+    /// Leaves the group and joins it again, so that it gives away all partitions.
+    fn come_again(&mut self) -> Result<(), ConsumerError> {
+        tracing::info!("a partition was left to nobody by a rebalance that was cut off; joining the group again");
+        self.membership.leave(&self.consumer, &self.shared, Instant::now() + LEAVE_TIMEOUT_MIN);
+        self.shared.set_joined(false);
+        let what = || "joining the consumer group again".to_owned();
+        self.consumer.subscribe(&[&self.shared.topic]).map_err(|error| ConsumerError::Kafka { what: what(), error })
     }
 
     fn refuse_recreated(&self) -> Result<(), ConsumerError> {
@@ -170,6 +200,7 @@ impl Poller {
         let partitions = self.consumer.assignment().map_err(|error| ConsumerError::Kafka { what: what(), error })?;
         let done = if is_paused { self.consumer.pause(&partitions) } else { self.consumer.resume(&partitions) };
         done.map_err(|error| ConsumerError::Kafka { what: what(), error })?;
+        self.shared.assignment().may_repeat();
         self.is_paused = is_paused;
         Ok(())
     }
@@ -285,6 +316,7 @@ impl Poller {
 
     /// Stores what is pending, gives the partitions back, and waits until the group has them.
     fn leave(&mut self) {
+        let began = Instant::now();
         if self.shared.mode() < Mode::Now && !self.shared.handoff.flush(self.drain_timeout) {
             tracing::warn!(
                 "{} messages that were read are not stored; the next start reads them again",
@@ -292,13 +324,8 @@ impl Poller {
             );
         }
         self.commit_offsets();
-        // A static member that only closes keeps its partitions until its session ends.
-        self.consumer.unsubscribe();
-        let deadline = Instant::now() + LEAVE_TIMEOUT;
-        while !self.shared.assignment().is_empty() && Instant::now() < deadline {
-            // What is still delivered is not stored: it is read again by the next owner.
-            drop(self.consumer.poll(POLL_TIMEOUT));
-        }
+        let leave_by = (began + LEAVE_WITHIN).max(Instant::now() + LEAVE_TIMEOUT_MIN);
+        self.membership.leave(&self.consumer, &self.shared, leave_by);
     }
 }
 

@@ -20,6 +20,7 @@ use super::shared::Shared;
 use crate::config::KafkaSettings;
 use crate::postgres::{CONNECT_DEADLINE, answered, connect};
 use crate::progress::Sample;
+use crate::seam::{self, Seam};
 use crate::sink::{Changes, SinkError, change_all, read_changes, settle_changes};
 
 /// Segments are small, because only closed ones are compacted: what a reader has to pass over stays small, too.
@@ -175,7 +176,9 @@ impl Publisher {
                 producer
             }
         };
+        seam::reach(Seam::BeforePublish).await.map_err(SinkError::from)?;
         self.send(&producer, &changes).await?;
+        seam::reach(Seam::AfterPublish).await.map_err(SinkError::from)?;
         // Only now: after any error the next round begins with a new one, which ends what this one has left open.
         self.producer = Some(producer);
         if self.shared.progress.wants_samples() {
@@ -217,6 +220,7 @@ impl Publisher {
         for delivery in join_all(deliveries).await {
             delivery.map_err(|(error, _)| error)?;
         }
+        seam::reach(Seam::InsidePublish).await.map_err(SinkError::from)?;
         blocking(producer, |producer| producer.commit_transaction(DELIVERY_TIMEOUT)).await
     }
 

@@ -15,6 +15,7 @@ use rdkafka::types::RDKafkaRespErr;
 use super::ConsumerError;
 use super::assignment::Partition;
 use super::shared::{Mode, Shared};
+use crate::seam::{self, Seam};
 use crate::sink::{Claimed, LogRange, PartitionProgress, Reason, Resume, resume};
 
 /// Longest wait for pending messages when partitions are revoked: the next owner waits for it.
@@ -77,10 +78,14 @@ impl ConsumerContext for Context {
         let numbers: Vec<i32> = partitions.elements().iter().map(|element| element.partition()).collect();
         let is_assign = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         tracing::debug!(?numbers, is_assign, "rebalance");
+        self.0.set_joined(true);
+        self.0.assignment().may_repeat();
         let done = if is_assign { self.assign(consumer, numbers) } else { self.revoke(consumer, partitions, numbers) };
         if let Err(error) = done {
             self.0.fail(ConsumerError::Kafka { what: "taking over partitions".to_owned(), error });
         }
+        // What takes its time in here is no silence: librdkafka's heartbeats go on.
+        self.0.polls();
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
@@ -151,7 +156,7 @@ impl Context {
                 (offset, None)
             }
         };
-        let owned = Partition { position: next_offset, unverified, log, ended_at: None };
+        let owned = Partition::new(next_offset, unverified, log);
         self.0.assignment().insert(partition, owned);
         self.0.set_applied(&[(partition, next_offset)]);
         self.0.set_log_ends([(partition, log.end)]);
@@ -181,6 +186,13 @@ impl Context {
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList, numbers: Vec<i32>) -> KafkaResult<()> {
         let is_lost = consumer.assignment_lost();
+        if is_lost && !numbers.is_empty() {
+            tracing::warn!(
+                partitions = ?numbers,
+                "fenced: the group had not heard of this consumer for the length of its session, and gave its partitions to \
+                 others; what was read of them and is not stored is theirs now"
+            );
+        }
         if !is_lost && self.0.mode() < Mode::Now && !self.0.handoff.flush(REVOKE_FLUSH_TIMEOUT) {
             tracing::warn!(
                 ?numbers,
@@ -188,7 +200,8 @@ impl Context {
             );
         }
         self.0.handoff.remove(&numbers);
-        if !is_lost {
+        let is_broken = seam::reach_blocking(Seam::Revoke).is_err();
+        if !is_lost && !is_broken {
             self.commit_offsets(consumer, &numbers);
         }
         self.0.handoff.release(numbers.clone());
@@ -210,6 +223,7 @@ impl Context {
             }
         }
         if list.count() > 0
+            && seam::reach_blocking(Seam::BeforeKafkaCommit).is_ok()
             && let Err(error) = consumer.commit(&list, CommitMode::Async)
         {
             tracing::debug!("committing the group's offsets: {error}");

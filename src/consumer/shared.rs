@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     pub failed: Notify,
     mode: AtomicU8,
     is_recreated: AtomicBool,
+    has_joined: AtomicBool,
+    polled_at: Mutex<Instant>,
     assignment: Mutex<Assignment>,
     applied: Mutex<BTreeMap<i32, i64>>,
     fenced: Mutex<Vec<i32>>,
@@ -57,6 +60,8 @@ impl Shared {
             failed: Notify::new(),
             mode: AtomicU8::new(Mode::Run as u8),
             is_recreated: AtomicBool::new(false),
+            has_joined: AtomicBool::new(false),
+            polled_at: Mutex::new(Instant::now()),
             applied: Mutex::default(),
             fenced: Mutex::default(),
             log_ends: Mutex::default(),
@@ -85,6 +90,21 @@ impl Shared {
 
     pub(super) fn set_recreated(&self, is_recreated: bool) {
         self.is_recreated.store(is_recreated, Ordering::Release);
+    }
+
+    /// Whether the group has let this consumer in, once at least.
+    pub(super) fn has_joined(&self) -> bool {
+        self.has_joined.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_joined(&self, has_joined: bool) {
+        self.has_joined.store(has_joined, Ordering::Release);
+    }
+
+    /// The polling thread is at work; for how long it was not.
+    pub(super) fn polls(&self) -> Duration {
+        let now = Instant::now();
+        now - std::mem::replace(&mut *lock(&self.polled_at), now)
     }
 
     pub(super) fn assignment(&self) -> MutexGuard<'_, Assignment> {

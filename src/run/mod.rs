@@ -39,6 +39,7 @@ pub use exit::Exit;
 /// What could not be done, in one line, with its cure.
 pub fn main(cli: Cli) -> anyhow::Result<Exit> {
     start_log();
+    crate::seam::arm_from_environment().map_err(ConfigError::new)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

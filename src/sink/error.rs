@@ -29,7 +29,8 @@ pub fn classify(error: &sqlx::Error) -> Class {
     let Some(code) = code else { return Class::Broken };
     match (code.get(..2).unwrap_or_default(), &*code) {
         (_, "23502" | "23514") | ("22" | "54", _) => Class::Data,
-        (_, "42501" | "25006") => Class::Outage,
+        // Permissions, a server that is read-only, sessions that it ended for their slowness (25P03, 25P04).
+        (_, "42501" | "25006" | "25P03" | "25P04") => Class::Outage,
         // 08 connection, 28 password changed, 3D database gone, 40 rolled back, 53 resources, 55 locked,
         // 57 operator (shutting down, starting up), 58 input and output.
         ("08" | "28" | "3D" | "40" | "53" | "55" | "57" | "58", _) => Class::Outage,

@@ -5,6 +5,7 @@ use sqlx::{Connection, PgConnection, Row};
 
 use super::error::SinkError;
 use crate::clock::Micros;
+use crate::seam::{self, Seam};
 
 /// Longest wait for another backend's lock on a partition's progress, before that backend is ended.
 const SET_LOCK_TIMEOUT: &str = "set local lock_timeout = '500ms'";
@@ -103,6 +104,7 @@ async fn try_claim(
     instance: &str,
     backend: Backend,
 ) -> Result<Claimed, SinkError> {
+    seam::reach(Seam::BeforeClaim).await?;
     let mut transaction = connection.begin().await?;
     sqlx::query(SET_LOCK_TIMEOUT).execute(&mut *transaction).await?;
     sqlx::query(
@@ -127,6 +129,7 @@ async fn try_claim(
     .fetch_one(&mut *transaction)
     .await?;
     transaction.commit().await?;
+    seam::reach(Seam::AfterClaim).await?;
     let watermark: Option<DateTime<Utc>> = row.try_get(3)?;
     Ok(Claimed {
         partition,

@@ -7,6 +7,7 @@ use super::prepare::{DeadLetterColumns, MoveColumns, Prepared};
 use super::upsert::upsert_totals;
 use super::values::Time;
 use crate::config::LatencyLayout;
+use crate::seam::{self, Seam};
 
 /// Why a part was not written; nothing of it was, unless the connection broke at COMMIT.
 #[derive(Debug)]
@@ -22,6 +23,12 @@ pub(super) enum Failure {
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
         Failure::Database(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Failure::Database(sqlx::Error::Io(error))
     }
 }
 
@@ -111,17 +118,22 @@ pub(super) async fn write(
 ) -> Result<(), Failure> {
     let topic_ref = context.topic_ref;
     let mut transaction = connection.begin().await?;
+    seam::reach(Seam::BeforeCompareAndSet).await?;
     compare_and_set(&mut transaction, topic_ref, &prepared.move_columns).await?;
+    seam::reach(Seam::AfterCompareAndSet).await?;
     let rows = &prepared.rows;
     if rows.rows > 0 {
         let mut copy = transaction.copy_in_raw(rows.statement).await?;
         copy.send(rows.bytes.as_slice()).await?;
+        seam::reach(Seam::InsideCopy).await?;
         expect_rows(rows.table, rows.rows, copy.finish().await?)?;
         upsert_totals(&mut transaction, topic_ref, prepared).await?;
     }
     insert_dead_letters(&mut transaction, topic_ref, &prepared.dead_letters).await?;
     keep_books(&mut transaction, prepared, context).await?;
+    seam::reach(Seam::BeforeCommit).await?;
     transaction.commit().await?;
+    seam::reach(Seam::AfterCommit).await?;
     Ok(())
 }
 

@@ -18,6 +18,7 @@ pub const ROOMS: &[Room] = &[
     room("clock", &[], "time is handed in, it asks nobody"),
     room("metrics", &[], "names and units only"),
     room("progress", &["clock"], "roles add and viewers read; it knows neither"),
+    room("seam", &[], "places where a test breaks the process, whatever goes on around them"),
     room("shutdown", &[], "a signal, handed in"),
     room(
         "broker",
@@ -105,6 +106,7 @@ pub const ROOMS: &[Room] = &[
             "metrics",
             "postgres",
             "progress",
+            "seam",
             "shutdown",
             "sink",
             "transaction",
@@ -118,7 +120,7 @@ pub const ROOMS: &[Room] = &[
     ),
     room(
         "sink",
-        &["aggregate", "clock", "config", "metrics", "postgres", "progress", "shutdown", "transaction"],
+        &["aggregate", "clock", "config", "metrics", "postgres", "progress", "seam", "shutdown", "transaction"],
         "one database transaction a micro-batch; it knows offsets, and no Kafka client",
     ),
     room(
@@ -154,6 +156,7 @@ pub const ROOMS: &[Room] = &[
             "postgres",
             "producer",
             "progress",
+            "seam",
             "shutdown",
             "sink",
             "source",

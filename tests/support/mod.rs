@@ -5,7 +5,7 @@ pub mod child;
 pub mod kafka;
 pub mod notes;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -142,12 +142,18 @@ impl Sandbox {
 
     /// Starts in the background without waiting.
     pub fn spawn(&self, arguments: &[&str]) -> Running {
+        self.spawn_with(arguments, &[])
+    }
+
+    /// The same with environment variables.
+    pub fn spawn_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Running {
         let unique = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
         let ready_file = self.dir.path().join(format!("ready-{unique}.json"));
         let log_file = self.dir.path().join(format!("log-{unique}.txt"));
         let log = std::fs::File::create(&log_file).unwrap();
         let mut command = self.command(arguments);
         command.arg("--ready-file").arg(&ready_file).stdout(log.try_clone().unwrap()).stderr(log);
+        command.envs(environment.iter().copied());
         let child = command.spawn().unwrap();
         println!("$ finstream {} & [{}]", arguments.join(" "), child.id());
         Running { child, ready_file, log_file }
@@ -196,6 +202,17 @@ impl Running {
             assert!(started.elapsed() < PATIENCE, "not ready:\n{}", self.output());
             std::thread::park_timeout(Duration::from_millis(5));
         }
+    }
+
+    /// Whether all of its roles are ready, by `/readyz`: a consumer when it has its partitions.
+    pub fn is_ready(&self) -> bool {
+        let Ok(text) = std::fs::read_to_string(&self.ready_file) else { return false };
+        let Ok(ready) = serde_json::from_str::<Value>(&text) else { return false };
+        let address = ready["http"].as_str().unwrap().trim_start_matches("http://").trim_end_matches('/');
+        let Ok(mut stream) = std::net::TcpStream::connect(address) else { return false };
+        let asked = stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        let mut answer = String::new();
+        asked.and_then(|()| stream.read_to_string(&mut answer)).is_ok() && answer.starts_with("HTTP/1.1 200")
     }
 
     pub fn is_running(&mut self) -> bool {
