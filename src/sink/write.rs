@@ -33,6 +33,9 @@ pub(super) struct SeenCommit {
     pub committed_at: Time,
 }
 
+/// Rows are sent in pieces of this size.
+const COPY_PIECE_BYTES: usize = 64 * 1024;
+
 const COMPARE_AND_SET: &str = "
 update partition_offsets p
 set next_offset = m.next_offset, fingerprint = m.fingerprint, watermark = m.watermark,
@@ -85,7 +88,10 @@ pub(super) async fn write(
     compare_and_set(&mut transaction, topic_ref, &prepared.move_columns).await?;
     if prepared.rows > 0 {
         let mut copy = transaction.copy_in_raw(COPY_MESSAGES).await?;
-        copy.send(prepared.copy.as_slice()).await?;
+        // In pieces: PostgreSQL takes a piece only when it has the whole of it, and then works while the next one comes.
+        for piece in prepared.copy.chunks(COPY_PIECE_BYTES) {
+            copy.send(piece).await?;
+        }
         expect_rows("messages", prepared.rows, copy.finish().await?)?;
         upsert_totals(&mut transaction, topic_ref, prepared).await?;
     }
