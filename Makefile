@@ -48,6 +48,10 @@ bench-broker: setup ## our broker beside Apache Kafka (fetched first) and the ba
 	@$(if $(HELP),:,scripts/librdkafka.sh performance >/dev/null)
 	@$(CARGO) bench --quiet --bench broker -- $(ARGS)
 
+.PHONY: bench-sink
+bench-sink: setup ## our consumer beside psql's \copy and two consumers in Python; ARGS="--help"
+	@$(CARGO) bench --quiet --bench sink -- $(ARGS)
+
 .PHONY: conformance
 conformance: setup ## librdkafka's own suite, rust-rdkafka's tests and kcat against our broker; ARGS="--help"
 	@$(if $(HELP),:,scripts/librdkafka.sh tests >/dev/null)

@@ -4,6 +4,7 @@
 pub mod floor;
 pub mod pace;
 pub mod server;
+pub mod usage;
 
 use std::path::Path;
 use std::process::Command;

@@ -1,7 +1,8 @@
-//! Where the polling thread leaves messages and the writing thread takes them: one batch that fills, bounded.
+//! Where the polling thread leaves messages and a writing thread takes them: one batch that fills, bounded.
 //!
-//! The writer pulls: while it is busy the batch grows up to its bound, when it is free it takes what has waited long
-//! enough. So latency is `batch_wait` when little comes, and batches are as large as they may be when much comes.
+//! The writer pulls: while it is busy the batch grows up to its bound, when it is free it takes what has waited for
+//! `batch_wait`, which is no time by default. So batches are as small as one when little comes, and as large as they may be
+//! when much comes.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -37,7 +38,7 @@ pub(super) struct Limits {
     pub batch_wait: Duration,
 }
 
-/// The place between the two threads.
+/// The place between the polling thread and one writing thread.
 #[derive(Debug)]
 pub(super) struct Handoff {
     limits: Limits,
@@ -48,6 +49,8 @@ pub(super) struct Handoff {
 #[derive(Debug, Default)]
 struct State {
     filling: Batch,
+    /// The memory of the batch that was stored last: what fills the next one need not ask the system for it.
+    spare: Batch,
     first_at: Option<Instant>,
     /// Messages that the writer has taken and not yet stored, and the log's timestamp of the first.
     in_flight: usize,
@@ -86,10 +89,14 @@ impl Handoff {
         self.wait(timeout, |state, limits| state.abandoned || !state.filling.is_full(limits.batch_messages_max))
     }
 
-    /// Waits until everything pushed so far is stored; false when it is not after `timeout`.
-    pub(super) fn flush(&self, timeout: Duration) -> bool {
+    /// Asks for everything pushed so far to be stored, without waiting for the batch to fill.
+    pub(super) fn begin_flush(&self) {
         self.lock().flushing += 1;
         self.changed.notify_all();
+    }
+
+    /// Waits until everything pushed before [`Handoff::begin_flush`] is stored; false when it is not after `timeout`.
+    pub(super) fn end_flush(&self, timeout: Duration) -> bool {
         let is_stored =
             self.wait(timeout, |state, _| state.abandoned || (state.filling.is_empty() && state.in_flight == 0));
         let mut state = self.lock();
@@ -106,11 +113,11 @@ impl Handoff {
         }
     }
 
-    /// Has the writer claim partitions; none when it could not.
-    pub(super) fn claim(&self, partitions: Vec<i32>) -> Option<Vec<Claimed>> {
-        let (answer, answered): (_, Receiver<Vec<Claimed>>) = sync_channel(1);
+    /// Has the writer claim partitions; what it claimed comes over the channel, which is closed when it could not.
+    pub(super) fn claim(&self, partitions: Vec<i32>) -> Receiver<Vec<Claimed>> {
+        let (answer, answered) = sync_channel(1);
         self.request(Request::Claim(partitions, answer));
-        answered.recv().ok()
+        answered
     }
 
     /// Has the writer forget partitions.
@@ -134,6 +141,12 @@ impl Handoff {
     pub(super) fn oldest_timestamp_ms(&self) -> Option<i64> {
         let state = self.lock();
         state.in_flight_timestamp_ms.or_else(|| state.filling.oldest_timestamp_ms())
+    }
+
+    /// Gives back a batch that was stored, for its memory.
+    pub(super) fn recycle(&self, mut stored: Batch) {
+        stored.clear();
+        self.lock().spare = stored;
     }
 
     /// Waits for work; `Work::Idle` after `idle_after` without any. The batch taken before counts as stored.
@@ -178,7 +191,8 @@ impl Handoff {
     }
 
     fn take(&self, state: &mut State) -> Batch {
-        let batch = std::mem::take(&mut state.filling);
+        let empty = std::mem::take(&mut state.spare);
+        let batch = std::mem::replace(&mut state.filling, empty);
         state.first_at = None;
         state.in_flight = batch.len();
         state.in_flight_timestamp_ms = batch.oldest_timestamp_ms();
@@ -262,7 +276,10 @@ mod tests {
         push(&handoff, 0, 1);
         let flusher = std::thread::spawn({
             let handoff = handoff.clone();
-            move || handoff.flush(LONG)
+            move || {
+                handoff.begin_flush();
+                handoff.end_flush(LONG)
+            }
         });
         assert!(matches!(handoff.next_work(LONG), Work::Batch(_)));
         assert_eq!(handoff.pending(), 1);
@@ -289,7 +306,8 @@ mod tests {
         push(&handoff, 0, 1);
         handoff.abandon();
         assert!(handoff.wait_for_room(LONG));
-        assert!(!handoff.flush(LONG));
-        assert!(handoff.claim(vec![0]).is_none());
+        handoff.begin_flush();
+        assert!(!handoff.end_flush(LONG));
+        assert!(handoff.claim(vec![0]).recv().is_err());
     }
 }

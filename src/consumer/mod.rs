@@ -3,12 +3,13 @@
 //! Owns the group membership, the place where batches fill, and when to stop. Must know neither the broker's inside nor
 //! SQL: progress is the sink's, the log is reached over TCP.
 //!
-//! Two threads and some tasks: one thread polls librdkafka (its callbacks may block there), one writes to PostgreSQL,
-//! and [`run`] watches the clock, the stop signal and the drain.
+//! Some threads and tasks: one thread polls librdkafka (its callbacks may block there), one or two write to PostgreSQL,
+//! each its own partitions, and [`run`] watches the clock, the stop signal and the drain.
 
 mod assignment;
 mod client;
 mod handoff;
+mod lanes;
 mod leave;
 mod new_life;
 mod orphans;
@@ -39,7 +40,8 @@ use crate::postgres::{self, CONNECT_DEADLINE};
 use crate::progress::Progress;
 use crate::shutdown::{self, Shutdown, Stage};
 use crate::sink::{Class, Mismatch, Patience, SinkError, WorkerSettings, claim_schema, open_stream, progress};
-use handoff::{Handoff, Limits};
+use handoff::Limits;
+use lanes::Lanes;
 pub use new_life::{PartitionInLog, TopicInLog, look_at_topic};
 use poll::Poller;
 use publisher::Publisher;
@@ -131,7 +133,8 @@ pub async fn run(
     drop(connection);
 
     let limits = Limits { batch_messages_max: settings.batch_messages_max.max(1), batch_wait: settings.batch_wait };
-    let shared = Arc::new(Shared::new(topic, Handoff::new(limits), progress, clock.clone()));
+    let shared =
+        Arc::new(Shared::new(topic, Lanes::for_topic(found.log_starts.len(), limits), progress, clock.clone()));
     let worker = WorkerSettings {
         database: database.clone(),
         topic_ref: stream.topic_ref,
@@ -141,7 +144,7 @@ pub async fn run(
         window_length,
         clock,
     };
-    let mut threads = Threads::start(&settings, worker, &shared, &shutdown)?;
+    let threads = Threads::start(&settings, worker, &shared, &shutdown)?;
     let (stop_publisher, stopped) = watch::channel(false);
     let publisher = settings.publish_aggregates.then(|| {
         let (kafka, group) = (settings.kafka.clone(), &settings.group);
@@ -216,11 +219,8 @@ async fn connect(
     }
 }
 
-/// The two threads.
-struct Threads {
-    poller: Option<JoinHandle<()>>,
-    writer: Option<JoinHandle<()>>,
-}
+/// The polling thread, then the writing ones.
+struct Threads(Vec<JoinHandle<()>>);
 
 impl Threads {
     fn start(
@@ -237,19 +237,21 @@ impl Threads {
         .map_err(|error| ConsumerError::Kafka { what: "joining the consumer group".to_owned(), error })?;
         let patience = Patience::new(shutdown.clone(), settings.drain_timeout.min(SIGNAL_DRAIN_MAX))
             .marking(shared.progress.database_away.clone());
-        let for_writer = shared.clone();
-        let writer = spawn("finstream-sink", move || {
-            if let Err(error) = writer::run(worker, &for_writer, patience) {
-                for_writer.fail(error.into());
-            }
-        })?;
-        let poller = spawn("finstream-poll", move || poller.run())?;
-        Ok(Threads { poller: Some(poller), writer: Some(writer) })
+        let mut threads = vec![spawn("finstream-poll".to_owned(), move || poller.run())?];
+        for lane in 0..shared.lanes.count() {
+            let (worker, patience, shared) = (worker.clone(), patience.clone(), shared.clone());
+            threads.push(spawn(format!("finstream-sink-{lane}"), move || {
+                if let Err(error) = writer::run(worker, &shared, lane, patience) {
+                    shared.fail(error.into());
+                }
+            })?);
+        }
+        Ok(Threads(threads))
     }
 
-    /// Waits for both; the poller lets the writer end.
-    async fn join(&mut self) -> Result<(), ConsumerError> {
-        for thread in [self.poller.take(), self.writer.take()].into_iter().flatten() {
+    /// Waits for all; the poller lets the writers end.
+    async fn join(self) -> Result<(), ConsumerError> {
+        for thread in self.0 {
             let joined = tokio::task::spawn_blocking(move || thread.join()).await;
             joined.map_err(|_| ConsumerError::Panicked)?.map_err(|_| ConsumerError::Panicked)?;
         }
@@ -257,11 +259,8 @@ impl Threads {
     }
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ConsumerError> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(work)
-        .map_err(|error| ConsumerError::Sink(SinkError::from(error)))
+fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ConsumerError> {
+    std::thread::Builder::new().name(name).spawn(work).map_err(|error| ConsumerError::Sink(SinkError::from(error)))
 }
 
 /// Decides when it is over.
@@ -366,7 +365,7 @@ impl Supervisor<'_> {
             dead_letters: counters.dead_letters.load(Ordering::Relaxed),
             next_offsets: self.next_offsets(&mut None).await.unwrap_or_default(),
             drained,
-            left: self.shared.handoff.pending(),
+            left: self.shared.lanes.pending(),
         }
     }
 }

@@ -88,7 +88,7 @@ impl Poller {
             self.shared.fail(error);
         }
         self.leave();
-        self.shared.handoff.close();
+        self.shared.lanes.close();
     }
 
     fn read(&mut self) -> Result<(), ConsumerError> {
@@ -169,10 +169,10 @@ impl Poller {
         }
     }
 
-    /// While the batch is full, waits for the writer; when that takes long, fetching is paused and the group served.
+    /// While a batch is full, waits for its writer; when that takes long, fetching is paused and the group served.
     fn press_back(&mut self) -> Result<(), ConsumerError> {
         let wait = if self.is_paused { Duration::ZERO } else { PAUSE_AFTER };
-        let has_room = self.shared.handoff.wait_for_room(wait);
+        let has_room = self.shared.lanes.wait_for_room(wait);
         if !has_room {
             // Each time: partitions may have come since, and those that are paused already do not mind.
             self.set_paused(true)?;
@@ -211,7 +211,7 @@ impl Poller {
         if fenced.is_empty() {
             return;
         }
-        self.shared.handoff.remove(&fenced);
+        self.shared.lanes.remove(&fenced);
         self.shared.forget(&fenced);
         let mut list = TopicPartitionList::new();
         for partition in fenced {
@@ -317,10 +317,10 @@ impl Poller {
     /// Stores what is pending, gives the partitions back, and waits until the group has them.
     fn leave(&mut self) {
         let began = Instant::now();
-        if self.shared.mode() < Mode::Now && !self.shared.handoff.flush(self.drain_timeout) {
+        if self.shared.mode() < Mode::Now && !self.shared.lanes.flush(self.drain_timeout) {
             tracing::warn!(
                 "{} messages that were read are not stored; the next start reads them again",
-                self.shared.handoff.pending()
+                self.shared.lanes.pending()
             );
         }
         self.commit_offsets();
@@ -338,7 +338,7 @@ fn take(shared: &Shared, record: &BorrowedMessage<'_>) -> Result<bool, ConsumerE
         shared.assignment().judge(partition, offset, || record.fingerprint()).map_err(ConsumerError::Mismatch)?;
     let mut is_full = false;
     if verdict == Verdict::Apply {
-        record.decode_into(|add| is_full = shared.handoff.push(add));
+        record.decode_into(|add| is_full = shared.lanes.push(partition, add));
     }
     Ok(is_full)
 }

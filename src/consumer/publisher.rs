@@ -264,7 +264,8 @@ async fn sleep(wait: Duration) {
 mod tests {
     use super::*;
     use crate::clock::SystemClock;
-    use crate::consumer::handoff::{Handoff, Limits};
+    use crate::consumer::handoff::Limits;
+    use crate::consumer::lanes::Lanes;
     use crate::postgres::silent_server;
     use crate::progress::Progress;
 
@@ -277,8 +278,8 @@ mod tests {
             partitions: 1,
             replication_factor: None,
         };
-        let handoff = Handoff::new(Limits { batch_messages_max: 1, batch_wait: Duration::ZERO });
-        let shared = Shared::new(String::new(), handoff, Arc::new(Progress::default()), Arc::new(SystemClock::new()));
+        let lanes = Lanes::new(1, Limits { batch_messages_max: 1, batch_wait: Duration::ZERO });
+        let shared = Shared::new(String::new(), lanes, Arc::new(Progress::default()), Arc::new(SystemClock::new()));
         let mut publisher = Publisher::new(kafka, "g", silent_server().await, 1, Arc::new(shared));
         publisher.answer_deadline = Duration::from_millis(20);
         let error = publisher.publish(1).await.unwrap_err().to_string();

@@ -100,7 +100,7 @@ impl Context {
     fn assign(&self, consumer: &BaseConsumer<Self>, numbers: Vec<i32>) -> KafkaResult<()> {
         let mut starts: BTreeMap<i32, i64> = BTreeMap::new();
         if self.0.mode() < Mode::Stop && !numbers.is_empty() {
-            for claimed in self.0.handoff.claim(numbers.clone()).unwrap_or_default() {
+            for claimed in self.0.lanes.claim(&numbers) {
                 match self.begin(consumer, &claimed) {
                     Ok(Some(from)) => {
                         starts.insert(claimed.partition, from);
@@ -193,18 +193,18 @@ impl Context {
                  others; what was read of them and is not stored is theirs now"
             );
         }
-        if !is_lost && self.0.mode() < Mode::Now && !self.0.handoff.flush(REVOKE_FLUSH_TIMEOUT) {
+        if !is_lost && self.0.mode() < Mode::Now && !self.0.lanes.flush(REVOKE_FLUSH_TIMEOUT) {
             tracing::warn!(
                 ?numbers,
                 "partitions are given up before their last messages are stored; the next owner reads them again"
             );
         }
-        self.0.handoff.remove(&numbers);
+        self.0.lanes.remove(&numbers);
         let is_broken = seam::reach_blocking(Seam::Revoke).is_err();
         if !is_lost && !is_broken {
             self.commit_offsets(consumer, &numbers);
         }
-        self.0.handoff.release(numbers.clone());
+        self.0.lanes.release(&numbers);
         self.0.forget(&numbers);
         match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 
 use super::ConsumerError;
 use super::assignment::Assignment;
-use super::handoff::Handoff;
+use super::lanes::Lanes;
 use crate::clock::SharedClock;
 use crate::metrics::{CONSUMER_LAG_MESSAGES, CONSUMER_LAG_SECONDS};
 use crate::progress::Progress;
@@ -30,7 +30,7 @@ pub(super) enum Mode {
 /// What the threads of one consumer share.
 pub(super) struct Shared {
     pub topic: String,
-    pub handoff: Handoff,
+    pub lanes: Lanes,
     pub progress: Arc<Progress>,
     pub clock: SharedClock,
     /// The epoch under which this process owns partition 0, and so publishes the totals.
@@ -49,11 +49,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(topic: String, handoff: Handoff, progress: Arc<Progress>, clock: SharedClock) -> Self {
+    pub(super) fn new(topic: String, lanes: Lanes, progress: Arc<Progress>, clock: SharedClock) -> Self {
         Shared {
             assignment: Mutex::new(Assignment::new(topic.clone())),
             topic,
-            handoff,
+            lanes,
             progress,
             clock,
             partition_zero: watch::channel(None).0,
@@ -167,7 +167,7 @@ impl Shared {
                 .collect();
             if known.is_empty() { -1 } else { known.iter().sum() }
         };
-        let age_us = match (messages, self.handoff.oldest_timestamp_ms()) {
+        let age_us = match (messages, self.lanes.oldest_timestamp_ms()) {
             (_, Some(oldest_ms)) => (self.clock.now().0 - oldest_ms.saturating_mul(1_000)).max(0),
             (0, None) => 0,
             // Something is in the log that was not read yet: how old it is nobody here knows.

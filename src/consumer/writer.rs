@@ -1,7 +1,7 @@
-//! The writing thread: takes batches from the handoff, gives them to the sink, counts what became of them.
+//! A writing thread: takes batches from its lane, gives them to the sink, counts what became of them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::handoff::{Request, Work};
 use super::shared::Shared;
@@ -11,23 +11,34 @@ use crate::sink::{Batch, Committed, Patience, SinkError, StoredPart, Worker, Wor
 
 /// After this long without work the last commits are written down, so that the latency views are complete.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
-/// Samples of one batch, at most: more than anyone can read.
-const SAMPLES_MAX: usize = 500;
+/// Samples of a writer in a second, at most: more than anyone can read, and each is parsed once more.
+const SAMPLES_PER_SECOND_MAX: usize = 2_000;
 
-/// Runs until the handoff is closed and empty, or the sink cannot go on.
+/// Runs until its lane is closed and empty, or the sink cannot go on.
 ///
 /// The runtime is this thread's own: an answer of PostgreSQL wakes this thread without a detour through another.
-pub(super) fn run(settings: WorkerSettings, shared: &Arc<Shared>, patience: Patience) -> Result<(), SinkError> {
+pub(super) fn run(
+    settings: WorkerSettings,
+    shared: &Arc<Shared>,
+    lane: usize,
+    patience: Patience,
+) -> Result<(), SinkError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let written = runtime.block_on(write(settings, shared, patience));
-    shared.handoff.abandon();
+    let written = runtime.block_on(write(settings, shared, lane, patience));
+    shared.lanes.lane(lane).abandon();
     written
 }
 
-async fn write(settings: WorkerSettings, shared: &Shared, mut patience: Patience) -> Result<(), SinkError> {
+async fn write(
+    settings: WorkerSettings,
+    shared: &Shared,
+    lane: usize,
+    mut patience: Patience,
+) -> Result<(), SinkError> {
     let mut worker = Worker::connect_patiently(settings, &mut patience).await?;
+    let mut samples = Samples { left: SAMPLES_PER_SECOND_MAX, since: Instant::now() };
     loop {
-        match shared.handoff.next_work(IDLE_AFTER) {
+        match shared.lanes.lane(lane).next_work(IDLE_AFTER) {
             Work::Request(Request::Claim(partitions, answer)) => {
                 let claimed = worker.claim(&partitions, &mut patience).await?;
                 // Whoever asked may have given up waiting; then it does not own them, and the next claim fences us.
@@ -36,7 +47,9 @@ async fn write(settings: WorkerSettings, shared: &Shared, mut patience: Patience
             Work::Request(Request::Release(partitions)) => worker.release(&partitions),
             Work::Batch(batch) => {
                 let committed = worker.store(&batch, &mut patience).await?;
-                report(shared, &batch, &committed);
+                report(shared, &committed);
+                samples.show(&shared.progress, &batch);
+                shared.lanes.lane(lane).recycle(batch);
             }
             Work::Idle => write_seen_commits(&mut worker).await,
             Work::Closed => {
@@ -56,7 +69,7 @@ async fn write_seen_commits(worker: &mut Worker) {
     }
 }
 
-fn report(shared: &Shared, batch: &Batch, committed: &Committed) {
+fn report(shared: &Shared, committed: &Committed) {
     if !committed.fenced.is_empty() {
         tracing::warn!(
             partitions = ?committed.fenced,
@@ -68,11 +81,6 @@ fn report(shared: &Shared, batch: &Batch, committed: &Committed) {
         count(&shared.progress, part);
     }
     shared.set_applied(&committed.next_offsets);
-    if shared.progress.wants_samples() {
-        for (partition, offset, payload) in batch.transactions().take(SAMPLES_MAX) {
-            shared.progress.sample(Sample::Transaction(sample(partition, offset, payload)));
-        }
-    }
 }
 
 fn count(progress: &Progress, part: &StoredPart) {
@@ -113,6 +121,27 @@ fn record(progress: &Progress, stage: Stage, latencies_us: impl Iterator<Item = 
     progress.record(stage, known);
     if missing > 0 {
         progress.record_missing(stage, missing);
+    }
+}
+
+/// Shows processed messages, while someone looks and as many as one may take.
+struct Samples {
+    left: usize,
+    since: Instant,
+}
+
+impl Samples {
+    fn show(&mut self, progress: &Progress, batch: &Batch) {
+        if !progress.wants_samples() {
+            return;
+        }
+        if self.since.elapsed() >= Duration::from_secs(1) {
+            *self = Samples { left: SAMPLES_PER_SECOND_MAX, since: Instant::now() };
+        }
+        for (partition, offset, payload) in batch.transactions().take(self.left) {
+            progress.sample(Sample::Transaction(sample(partition, offset, payload)));
+            self.left -= 1;
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{ProducerContext, ThreadedProducer};
 
 use crate::clock::{Micros, SharedClock};
-use crate::config::KafkaSettings;
+use crate::config::{KafkaSettings, Pace};
 use crate::transaction::read_sent_at;
 
 // A delivery report carries its sequence in a pointer.
@@ -124,11 +124,12 @@ pub(super) type Client = ThreadedProducer<DeliveryContext>;
 pub(super) fn connect(
     kafka: &KafkaSettings,
     finite: bool,
+    pace: Pace,
     deliveries: &Arc<Deliveries>,
     clock: &SharedClock,
 ) -> KafkaResult<Client> {
     let context = DeliveryContext { deliveries: Arc::clone(deliveries), clock: Arc::clone(clock) };
-    producer_config(kafka, finite).create_with_context(context)
+    producer_config(kafka, finite, pace).create_with_context(context)
 }
 
 /// What every client of this role has in common; the user's properties come last and win.
@@ -144,6 +145,9 @@ pub(super) fn base_config(kafka: &KafkaSettings, ours: &[(&str, &str)]) -> Clien
     config
 }
 
+/// Below this rate a message waits for no company: in the time of a linger a partition would get one more at most.
+const LINGER_ABOVE_PER_S: f64 = 2_500.0;
+
 const COMMON_PROPERTIES: &[(&str, &str)] = &[
     ("client.id", "finstream"),
     // A restarted broker is found again within half a second; the default backs off to ten.
@@ -152,9 +156,11 @@ const COMMON_PROPERTIES: &[(&str, &str)] = &[
     ("socket.nagle.disable", "true"),
 ];
 
-fn producer_config(kafka: &KafkaSettings, finite: bool) -> ClientConfig {
+fn producer_config(kafka: &KafkaSettings, finite: bool, pace: Pace) -> ClientConfig {
     // Set before the user's own properties are: a finite source must not expire what it cannot make again.
     let message_timeout = if finite { "0" } else { "300000" };
+    let is_slow = matches!(pace, Pace::Rate(rate) if rate <= LINGER_ABOVE_PER_S);
+    let linger_ms = if is_slow { "0" } else { "2" };
     base_config(
         kafka,
         &[
@@ -162,8 +168,8 @@ fn producer_config(kafka: &KafkaSettings, finite: bool) -> ClientConfig {
             ("enable.idempotence", "true"),
             ("max.in.flight.requests.per.connection", "5"),
             ("message.timeout.ms", message_timeout),
-            // Long enough to share a request at high rates, short enough to matter little at low ones.
-            ("linger.ms", "2"),
+            // Long enough to share a request at high rates. At low ones nobody comes to share it with.
+            ("linger.ms", linger_ms),
             // A third of a second at 150,000 messages/s; some 30 MB.
             ("queue.buffering.max.messages", "50000"),
             // Where the producer id shows.

@@ -43,8 +43,8 @@ pub(super) fn run(context: &Context) -> Result<ProducerReport, ProducerError> {
     }
     let finite = source.fingerprint().is_some();
     let deliveries = Arc::new(Deliveries::default());
-    let client =
-        client::connect(&settings.kafka, finite, &deliveries, &context.clock).map_err(ProducerError::Client)?;
+    let client = client::connect(&settings.kafka, finite, settings.pace, &deliveries, &context.clock)
+        .map_err(ProducerError::Client)?;
     let Some(topic) = topic::ensure(context, &client, &deliveries)? else {
         return Ok(ProducerReport { skipped: source.skipped(), ..ProducerReport::default() });
     };

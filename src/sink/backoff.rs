@@ -95,11 +95,14 @@ impl Patience {
     /// An attempt failed. Tells people when a trouble begins, and from time to time while it lasts.
     pub fn failed(&mut self, error: &SinkError) {
         let now = Instant::now();
+        // The workers of a consumer meet the same trouble: one of them tells of it.
+        let is_told = self.away.swap(true, Ordering::Relaxed);
         let Some(trouble) = &mut self.trouble else {
-            tracing::warn!(
-                "{error}; waiting for PostgreSQL, nothing is lost: what was read stays in memory and in the log"
-            );
-            self.away.store(true, Ordering::Relaxed);
+            if !is_told {
+                tracing::warn!(
+                    "{error}; waiting for PostgreSQL, nothing is lost: what was read stays in memory and in the log"
+                );
+            }
             self.trouble = Some(Trouble { began: now, told: now, attempts: 1 });
             return;
         };
@@ -114,8 +117,9 @@ impl Patience {
     /// It works again: the next trouble is told again, and starts with short waits.
     pub fn reset(&mut self) {
         self.wait = WAIT_MIN;
-        if let Some(trouble) = self.trouble.take() {
-            self.away.store(false, Ordering::Relaxed);
+        if let Some(trouble) = self.trouble.take()
+            && self.away.swap(false, Ordering::Relaxed)
+        {
             let seconds = trouble.began.elapsed().as_secs_f64();
             tracing::info!("PostgreSQL stores again, after {} attempts in {seconds:.1} s", trouble.attempts);
         }

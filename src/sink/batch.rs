@@ -109,6 +109,8 @@ const BATCH_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// A batch that has so many bytes takes nothing more, even from someone who does not ask whether it is full. A Kafka
 /// record has less than 2 GiB, so a `Span` never reaches beyond 4 GiB.
 const BATCH_BYTES_LIMIT: usize = 1024 * 1024 * 1024;
+/// Memory of a batch that is kept for the next one, at most.
+const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Runs that tell about themselves in one batch, at most; what is left out is told again to other partitions.
 const RUN_INFOS_MAX: usize = 256;
 
@@ -157,6 +159,19 @@ impl Batch {
         if self.runs.len() < RUN_INFOS_MAX {
             self.runs.push((run, info));
         }
+    }
+
+    /// Empties it; its memory is kept for the next messages, unless it is more than an ordinary batch needs.
+    pub fn clear(&mut self) {
+        if self.bytes.capacity() > KEPT_BYTES_MAX || self.texts.capacity() > KEPT_BYTES_MAX {
+            *self = Batch::new();
+            return;
+        }
+        self.items.clear();
+        self.texts.clear();
+        self.bytes.clear();
+        self.runs.clear();
+        self.has_overflowed = false;
     }
 
     /// Number of messages.

@@ -7,7 +7,10 @@ use super::values::Time;
 use crate::clock::Micros;
 
 /// Change rows read at once, at most; a row names the totals of one batch and partition.
-const CHANGES_MAX: i64 = 96;
+const CHANGES_MAX: i64 = 4_096;
+/// Totals named in the change rows read at once, at most by one row more. A batch of a busy consumer names thousands, that of
+/// an idle one a few: a bound on rows alone would be too many of the former or too few of the latter.
+const CHANGED_TOTALS_MAX: i64 = 50_000;
 
 /// Totals of one row when all are published again.
 const TOTALS_PER_ROW: i64 = 500;
@@ -40,12 +43,23 @@ impl Changes {
 const CHANGED: &str = "
 select topic_ref, partition, last_offset, user_ids, user_currencies, symbols, category_windows, symbol_windows
 from (
-    select c.*, row_number() over (partition by c.topic_ref, c.partition order by c.last_offset) as place
-    from aggregate_changes c
-    where c.topic_ref in (select topic_ref from streams where topic = (select topic from streams where topic_ref = $1))
-) in_offset_order
-order by place
-limit $2";
+    select sized.*, sum(totals) over (order by place, topic_ref, partition) as totals_so_far
+    from (
+        select in_offset_order.*, cardinality(user_ids) + cardinality(symbols) + cardinality(category_windows)
+            + cardinality(symbol_windows) as totals
+        from (
+            select c.*, row_number() over (partition by c.topic_ref, c.partition order by c.last_offset) as place
+            from aggregate_changes c
+            where c.topic_ref in (
+                select topic_ref from streams where topic = (select topic from streams where topic_ref = $1)
+            )
+            order by place, topic_ref, partition
+            limit $2
+        ) in_offset_order
+    ) sized
+) counted
+where totals_so_far - totals < $3
+order by place, topic_ref, partition";
 
 const USERS: &str = "
 select 'user/' || a.user_id || '/' || a.currency, json_build_object(
@@ -154,7 +168,8 @@ pub async fn read_changes(
     let mut users: Vec<(String, String)> = Vec::new();
     let mut symbols: Vec<String> = Vec::new();
     let (mut category_windows, mut symbol_windows): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
-    for row in sqlx::query(CHANGED).bind(topic_ref).bind(CHANGES_MAX).fetch_all(&mut *snapshot).await? {
+    let changed = sqlx::query(CHANGED).bind(topic_ref).bind(CHANGES_MAX).bind(CHANGED_TOTALS_MAX);
+    for row in changed.fetch_all(&mut *snapshot).await? {
         changes.rows.push((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
         let (user_ids, currencies): (Vec<String>, Vec<String>) = (row.try_get(3)?, row.try_get(4)?);
         users.extend(user_ids.into_iter().zip(currencies));

@@ -72,20 +72,35 @@ impl Numeric {
         ExactSum::try_from(value).map(Self::from)
     }
 
-    /// Digits of PostgreSQL's base 10,000, most significant first.
-    fn base_10000_digits(self) -> Vec<i16> {
+    /// Digits of PostgreSQL's base 10,000, most significant first, at the end of the array; and how many they are.
+    fn base_10000_digits(self) -> ([i16; DIGITS_MAX], usize) {
         // UNIT_SCALE is a multiple of 4, so that digits line up with the decimal point.
         const { assert!(ExactSum::UNIT_SCALE.is_multiple_of(4)) };
-        let mut rest = self.units.unsigned_abs();
-        let mut digits = Vec::with_capacity(10);
-        while rest != 0 {
-            digits.push((rest % 10_000) as i16);
-            rest /= 10_000;
+        let mut digits = [0; DIGITS_MAX];
+        let mut count = 0;
+        let mut push = |digit: i16| {
+            count += 1;
+            digits[DIGITS_MAX - count] = digit;
+        };
+        let mut large = self.units.unsigned_abs();
+        // Nearly every sum fits 64 bits, whose division is many times faster.
+        let mut small = loop {
+            match u64::try_from(large) {
+                Ok(small) => break small,
+                Err(_) => push((large % 10_000) as i16),
+            }
+            large /= 10_000;
+        };
+        while small != 0 {
+            push((small % 10_000) as i16);
+            small /= 10_000;
         }
-        digits.reverse();
-        digits
+        (digits, count)
     }
 }
+
+/// Digits to the base of 10,000 that 128 bits hold, at most: 2^127 has 39 decimal ones.
+const DIGITS_MAX: usize = 10;
 
 impl Type<Postgres> for Numeric {
     fn type_info() -> PgTypeInfo {
@@ -101,15 +116,15 @@ impl PgHasArrayType for Numeric {
 
 impl Encode<'_, Postgres> for Numeric {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        let digits = self.base_10000_digits();
+        let (digits, count) = self.base_10000_digits();
         let digits_behind_point = (ExactSum::UNIT_SCALE / 4) as i16;
-        let weight = digits.len() as i16 - digits_behind_point - 1;
+        let weight = count as i16 - digits_behind_point - 1;
         let sign: u16 = if self.units < 0 { 0x4000 } else { 0 };
-        buffer.extend((digits.len() as i16).to_be_bytes());
+        buffer.extend((count as i16).to_be_bytes());
         buffer.extend(weight.to_be_bytes());
         buffer.extend(sign.to_be_bytes());
         buffer.extend((self.scale as i16).to_be_bytes());
-        for digit in digits {
+        for digit in &digits[DIGITS_MAX - count..] {
             buffer.extend(digit.to_be_bytes());
         }
         Ok(IsNull::No)
@@ -144,6 +159,18 @@ mod tests {
     fn elements_of_a_text_array_are_quoted() {
         assert_eq!(text_array_literal([]), "{}");
         assert_eq!(text_array_literal(["a,b", r#"c"\"#, ""]), r#"{"a,b","c\"\\",""}"#);
+    }
+
+    #[test]
+    fn digits_of_a_numeric_are_whole_on_both_sides_of_64_bits() {
+        for units in
+            [0, 1, 10_000, i128::from(u64::MAX), i128::from(u64::MAX) + 1, -12_345_678_901, i128::MAX, i128::MIN]
+        {
+            let (digits, count) = Numeric { units, scale: 2 }.base_10000_digits();
+            let whole = digits[DIGITS_MAX - count..].iter().fold(0u128, |sum, digit| sum * 10_000 + *digit as u128);
+            assert_eq!(whole, units.unsigned_abs());
+            assert_eq!(count, (0u32..10).take_while(|power| whole / 10_000u128.pow(*power) > 0).count());
+        }
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub(super) struct SeenCommit {
     pub committed_at: Time,
 }
 
+/// Rows are sent in pieces of this size.
+const COPY_PIECE_BYTES: usize = 64 * 1024;
+
 const COMPARE_AND_SET: &str = "
 update partition_offsets p
 set next_offset = m.next_offset, fingerprint = m.fingerprint, watermark = m.watermark,
@@ -124,7 +127,10 @@ pub(super) async fn write(
     let rows = &prepared.rows;
     if rows.rows > 0 {
         let mut copy = transaction.copy_in_raw(rows.statement).await?;
-        copy.send(rows.bytes.as_slice()).await?;
+        // In pieces: PostgreSQL takes a piece only when it has the whole of it, and then works while the next one comes.
+        for piece in rows.bytes.chunks(COPY_PIECE_BYTES) {
+            copy.send(piece).await?;
+        }
         seam::reach(Seam::InsideCopy).await?;
         expect_rows(rows.table, rows.rows, copy.finish().await?)?;
         upsert_totals(&mut transaction, topic_ref, prepared).await?;

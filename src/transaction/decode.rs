@@ -11,6 +11,7 @@ use rust_decimal::Decimal;
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::decimal::{is_product, parse_plain};
+use super::plain::read_plain;
 use super::time::{TIME_MAX, TIME_MIN, parse_rfc3339};
 use super::{
     CATEGORY_CHARS_MAX, Currency, Detail, ID_CHARS_MAX, MERCHANT_CHARS_MAX, QUANTITY_MAX, SYMBOL_CHARS_MAX, Side,
@@ -32,32 +33,39 @@ impl<'a> Transaction<'a> {
     /// # Errors
     /// Names the field, the value (shortened) and the limit that it breaks.
     pub fn decode(bytes: &'a [u8]) -> Result<Transaction<'a>, DecodeError> {
-        let members: Members<'a> =
-            serde_json::from_slice(bytes).map_err(|error| DecodeError(format!("not a transaction: {error}")))?;
+        let members = match read_plain(bytes) {
+            Some(members) => members,
+            None => Members::read(bytes)?,
+        };
         members.check()
     }
 }
 
 /// The members as they were found, unchecked but for their JSON type.
-#[derive(Default)]
-struct Members<'a> {
-    transaction_id: Option<Cow<'a, str>>,
-    kind: Option<Cow<'a, str>>,
-    user_id: Option<Cow<'a, str>>,
-    amount: Option<Cow<'a, str>>,
-    currency: Option<Cow<'a, str>>,
-    merchant: Option<Cow<'a, str>>,
-    category: Option<Cow<'a, str>>,
-    symbol: Option<Cow<'a, str>>,
-    side: Option<Cow<'a, str>>,
-    quantity: Option<i64>,
-    price: Option<Cow<'a, str>>,
-    event_time: Option<Cow<'a, str>>,
-    scheduled_at_us: Option<i64>,
-    sent_at_us: Option<i64>,
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Members<'a> {
+    pub transaction_id: Option<Cow<'a, str>>,
+    pub kind: Option<Cow<'a, str>>,
+    pub user_id: Option<Cow<'a, str>>,
+    pub amount: Option<Cow<'a, str>>,
+    pub currency: Option<Cow<'a, str>>,
+    pub merchant: Option<Cow<'a, str>>,
+    pub category: Option<Cow<'a, str>>,
+    pub symbol: Option<Cow<'a, str>>,
+    pub side: Option<Cow<'a, str>>,
+    pub quantity: Option<i64>,
+    pub price: Option<Cow<'a, str>>,
+    pub event_time: Option<Cow<'a, str>>,
+    pub scheduled_at_us: Option<i64>,
+    pub sent_at_us: Option<i64>,
 }
 
 impl<'a> Members<'a> {
+    /// Reads any JSON object.
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Members<'a>, DecodeError> {
+        serde_json::from_slice(bytes).map_err(|error| DecodeError(format!("not a transaction: {error}")))
+    }
+
     fn check(self) -> Result<Transaction<'a>, DecodeError> {
         let kind = required("type", self.kind)?;
         let amount = decimal("amount", self.amount)?;

@@ -14,6 +14,7 @@ mod decimal;
 mod decode;
 mod encode;
 mod identity;
+mod plain;
 mod schema;
 mod time;
 

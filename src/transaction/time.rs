@@ -53,8 +53,14 @@ fn parse_own_form(text: &[u8]) -> Option<Micros> {
     let (year, month, day) = (digits(&text[0..4])?, digits(&text[5..7])?, digits(&text[8..10])?);
     let (hour, minute, second) = (digits(&text[11..13])?, digits(&text[14..16])?, digits(&text[17..19])?);
     let micros = digits(&text[20..26])?;
-    // Days 29 to 31 and leap seconds are left to the general parser, which knows the calendar.
-    if !(1..=12).contains(&month) || !(1..=28).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+    // February 29 and leap seconds are left to the general parser, which knows the calendar.
+    let days = match month {
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if !(1..=days).contains(&day) || hour > 23 || minute > 59 || second > 59 {
         return None;
     }
     let seconds = hour * 3600 + minute * 60 + second;

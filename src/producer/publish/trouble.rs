@@ -58,8 +58,8 @@ impl Publisher<'_> {
         // Dropping it reports everything outstanding as failed.
         self.client = None;
         self.settle()?;
-        let kafka = &self.context.settings.kafka;
-        let client = client::connect(kafka, finite, &self.deliveries, &self.context.clock);
+        let (settings, clock) = (&self.context.settings, &self.context.clock);
+        let client = client::connect(&settings.kafka, finite, settings.pace, &self.deliveries, clock);
         self.client = Some(client.map_err(ProducerError::Client)?);
         Ok(())
     }
