@@ -157,14 +157,13 @@ impl Keeper {
             if !self.has_looked || !is_keeper && is_time {
                 self.look(stream.topic_ref).await?;
             }
+            // Before an audit, which may take long, and after it.
+            self.hold(&topic);
             if is_keeper {
                 answered(ANSWER_DEADLINE, self.merger.merge(&mut connection, stream.topic_ref)).await?;
                 self.retire(&mut connection, stream.topic_ref).await?;
             }
-            if let Some(holder) = &self.holder {
-                let nothing = BTreeMap::new();
-                holder.hold(&topic, self.covered.as_ref().map_or(&nothing, |covered| &covered.offsets));
-            }
+            self.hold(&topic);
         }
         self.connection = Some(connection);
         Ok(())
@@ -199,6 +198,13 @@ impl Keeper {
             super::figures::bytes(bytes)
         );
         Ok(())
+    }
+
+    /// Has the embedded broker keep what no checkpoint covers.
+    fn hold(&self, topic: &str) {
+        let Some(holder) = &self.holder else { return };
+        let nothing = BTreeMap::new();
+        holder.hold(topic, self.covered.as_ref().map_or(&nothing, |covered| &covered.offsets));
     }
 
     /// Whether the checkpoint stands for all that is to go.
