@@ -12,7 +12,6 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::ConsumerError;
 use super::assignment::Verdict;
-use super::client::SESSION;
 use super::leave::Membership;
 use super::orphans::Orphans;
 use super::rebalance::Context;
@@ -126,14 +125,7 @@ impl Poller {
 
     /// What needs no doing for each record: locks and clocks would cost more than the record itself.
     fn do_chores(&mut self) -> Result<(), ConsumerError> {
-        let silence = self.shared.polls();
-        if silence > SESSION {
-            tracing::warn!(
-                "this process was stopped for {:.1} s, longer than its session in the group; if the group has not heard of it, \
-                 it is fenced: its partitions are others' now",
-                silence.as_secs_f64()
-            );
-        }
+        self.shared.polls();
         self.refuse_recreated()?;
         self.give_up_fenced();
         self.press_back()?;

@@ -78,14 +78,14 @@ impl ConsumerContext for Context {
         let numbers: Vec<i32> = partitions.elements().iter().map(|element| element.partition()).collect();
         let is_assign = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         tracing::debug!(?numbers, is_assign, "rebalance");
+        self.0.polls();
         self.0.set_joined(true);
         self.0.assignment().may_repeat();
         let done = if is_assign { self.assign(consumer, numbers) } else { self.revoke(consumer, partitions, numbers) };
         if let Err(error) = done {
             self.0.fail(ConsumerError::Kafka { what: "taking over partitions".to_owned(), error });
         }
-        // What takes its time in here is no silence: librdkafka's heartbeats go on.
-        self.0.polls();
+        self.0.rest();
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 
 use super::ConsumerError;
 use super::assignment::Assignment;
+use super::client::SESSION;
 use super::lanes::Lanes;
 use crate::clock::SharedClock;
 use crate::metrics::{CONSUMER_LAG_MESSAGES, CONSUMER_LAG_SECONDS};
@@ -101,8 +102,20 @@ impl Shared {
         self.has_joined.store(has_joined, Ordering::Release);
     }
 
-    /// The polling thread is at work; for how long it was not.
-    pub(super) fn polls(&self) -> Duration {
+    /// The polling thread is at work. Says so when it was not for longer than the group waits.
+    pub(super) fn polls(&self) {
+        let silence = self.rest();
+        if silence > SESSION {
+            tracing::warn!(
+                "this process was stopped for {:.1} s, longer than its session in the group; if the group has not heard of it, \
+                 it is fenced: its partitions are others' now",
+                silence.as_secs_f64()
+            );
+        }
+    }
+
+    /// The polling thread was busy with what takes its time, while librdkafka sent heartbeats; for how long.
+    pub(super) fn rest(&self) -> Duration {
         let now = Instant::now();
         now - std::mem::replace(&mut *lock(&self.polled_at), now)
     }

@@ -1,6 +1,6 @@
 //! Ten consumers of one group that come and go (SIGTERM) under load: the books balance, and no partition waits for long.
 //!
-//! `FINSTREAM_TEST_CHURN_SECONDS` sets how long (default 30; the bar of ten minutes is run by `make churn-test`),
+//! `FINSTREAM_TEST_CHURN_SECONDS` sets how long (default 20; the bar of ten minutes is run by `make churn-test`),
 //! `FINSTREAM_TEST_CHURN_RATE` the messages a second.
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 #[test]
 fn consumers_that_come_and_go_leave_no_partition_idle_and_the_books_balanced() {
     let _alone = alone();
-    let (seed, seconds) = (seed(), setting("FINSTREAM_TEST_CHURN_SECONDS", 30));
+    let (seed, seconds) = (seed(), setting("FINSTREAM_TEST_CHURN_SECONDS", 20));
     let rate = setting("FINSTREAM_TEST_CHURN_RATE", 20_000);
     let sandbox = Sandbox::new();
     let shared = ["--partitions", PARTITIONS];

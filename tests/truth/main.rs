@@ -35,7 +35,7 @@ use support::{Sandbox, setting};
 use world::{Lane, World};
 
 /// Lanes at the same time: most of a run is waiting.
-const LANES: u64 = 3;
+const LANES: u64 = 4;
 /// Runs that continue the same books.
 const RUNS_PER_LANE: u64 = 20;
 /// A fault must be found within so many runs.

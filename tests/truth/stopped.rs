@@ -14,7 +14,7 @@ const GO_ON_WITHIN: Duration = Duration::from_secs(8);
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const SAID_WITHIN: Duration = Duration::from_secs(20);
 /// At the same time: they wait for the end of a session, all of them.
-const LANES: usize = 4;
+const LANES: usize = 6;
 
 #[test]
 fn a_consumer_stopped_at_any_seam_is_fenced_and_the_others_go_on_within_its_session() {

@@ -30,6 +30,8 @@ pub const PARTITIONS: i32 = 3;
 const USERS: i64 = 5;
 /// Of a run; a small batch, so that a run has several.
 const BATCH_MAX: &str = "50";
+/// So long that a batch has records of all partitions, where there are so many.
+const BATCH_WAIT: &str = "50ms";
 const SEND_MAX: Duration = Duration::from_secs(30);
 /// Between two looks at what other processes do.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -120,7 +122,8 @@ impl Lane {
     /// Starts a consumer that reaches PostgreSQL at `url`, or as the test does; it breaks itself as it is told.
     pub fn consumer(&self, url: Option<&str>, failpoints: &[Failpoint]) -> Running {
         let mut arguments = self.arguments(url.unwrap_or(&self.url));
-        arguments.extend(["--role", "consumer", "--batch-max", BATCH_MAX].map(str::to_owned));
+        let consumer = ["--role", "consumer", "--batch-max", BATCH_MAX, "--batch-wait", BATCH_WAIT];
+        arguments.extend(consumer.map(str::to_owned));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let failpoints: Vec<String> = failpoints.iter().map(Failpoint::to_string).collect();
         let failpoints = failpoints.join(",");
