@@ -10,7 +10,8 @@ alter table partition_offsets
     add column watermark timestamptz;
 comment on column partition_offsets.windows_from is 'Windows count from this offset on: what came before was applied by a version without windows.';
 comment on column partition_offsets.watermark is 'The latest event time applied so far. A message whose window had ended by then is late.';
-update partition_offsets set windows_from = next_offset;
+-- Whoever still writes without windows is fenced.
+update partition_offsets set windows_from = next_offset, owner_epoch = owner_epoch + 1;
 
 -- Purchases and refunds per merchant category, kept per partition: a row has one writer.
 create table category_window_aggregates (

@@ -1,5 +1,8 @@
 -- What is kept, and how: latency rows packed into arrays.
 
+alter table schema_owner add column books_id uuid not null default gen_random_uuid();
+comment on column schema_owner.books_id is 'Whose books these are, for what lies outside of PostgreSQL: checkpoints of the audit, values in finance.aggregates.';
+
 -- One row a batch and partition, or many of these merged into one.
 create table message_packs (
     topic_ref        integer not null,

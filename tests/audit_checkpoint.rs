@@ -12,7 +12,7 @@ use rust_decimal::Decimal;
 
 /// Rows before everything that the checkpoint covers are removed.
 async fn cut_all(world: &World) {
-    let covered = covered(&world.ledger_dir, audit_support::TOPIC).unwrap().unwrap();
+    let covered = covered(&world.ledger_dir, world.books_id().await, audit_support::TOPIC).unwrap().unwrap();
     assert_eq!((covered.topic_ref, covered.offsets.values().sum::<i64>()), (1, MESSAGES));
     let mut connection = world.database.connect().await.unwrap();
     for (partition, offset) in covered.offsets {
@@ -79,7 +79,7 @@ async fn an_audit_begins_at_the_checkpoint_and_is_still_exact_to_the_cent_and_th
 #[tokio::test]
 async fn what_was_cut_cannot_be_decided_on_without_its_checkpoint() {
     let world = cut_and_continued(5).await;
-    let file = world.ledger_dir.join("checkpoint.jsonl");
+    let file = world.checkpoint_file();
     let bytes = fs::read(&file).unwrap();
     for at in [3, bytes.len() / 2, bytes.len() - 4] {
         let mut rotten = bytes.clone();
@@ -92,7 +92,7 @@ async fn what_was_cut_cannot_be_decided_on_without_its_checkpoint() {
             make_checkpoint: false,
         };
         let error = verify(settings, |_| {}).await.unwrap_err().to_string();
-        assert!(error.contains("checkpoint.jsonl is damaged"), "{error}");
+        assert!(error.contains("jsonl is damaged"), "{error}");
     }
     fs::remove_file(&file).unwrap();
     let report = world.audit_and_keep(true).await;
@@ -113,14 +113,14 @@ async fn books_that_do_not_balance_leave_the_checkpoint_as_it_was() {
     let world = World::balanced().await;
     world.sql("update user_aggregates set spend = spend + 0.01 where user_id = 'user-3'").await;
     assert_eq!(world.audit_and_keep(true).await.verdict, Verdict::Differences);
-    assert_eq!(covered(&world.ledger_dir, audit_support::TOPIC).unwrap(), None);
+    assert_eq!(covered(&world.ledger_dir, world.books_id().await, audit_support::TOPIC).unwrap(), None);
     assert!(fs::read_dir(&world.ledger_dir).unwrap().all(|file| file.unwrap().path().is_dir()), "nothing is left over");
     world.sql("update user_aggregates set spend = spend - 0.01 where user_id = 'user-3'").await;
     assert_eq!(world.audit_and_keep(true).await.verdict, Verdict::Balanced);
-    let before = fs::read(world.ledger_dir.join("checkpoint.jsonl")).unwrap();
+    let before = fs::read(world.checkpoint_file()).unwrap();
     world.sql("update user_aggregates set spend = spend + 0.01 where user_id = 'user-3'").await;
     assert_eq!(world.audit_and_keep(true).await.verdict, Verdict::Differences);
-    assert_eq!(fs::read(world.ledger_dir.join("checkpoint.jsonl")).unwrap(), before);
+    assert_eq!(fs::read(world.checkpoint_file()).unwrap(), before);
     world.end().await;
 }
 
@@ -142,7 +142,7 @@ async fn a_message_without_an_answer_may_come_after_the_checkpoint_once() {
     world.apply().await;
     let report = world.audit_and_keep(true).await;
     assert_eq!((report.verdict, report.counts.unknown_not_stored), (Verdict::Balanced, 2));
-    let covered = covered(&world.ledger_dir, audit_support::TOPIC).unwrap().unwrap();
+    let covered = covered(&world.ledger_dir, world.books_id().await, audit_support::TOPIC).unwrap().unwrap();
     assert_eq!(covered.runs[&world.run], MESSAGES, "its producer is gone: all is settled");
     for times in 1..=2 {
         let count = world.applied.len();

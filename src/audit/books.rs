@@ -135,7 +135,8 @@ impl Books {
                 let place = self.place(record.run);
                 let run = &mut self.runs[place as usize];
                 if run.ledger.is_none() {
-                    run.belongs_to(dir, record.cluster_id, reader.is_being_written(record.run));
+                    // Its outcomes were not read: whatever is not found of it may be on its way.
+                    run.belongs_to(dir, record.cluster_id, true);
                 }
             }
         }

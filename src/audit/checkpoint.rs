@@ -5,7 +5,7 @@
 //! totals agreed; the totals at exactly these offsets, which a later audit adds the log to; and per run which sequences
 //! were found, so that none may come again, and which were not, so that none of these is missed.
 //!
-//! `ledger/checkpoint.jsonl`: a line a total, then a line with the rest ([`Head`]), then a line with the checksum.
+//! `ledger/checkpoint-BOOKS-TOPIC.jsonl` (the schema's `books_id`, a checksum of the topic's name): a line a total, then a line with the rest ([`Head`]), then a line with the checksum.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sqlx::Connection;
+use uuid::Uuid;
 
 use super::AuditError;
 use super::report::CheckpointSummary;
@@ -24,8 +25,6 @@ use crate::clock::Micros;
 use crate::postgres::{Database, answered};
 use crate::transaction::RunId;
 
-const FILE: &str = "checkpoint.jsonl";
-const FILE_NEW: &str = "checkpoint.jsonl.new";
 pub(super) const VERSION: u32 = 1;
 /// Longest wait for PostgreSQL's answer to a small question.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
@@ -62,6 +61,8 @@ pub(super) struct Head {
     pub version: u32,
     pub topic: String,
     pub cluster_id: Option<String>,
+    /// The schema's.
+    pub books_id: Uuid,
     pub topic_ref: i32,
     /// Microseconds since 1970.
     pub made_at: i64,
@@ -140,16 +141,20 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The newest checkpoint of a topic in some ledgers.
+    /// The newest checkpoint of a topic of some books, in some ledgers.
     ///
     /// # Errors
     /// A file that is there cannot be read, or is damaged.
-    pub(super) fn find(ledger_dirs: &[PathBuf], topic: &str) -> Result<Option<Checkpoint>, CheckpointError> {
+    pub(super) fn find(
+        ledger_dirs: &[PathBuf],
+        books_id: Uuid,
+        topic: &str,
+    ) -> Result<Option<Checkpoint>, CheckpointError> {
         let mut newest: Option<Checkpoint> = None;
         for dir in ledger_dirs {
-            let Some(found) = Self::read(&dir.join(FILE))? else { continue };
-            if found.head.topic == topic && newest.as_ref().is_none_or(|known| known.head.made_at < found.head.made_at)
-            {
+            let Some(found) = Self::read(&file(dir, books_id, topic))? else { continue };
+            let is_of_these = found.head.topic == topic && found.head.books_id == books_id;
+            if is_of_these && newest.as_ref().is_none_or(|known| known.head.made_at < found.head.made_at) {
                 newest = Some(found);
             }
         }
@@ -229,8 +234,8 @@ pub struct Covered {
 ///
 /// # Errors
 /// The file cannot be read, or is damaged.
-pub fn covered(ledger_dir: &Path, topic: &str) -> Result<Option<Covered>, CheckpointError> {
-    let found = Checkpoint::find(&[ledger_dir.to_owned()], topic)?;
+pub fn covered(ledger_dir: &Path, books_id: Uuid, topic: &str) -> Result<Option<Covered>, CheckpointError> {
+    let found = Checkpoint::find(&[ledger_dir.to_owned()], books_id, topic)?;
     Ok(found.map(|Checkpoint { head, .. }| Covered {
         made_at: Micros(head.made_at),
         topic_ref: head.topic_ref,
@@ -239,20 +244,30 @@ pub fn covered(ledger_dir: &Path, topic: &str) -> Result<Option<Covered>, Checkp
     }))
 }
 
+fn file(dir: &Path, books_id: Uuid, topic: &str) -> PathBuf {
+    dir.join(format!("checkpoint-{}-{:08x}.jsonl", books_id.simple(), crc32c::crc32c(topic.as_bytes())))
+}
+
 /// A checkpoint that is being made: written beside the old one, which it replaces when the audit has balanced.
 #[derive(Debug)]
 pub(super) struct CheckpointWriter {
     dir: PathBuf,
+    path: PathBuf,
     out: BufWriter<File>,
     checksum: u32,
 }
 
 impl CheckpointWriter {
-    pub(super) fn begin(dir: &Path) -> Result<CheckpointWriter, CheckpointError> {
-        let path = dir.join(FILE_NEW);
-        let file = fs::create_dir_all(dir).and_then(|()| File::create(&path));
-        let file = file.map_err(|source| CheckpointError::Io { action: "create", path, source })?;
-        Ok(CheckpointWriter { dir: dir.to_owned(), out: BufWriter::new(file), checksum: 0 })
+    pub(super) fn begin(dir: &Path, books_id: Uuid, topic: &str) -> Result<CheckpointWriter, CheckpointError> {
+        let path = file(dir, books_id, topic);
+        let new = path.with_extension("new");
+        let opened = fs::create_dir_all(dir).and_then(|()| File::create(&new));
+        let opened = opened.map_err(|source| CheckpointError::Io { action: "create", path: new, source })?;
+        Ok(CheckpointWriter { dir: dir.to_owned(), path, out: BufWriter::new(opened), checksum: 0 })
+    }
+
+    fn new_file(&self) -> PathBuf {
+        self.path.with_extension("new")
     }
 
     pub(super) fn users(&mut self, partition: i32, users: &[StoredUser]) -> Result<(), CheckpointError> {
@@ -273,7 +288,7 @@ impl CheckpointWriter {
     pub(super) fn finish(mut self, head: Head) -> Result<(), CheckpointError> {
         self.line(&Line::Head(Box::new(head)))?;
         self.line(&Line::Checksum(self.checksum))?;
-        let (new, path) = (self.dir.join(FILE_NEW), self.dir.join(FILE));
+        let (new, path) = (self.new_file(), self.path.clone());
         let replaced = self
             .out
             .flush()
@@ -286,11 +301,12 @@ impl CheckpointWriter {
     /// Forgets what was written: the books do not balance.
     pub(super) fn abandon(self) {
         // It is of no use, and the next one overwrites it.
-        let _ = fs::remove_file(self.dir.join(FILE_NEW));
+        let _ = fs::remove_file(self.new_file());
     }
 
     fn line(&mut self, line: &Line) -> Result<(), CheckpointError> {
-        let failed = |source| CheckpointError::Io { action: "write", path: self.dir.join(FILE_NEW), source };
+        let path = self.new_file();
+        let failed = |source| CheckpointError::Io { action: "write", path: path.clone(), source };
         let mut text = serde_json::to_vec(line).map_err(|error| failed(std::io::Error::other(error)))?;
         text.push(b'\n');
         self.out.write_all(&text).map_err(failed)?;
@@ -302,7 +318,9 @@ impl CheckpointWriter {
 /// What of a topic's rows was cut, and how far it was applied.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Standing {
-    topic_ref: Option<i32>,
+    /// None where no consumer was yet.
+    pub books_id: Option<Uuid>,
+    pub topic_ref: Option<i32>,
     next_offsets: HashMap<i32, i64>,
     /// Stream, partition, and the offset before which rows may be gone.
     cuts: Vec<(i32, i32, i64)>,
@@ -312,6 +330,8 @@ impl Standing {
     pub(super) async fn look(database: &Database, topic: &str) -> Result<Standing, AuditError> {
         let mut connection = database.named("finstream audit").connect().await?;
         let looking = async {
+            let books_id =
+                sqlx::query_scalar("select books_id from schema_owner").fetch_optional(&mut connection).await?;
             let topic_ref = sqlx::query_scalar("select topic_ref from streams where topic = $1 and retired_at is null")
                 .bind(topic)
                 .fetch_optional(&mut connection)
@@ -327,7 +347,12 @@ impl Standing {
             );
             let cuts = cuts.bind(topic).fetch_all(&mut connection).await?;
             connection.close().await?;
-            Ok::<_, sqlx::Error>(Standing { topic_ref, next_offsets: next_offsets.into_iter().collect(), cuts })
+            Ok::<_, sqlx::Error>(Standing {
+                books_id,
+                topic_ref,
+                next_offsets: next_offsets.into_iter().collect(),
+                cuts,
+            })
         };
         Ok(answered(ANSWER_DEADLINE, looking).await?)
     }

@@ -12,7 +12,7 @@ use super::checkpoint::{Checkpoint, CheckpointWriter, Head, Standing, VERSION};
 use super::compare::{Compared, Comparison, OnProgress};
 use super::log::{LogRange, LogReader};
 use super::notebook::Notebook;
-use super::published::Published;
+use super::published::{Identity, Published};
 use super::report::{AuditReport, CheckpointSummary, MessageCounts, PartitionRange, Verdict};
 use super::stored::{self, PIECES_MAX, Snapshot};
 use super::{AuditError, AuditProgress, AuditSettings};
@@ -30,6 +30,8 @@ pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) ->
     let nothing = nothing_found(&settings, &topic);
     let AuditSettings { kafka, database, ledger_dirs, make_checkpoint } = settings;
     let standing = Standing::look(&database, &topic).await?;
+    let books_id = standing.books_id;
+    let identity = Identity { books_id: books_id.map(|id| id.to_string()), topic_ref: standing.topic_ref };
     let (kafka_of_log, dirs, topic_of_books) = (kafka.clone(), ledger_dirs.clone(), topic.clone());
     let opened = tokio::task::spawn_blocking(move || open(&kafka_of_log, &dirs, &topic_of_books, &standing));
     let Opened { mut books, mut book, log, ranges, cluster_id, checkpoint, uncovered } = joined(opened.await)?;
@@ -41,11 +43,13 @@ pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) ->
     wait_until_applied(&database, &topic, &ranges, &mut on_progress).await?;
     let reading = tokio::task::spawn_blocking(move || {
         let aggregates = LogReader::open(&kafka, kafka.aggregates_topic())?;
-        let published = Published::read(&aggregates, &mut book)?;
-        Ok::<_, AuditError>((published, book))
+        let mut published = Published::of(identity);
+        published.read(&aggregates, &mut book)?;
+        Ok::<_, AuditError>((published, book, aggregates))
     });
-    let (published, mut book) = joined(reading.await)?;
+    let (mut published, mut book, aggregates) = joined(reading.await)?;
     let snapshot = Snapshot::open(&database, &topic).await?;
+    published.snapshot_is_taken();
     let overview = snapshot.overview.clone();
     if let (Some(stored), Some(found)) = (&overview.cluster_id, &cluster_id)
         && stored != found
@@ -59,9 +63,10 @@ pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) ->
     let (dirs, topic_of_books, cluster) = (ledger_dirs.clone(), topic.clone(), cluster_id.clone());
     let intents = tokio::task::spawn_blocking(move || {
         books.read_intents(&dirs, &topic_of_books, cluster.as_deref(), &mut book)?;
-        Ok::<_, AuditError>((books, book))
+        published.read(&aggregates, &mut book)?;
+        Ok::<_, AuditError>((books, book, published))
     });
-    let (books, book) = joined(intents.await)?;
+    let (books, book, published) = joined(intents.await)?;
     let standing = Standing::look(&database, &topic).await?;
     if standing.uncovered(checkpoint.as_ref().map(|checkpoint| &checkpoint.head)).is_some() {
         let why = "retention has removed rows behind a newer checkpoint just now; verify again";
@@ -71,8 +76,8 @@ pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) ->
     partitions
         .extend(overview.partitions.keys().filter(|partition| !partitions.contains(*partition)).collect::<Vec<_>>());
     let is_anywhere = !partitions.is_empty();
-    let writer = match ledger_dirs.first().filter(|_| make_checkpoint) {
-        Some(dir) => Some(CheckpointWriter::begin(dir)?),
+    let writer = match ledger_dirs.first().filter(|_| make_checkpoint).zip(books_id) {
+        Some((dir, books_id)) => Some(CheckpointWriter::begin(dir, books_id, &topic)?),
         None => None,
     };
     let from = marks(checkpoint.as_ref()).collect();
@@ -108,11 +113,20 @@ pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) ->
     if is_nothing && report.verdict == Verdict::Undecided {
         report.verdict = Verdict::Nothing;
     }
-    match (writer, topic_ref) {
-        (Some(writer), Some(topic_ref)) if report.verdict == Verdict::Balanced => {
+    match (writer, topic_ref.zip(books_id)) {
+        (Some(writer), Some((topic_ref, books_id))) if report.verdict == Verdict::Balanced => {
             let (topic, made_at) = (report.topic.clone(), SystemClock::shared().now().0);
             let (partitions, runs) = (proven, books.settled());
-            writer.finish(Head { version: VERSION, topic, cluster_id, topic_ref, made_at, partitions, runs })?;
+            writer.finish(Head {
+                version: VERSION,
+                topic,
+                cluster_id,
+                books_id,
+                topic_ref,
+                made_at,
+                partitions,
+                runs,
+            })?;
         }
         (writer, _) => writer.map_or((), CheckpointWriter::abandon),
     }
@@ -148,7 +162,10 @@ fn open(kafka: &KafkaSettings, dirs: &[PathBuf], topic: &str, standing: &Standin
     let log = LogReader::open(kafka, topic.to_owned())?;
     let mut ranges = log.ranges()?;
     let cluster_id = log.cluster_id();
-    let mut checkpoint = Checkpoint::find(dirs, topic)?;
+    let mut checkpoint = match standing.books_id {
+        Some(books_id) => Checkpoint::find(dirs, books_id, topic)?,
+        None => None,
+    };
     if let Some(why) = checkpoint.as_ref().and_then(|found| standing.mismatch(&found.head, cluster_id.as_deref())) {
         book.notes.push(format!("the checkpoint in the ledgers is not used: {why}"));
         checkpoint = None;

@@ -24,26 +24,56 @@ struct Latest {
     fingerprint: u64,
 }
 
-/// The last value of each key.
+/// The values of each key.
 #[derive(Debug, Default)]
 pub(super) struct Published {
+    /// Whose values count.
+    identity: Identity,
+    /// The last ones before the snapshot.
     totals: HashMap<Box<str>, Latest>,
+    /// Those that came since.
+    since: HashMap<Box<str>, Vec<Latest>>,
+    /// Keys whose last value is of other books, that are published to the same topic.
+    of_others: HashSet<Box<str>>,
     /// The highest offset of each partition of the transactions that a value says it includes.
     included: HashMap<i32, i64>,
+    /// How far each partition of the topic was read.
+    read_to: HashMap<i32, i64>,
+    has_snapshot: bool,
+}
+
+/// Whose books are audited.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Identity {
+    /// `schema_owner.books_id`; none where no consumer was yet.
+    pub books_id: Option<String>,
+    /// The current life of the topic.
+    pub topic_ref: Option<i32>,
 }
 
 impl Published {
-    /// Reads the topic to its end; one that is not there says nothing.
-    pub(super) fn read(log: &LogReader, book: &mut Notebook) -> Result<Published, AuditError> {
-        let mut published = Published::default();
+    pub(super) fn of(identity: Identity) -> Published {
+        Published { identity, ..Published::default() }
+    }
+
+    /// Reads the topic to its end; one that is not there says nothing. Before the snapshot, and once more after it: what
+    /// was published in between, and settled, is neither old nor waiting.
+    pub(super) fn read(&mut self, log: &LogReader, book: &mut Notebook) -> Result<(), AuditError> {
         for range in log.ranges()? {
+            let start = self.read_to.get(&range.partition).copied().unwrap_or(range.start).max(range.start);
             // To the end as it is when it is reached: compaction may take a value away that a later one has replaced.
-            log.read(LogRange { end: i64::MAX, ..range }, |message| {
-                published.note(message.key(), message.payload(), range.partition, message.offset(), book);
+            log.read(LogRange { start, end: i64::MAX, ..range }, |message| {
+                self.read_to.insert(range.partition, message.offset() + 1);
+                self.note(message.key(), message.payload(), range.partition, message.offset(), book);
                 Ok(())
             })?;
         }
-        Ok(published)
+        Ok(())
+    }
+
+    /// What is read from now on may be newer than the snapshot.
+    pub(super) fn snapshot_is_taken(&mut self) {
+        self.has_snapshot = true;
     }
 
     fn note(&mut self, key: Option<&[u8]>, payload: Option<&[u8]>, partition: i32, offset: i64, book: &mut Notebook) {
@@ -59,7 +89,23 @@ impl Published {
                 difference.found = Some("no total that can be read".to_owned());
             });
         };
+        let said = |name: &str| value.as_ref().and_then(|value| value.get(name));
+        let books = said("books").and_then(Value::as_str);
+        if books.is_some() && books != self.identity.books_id.as_deref() {
+            self.of_others.insert(key.into());
+            return;
+        }
+        self.of_others.remove(key);
+        if self.has_snapshot {
+            self.since.entry(key.into()).or_default().push(latest);
+            return;
+        }
         self.totals.insert(key.into(), latest);
+        let stream = said("stream").and_then(Value::as_i64);
+        if stream != self.identity.topic_ref.map(i64::from) {
+            // Its offsets are those of an earlier life.
+            return;
+        }
         let offsets = value.as_ref().and_then(|value| value.get("offsets")).and_then(Value::as_object);
         for (partition, offset) in offsets.into_iter().flatten() {
             if let (Ok(partition), Some(offset)) = (partition.parse(), offset.as_i64()) {
@@ -75,7 +121,12 @@ impl Published {
             book.counts.published_totals += 1;
             let expected = format!("version {}", total.version);
             let waits = waiting.contains(&total.key);
-            let (kind, found) = match self.totals.remove(total.key.as_str()) {
+            let since = self.since.remove(total.key.as_str()).unwrap_or_default();
+            let before = self.totals.remove(total.key.as_str());
+            if self.of_others.contains(total.key.as_str()) || since.iter().any(|later| later.version > total.version) {
+                continue;
+            }
+            let (kind, found) = match since.into_iter().rfind(|later| later.version == total.version).or(before) {
                 Some(latest) if latest.version == total.version => {
                     if latest.fingerprint == fingerprint(total.fields.split(' ')) {
                         continue;
@@ -102,7 +153,14 @@ impl Published {
 
     /// What is left was published of totals that PostgreSQL does not have.
     pub(super) fn finish(self, overview: &Overview, book: &mut Notebook) {
-        for (key, latest) in self.totals {
+        if !self.of_others.is_empty() {
+            book.notes.push(format!(
+                "{} keys of finance.aggregates hold totals of other books, which are published to the same topic: only what \
+                 is of these books was compared (give each --db-schema a --topic-prefix of its own)",
+                self.of_others.len()
+            ));
+        }
+        for (key, latest) in self.totals.into_iter().filter(|(key, _)| !self.of_others.contains(key)) {
             book.differ(DifferenceKind::WrongPublished, |difference| {
                 difference.subject = Some(key.into());
                 difference.expected = Some("no total".to_owned());
@@ -185,11 +243,14 @@ fn fingerprint<'a>(tokens: impl Iterator<Item = &'a str>) -> u64 {
 mod tests {
     use super::*;
 
+    /// Stands for the moment of the snapshot.
+    const SNAPSHOT: &str = "snapshot";
+
     fn user(version: i64, spend: &str) -> String {
         serde_json::json!({
             "purchases": 2, "spend": spend, "refunds": 0, "refunded": "0", "trades": 0, "traded": "0",
             "first_event": "1970-01-01T00:00:01.000000Z", "last_event": "1970-01-01T00:00:02.000001Z",
-            "version": version, "offsets": {"0": 41}
+            "books": "ours", "stream": 1, "version": version, "offsets": {"0": 41}
         })
         .to_string()
     }
@@ -199,8 +260,13 @@ mod tests {
     }
 
     fn differences(published: &[String], stored_version: i64, waits: bool, applied: i64) -> Vec<DifferenceKind> {
-        let (mut all, mut book) = (Published::default(), Notebook::default());
+        let identity = Identity { books_id: Some("ours".to_owned()), topic_ref: Some(1) };
+        let (mut all, mut book) = (Published::of(identity), Notebook::default());
         for value in published {
+            if value == SNAPSHOT {
+                all.snapshot_is_taken();
+                continue;
+            }
             all.note(Some(b"user/ann/USD"), Some(value.as_bytes()), 0, 0, &mut book);
         }
         let waiting = waits.then(|| "user/ann/USD".to_owned()).into_iter().collect();
@@ -224,5 +290,26 @@ mod tests {
         assert_eq!(differences(std::slice::from_ref(&new), 3, true, 41), [WrongPublished]);
         assert_eq!(differences(&[new], 4, false, 40), [WrongPublished]);
         assert_eq!(differences(&["{}".to_owned()], 4, true, 41), [WrongPublished]);
+    }
+
+    #[test]
+    fn what_is_published_and_settled_around_the_snapshot_is_no_difference() {
+        use DifferenceKind::{NotPublished, WrongPublished};
+        let snapshot = SNAPSHOT.to_owned();
+        let round = |later: String| differences(&[user(3, "1"), snapshot.clone(), later], 4, false, 41);
+        assert_eq!(round(user(4, "2.5")), []);
+        assert_eq!(round(user(4, "2.6")), [WrongPublished]);
+        assert_eq!(round(user(7, "9")), []);
+        assert_eq!(round(user(3, "1")), [NotPublished]);
+        // A key that is new since.
+        assert_eq!(differences(&[snapshot, user(4, "2.5")], 4, false, 41), []);
+    }
+
+    #[test]
+    fn totals_of_other_books_and_offsets_of_other_lives_are_not_compared() {
+        let others = user(9, "7").replace("ours", "others");
+        assert_eq!(differences(&[others], 4, false, 41), []);
+        let earlier = user(4, "2.5").replace("\"stream\":1", "\"stream\":0");
+        assert_eq!(differences(&[earlier], 4, false, 3), []);
     }
 }

@@ -1,8 +1,8 @@
 //! Where the polling thread leaves messages and a writing thread takes them: one batch that fills, bounded.
 //!
 //! The writer pulls: while it is busy the batch grows up to its bound, when it is free it takes what has waited for
-//! `batch_wait`, which is no time by default. So batches are as small as one when little comes, and as large as they may be
-//! when much comes.
+//! `batch_wait`, which is short. So batches are as small as one when little comes, and as large as they may be when much
+//! comes.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -109,6 +109,8 @@ impl Handoff {
         let mut state = self.lock();
         state.filling.remove_partitions(partitions);
         if state.filling.is_empty() {
+            // The bytes of what was removed, too: they count for whether it is full.
+            state.filling.clear();
             state.first_at = None;
         }
     }

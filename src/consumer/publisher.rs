@@ -69,6 +69,8 @@ pub(super) struct Publisher {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Round {
     Published,
+    /// There is more: what waits must not grow for ever.
+    PublishedSome,
     NothingChanged,
     /// Someone else owns partition 0.
     Fenced,
@@ -133,6 +135,10 @@ impl Publisher {
     async fn round(&mut self, epoch: i64) -> Duration {
         let started = Instant::now();
         match self.publish(epoch).await {
+            Ok(Round::PublishedSome) => {
+                self.has_trouble = false;
+                ROUND_WAIT_MIN
+            }
             Ok(Round::Published) => {
                 self.has_trouble = false;
                 (started.elapsed() * WAIT_PER_ROUND_TIME).clamp(ROUND_WAIT_MIN, ROUND_WAIT_MAX)
@@ -153,7 +159,7 @@ impl Publisher {
     }
 
     async fn last_rounds(&mut self, epoch: i64) {
-        while matches!(self.publish(epoch).await, Ok(Round::Published)) {}
+        while matches!(self.publish(epoch).await, Ok(Round::Published | Round::PublishedSome)) {}
     }
 
     async fn publish(&mut self, epoch: i64) -> Result<Round, PublishError> {
@@ -188,7 +194,7 @@ impl Publisher {
         }
         answered(self.answer_deadline, settle_changes(&mut connection, &changes)).await?;
         self.connection = Some(connection);
-        Ok(Round::Published)
+        Ok(if changes.is_full { Round::PublishedSome } else { Round::Published })
     }
 
     /// None when someone else owns partition 0.

@@ -100,7 +100,10 @@ impl Context {
     fn assign(&self, consumer: &BaseConsumer<Self>, numbers: Vec<i32>) -> KafkaResult<()> {
         let mut starts: BTreeMap<i32, i64> = BTreeMap::new();
         if self.0.mode() < Mode::Stop && !numbers.is_empty() {
-            for claimed in self.0.lanes.claim(&numbers) {
+            let claims = self.0.lanes.claim(&numbers);
+            // A writer tells of its last batch before it answers a claim.
+            self.0.forget_fences(&claims);
+            for claimed in claims {
                 match self.begin(consumer, &claimed) {
                     Ok(Some(from)) => {
                         starts.insert(claimed.partition, from);

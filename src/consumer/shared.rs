@@ -14,6 +14,7 @@ use super::lanes::Lanes;
 use crate::clock::SharedClock;
 use crate::metrics::{CONSUMER_LAG_MESSAGES, CONSUMER_LAG_SECONDS};
 use crate::progress::Progress;
+use crate::sink::Claimed;
 
 /// How the polling thread is to behave; later ones are more urgent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,6 +149,11 @@ impl Shared {
     /// Partitions that the writer found fenced, for the polling thread to give up.
     pub(super) fn push_fenced(&self, partitions: &[i32]) {
         lock(&self.fenced).extend_from_slice(partitions);
+    }
+
+    /// A fence that was found before these were claimed again is of an ownership that is over.
+    pub(super) fn forget_fences(&self, claimed: &[Claimed]) {
+        lock(&self.fenced).retain(|partition| claimed.iter().all(|claimed| claimed.partition != *partition));
     }
 
     pub(super) fn take_fenced(&self) -> Vec<i32> {

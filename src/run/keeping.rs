@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use sqlx::PgConnection;
 use tokio::task::{JoinError, JoinHandle};
+use uuid::Uuid;
 
 use super::figures::thousands;
 use super::pipeline::Pipeline;
@@ -75,6 +76,8 @@ struct Keeper {
     rounds: u64,
     merger: Merger,
     connection: Option<PgConnection>,
+    /// The schema's; does not change.
+    books_id: Option<Uuid>,
     /// The checkpoint in the ledger's folder; looked for once, and after each audit.
     covered: Option<Covered>,
     has_looked: bool,
@@ -106,6 +109,7 @@ impl Pipeline {
             rounds: 0,
             merger: Merger::default(),
             connection: None,
+            books_id: None,
             covered: None,
             has_looked: false,
             since: self.clock.now(),
@@ -151,10 +155,16 @@ impl Keeper {
         let topic = self.kafka.transactions_topic();
         let current = sink::current_stream(&mut connection, &topic);
         if let Some(stream) = answered(ANSWER_DEADLINE, current).await? {
+            if self.books_id.is_none() {
+                let asking = sqlx::query_scalar("select books_id from schema_owner").fetch_optional(&mut connection);
+                self.books_id = answered(ANSWER_DEADLINE, asking).await?;
+            }
             // Who stands by learns of the others' checkpoints for the sake of the broker here.
             let is_time = self.holder.is_some() && self.rounds.is_multiple_of(LOOK_FOR_OTHERS_ROUNDS);
             self.rounds += 1;
-            if !self.has_looked || !is_keeper && is_time {
+            // After a reset the checkpoint is of a life that is over.
+            let is_of_another = self.covered.as_ref().is_some_and(|known| known.topic_ref != stream.topic_ref);
+            if !self.has_looked || is_of_another || !is_keeper && is_time {
                 self.look(stream.topic_ref).await?;
             }
             // Before an audit, which may take long, and after it.
@@ -259,7 +269,8 @@ impl Keeper {
 
     async fn look(&mut self, topic_ref: i32) -> Result<(), KeepError> {
         let (dir, topic) = (self.ledger_dir.clone(), self.kafka.transactions_topic());
-        let covered = tokio::task::spawn_blocking(move || audit::covered(&dir, &topic)).await??;
+        let Some(books_id) = self.books_id else { return Ok(()) };
+        let covered = tokio::task::spawn_blocking(move || audit::covered(&dir, books_id, &topic)).await??;
         self.covered = covered.filter(|covered| covered.topic_ref == topic_ref);
         self.since = self.covered.as_ref().map_or(self.since, |covered| covered.made_at);
         self.has_looked = true;

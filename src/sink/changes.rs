@@ -30,7 +30,19 @@ pub struct Total {
 pub struct Changes {
     /// Current values of everything that changed; a key occurs once.
     pub totals: Vec<Total>,
-    rows: Vec<(i32, i32, i64)>,
+    rows: Vec<ChangeRow>,
+    /// As many were read as are read at once: there may be more.
+    pub is_full: bool,
+}
+
+/// A change row as it was when it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ChangeRow {
+    topic_ref: i32,
+    partition: i32,
+    last_offset: i64,
+    /// The transaction that wrote it: one that was added to since is another.
+    written_by: String,
 }
 
 impl Changes {
@@ -40,26 +52,29 @@ impl Changes {
     }
 }
 
+/// By partition through the key: sorting all that waits would take longer than publishing it.
 const CHANGED: &str = "
-select topic_ref, partition, last_offset, user_ids, user_currencies, symbols, category_windows, symbol_windows
+select topic_ref, partition, last_offset, written_by, user_ids, user_currencies, symbols, category_windows,
+    symbol_windows, totals
 from (
-    select sized.*, sum(totals) over (order by place, topic_ref, partition) as totals_so_far
-    from (
-        select in_offset_order.*, cardinality(user_ids) + cardinality(symbols) + cardinality(category_windows)
-            + cardinality(symbol_windows) as totals
-        from (
-            select c.*, row_number() over (partition by c.topic_ref, c.partition order by c.last_offset) as place
-            from aggregate_changes c
-            where c.topic_ref in (
-                select topic_ref from streams where topic = (select topic from streams where topic_ref = $1)
-            )
-            order by place, topic_ref, partition
-            limit $2
-        ) in_offset_order
-    ) sized
+    select c.*, sum(c.totals) over (order by c.place, c.topic_ref, c.partition) as totals_so_far
+    from partition_offsets p
+    cross join lateral (
+        select a.*, a.xmin::text as written_by, row_number() over (order by a.last_offset) as place,
+            cardinality(a.user_ids) + cardinality(a.symbols) + cardinality(a.category_windows)
+                + cardinality(a.symbol_windows) as totals
+        from aggregate_changes a
+        where a.topic_ref = p.topic_ref and a.partition = p.partition
+        order by a.last_offset
+        limit $2
+    ) c
+    where p.topic_ref in (
+        select topic_ref from streams where topic = (select topic from streams where topic_ref = $1)
+    )
 ) counted
 where totals_so_far - totals < $3
-order by place, topic_ref, partition";
+order by place, topic_ref, partition
+limit $2";
 
 const USERS: &str = "
 select 'user/' || a.user_id || '/' || a.currency, json_build_object(
@@ -69,7 +84,7 @@ select 'user/' || a.user_id || '/' || a.currency, json_build_object(
     'trades', sum(a.trades), 'traded', sum(a.traded)::text,
     'first_event', to_char(min(a.first_event) at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),
     'last_event', to_char(max(a.last_event) at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),
-    'version', sum(a.version),
+    'books', (select books_id from schema_owner), 'stream', $3::integer, 'version', sum(a.version),
     'offsets', coalesce(json_object_agg(a.partition, p.next_offset - 1) filter (where a.topic_ref = $3), '{}'))::text
 from unnest($1::text[], $2::text[]) as changed(user_id, currency)
 join user_aggregates a on a.user_id = changed.user_id and a.currency = changed.currency
@@ -81,7 +96,7 @@ const SYMBOLS: &str = "
 select 'symbol/' || per_currency.symbol, json_build_object(
     'symbol', per_currency.symbol,
     'totals', json_object_agg(per_currency.currency, per_currency.total),
-    'version', sum(per_currency.version),
+    'books', (select books_id from schema_owner), 'stream', $2::integer, 'version', sum(per_currency.version),
     'offsets', (
         select coalesce(json_object_agg(included.partition, included.last), '{}')
         from (
@@ -116,7 +131,7 @@ select concat_ws('/', 'window/category', to_char(w.start at time zone 'utc', 'YY
     'purchase_min', min(a.purchase_min)::text, 'purchase_max', max(a.purchase_max)::text,
     'refunds', sum(a.refunds), 'refunded', sum(a.refunded)::text,
     'late', sum(a.late), 'late_us_max', max(a.late_us_max),
-    'version', sum(a.version),
+    'books', (select books_id from schema_owner), 'stream', $4::integer, 'version', sum(a.version),
     'offsets', coalesce(json_object_agg(a.partition, p.next_offset - 1) filter (where a.topic_ref = $4), '{}'))::text
 from unnest($1::timestamptz[], $2::text[], $3::text[]) as w(start, currency, category)
 join category_window_aggregates a
@@ -139,7 +154,7 @@ select concat_ws('/', 'window/symbol', to_char(w.start at time zone 'utc', 'YYYY
         a.close_offset desc))[1],
     'vwap', round(sum(a.notional) / nullif(sum(a.quantity), 0), 8)::text,
     'late', sum(a.late), 'late_us_max', max(a.late_us_max),
-    'version', sum(a.version),
+    'books', (select books_id from schema_owner), 'stream', $4::integer, 'version', sum(a.version),
     'offsets', coalesce(json_object_agg(a.partition, p.next_offset - 1) filter (where a.topic_ref = $4), '{}'))::text
 from unnest($1::timestamptz[], $2::text[], $3::text[]) as w(start, currency, symbol)
 join symbol_window_aggregates a on a.window_start = w.start and a.symbol = w.symbol and a.currency = w.currency
@@ -168,15 +183,23 @@ pub async fn read_changes(
     let mut users: Vec<(String, String)> = Vec::new();
     let mut symbols: Vec<String> = Vec::new();
     let (mut category_windows, mut symbol_windows): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+    let mut named = 0;
     let changed = sqlx::query(CHANGED).bind(topic_ref).bind(CHANGES_MAX).bind(CHANGED_TOTALS_MAX);
     for row in changed.fetch_all(&mut *snapshot).await? {
-        changes.rows.push((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
-        let (user_ids, currencies): (Vec<String>, Vec<String>) = (row.try_get(3)?, row.try_get(4)?);
+        changes.rows.push(ChangeRow {
+            topic_ref: row.try_get(0)?,
+            partition: row.try_get(1)?,
+            last_offset: row.try_get(2)?,
+            written_by: row.try_get(3)?,
+        });
+        let (user_ids, currencies): (Vec<String>, Vec<String>) = (row.try_get(4)?, row.try_get(5)?);
         users.extend(user_ids.into_iter().zip(currencies));
-        symbols.extend(row.try_get::<Vec<String>, _>(5)?);
-        category_windows.extend(row.try_get::<Vec<String>, _>(6)?);
-        symbol_windows.extend(row.try_get::<Vec<String>, _>(7)?);
+        symbols.extend(row.try_get::<Vec<String>, _>(6)?);
+        category_windows.extend(row.try_get::<Vec<String>, _>(7)?);
+        symbol_windows.extend(row.try_get::<Vec<String>, _>(8)?);
+        named += i64::from(row.try_get::<i32, _>(9)?);
     }
+    changes.is_full = named >= CHANGED_TOTALS_MAX || changes.rows.len() as i64 >= CHANGES_MAX;
     users.sort_unstable();
     users.dedup();
     symbols.sort_unstable();
@@ -219,8 +242,7 @@ from (
         from symbol_window_aggregates where topic_ref = any($3)
     ) totals
 ) chunks
-group by chunk
-on conflict do nothing";
+group by chunk";
 
 /// Has every total published again: the topic that they were published to is not there (any more).
 pub async fn change_all(connection: &mut PgConnection, topic_ref: i32) -> Result<(), SinkError> {
@@ -230,27 +252,37 @@ pub async fn change_all(connection: &mut PgConnection, topic_ref: i32) -> Result
     .bind(topic_ref)
     .fetch_all(&mut *connection)
     .await?;
-    sqlx::query(CHANGE_ALL).bind(topic_ref).bind(TOTALS_PER_ROW).bind(lives).execute(connection).await?;
+    let mut transaction = connection.begin().await?;
+    // What is left of another time names some of the same.
+    sqlx::query("delete from aggregate_changes where topic_ref = $1 and partition = 0 and last_offset < 0")
+        .bind(topic_ref)
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query(CHANGE_ALL).bind(topic_ref).bind(TOTALS_PER_ROW).bind(lives).execute(&mut *transaction).await?;
+    transaction.commit().await?;
     Ok(())
 }
 
-/// Deletes the change rows that were read: their totals, or later ones, are published.
+/// Deletes the change rows that were read: their totals, or later ones, are published. One that was added to since stays.
 pub async fn settle_changes(connection: &mut PgConnection, changes: &Changes) -> Result<(), SinkError> {
-    let (mut topic_refs, mut partitions, mut last_offsets) = (Vec::new(), Vec::new(), Vec::new());
-    for (topic_ref, partition, last_offset) in &changes.rows {
-        topic_refs.push(*topic_ref);
-        partitions.push(*partition);
-        last_offsets.push(*last_offset);
+    let (mut topic_refs, mut partitions, mut last_offsets, mut written_by) = (vec![], vec![], vec![], vec![]);
+    for row in &changes.rows {
+        topic_refs.push(row.topic_ref);
+        partitions.push(row.partition);
+        last_offsets.push(row.last_offset);
+        written_by.push(row.written_by.as_str());
     }
     sqlx::query(
         "delete from aggregate_changes c
-         using unnest($1::integer[], $2::integer[], $3::bigint[]) as settled(topic_ref, partition, last_offset)
+         using unnest($1::integer[], $2::integer[], $3::bigint[], $4::text[])
+             as settled(topic_ref, partition, last_offset, written_by)
          where c.topic_ref = settled.topic_ref and c.partition = settled.partition
-             and c.last_offset = settled.last_offset",
+             and c.last_offset = settled.last_offset and c.xmin::text = settled.written_by",
     )
     .bind(topic_refs)
     .bind(partitions)
     .bind(last_offsets)
+    .bind(written_by)
     .execute(connection)
     .await?;
     Ok(())

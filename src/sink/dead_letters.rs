@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{Connection, Executor, PgConnection, Row};
 use uuid::Uuid;
 
 use super::batch::{Batch, Message};
@@ -126,7 +126,7 @@ pub async fn replay(
     // Its totals are ahead of it, as they should be: the guard against that is for batches.
     prepared.move_columns =
         MoveColumns { partitions: vec![letter.partition], first_offsets: vec![i64::MAX], ..MoveColumns::default() };
-    match write(connection, letter, &prepared).await {
+    match write(connection, letter, &mut prepared).await {
         Ok(true) => Ok(Replay::Applied),
         Ok(false) => Ok(Replay::Gone),
         Err(Failure::Database(error)) => {
@@ -156,19 +156,27 @@ impl DeadLetter {
 }
 
 /// False when the letter is not there any more. Rows are locked in the order in which a batch locks them.
-async fn write(connection: &mut PgConnection, letter: &DeadLetter, prepared: &Prepared<'_>) -> Result<bool, Failure> {
+async fn write(
+    connection: &mut PgConnection,
+    letter: &DeadLetter,
+    prepared: &mut Prepared<'_>,
+) -> Result<bool, Failure> {
     let DeadLetter { topic_ref, partition, offset, .. } = *letter;
     let mut transaction = connection.begin().await?;
-    let moved = sqlx::query(
+    // Whoever is suspended here must not keep the partition from its consumer.
+    transaction.execute("set local idle_in_transaction_session_timeout = '5s'").await?;
+    let windows_from: Option<i64> = sqlx::query_scalar(
         "update partition_offsets set messages = messages + 1, dead_letters = dead_letters - 1, updated_at = now()
-         where topic_ref = $1 and partition = $2",
+         where topic_ref = $1 and partition = $2
+         returning windows_from",
     )
     .bind(topic_ref)
     .bind(partition)
-    .execute(&mut *transaction)
+    .fetch_optional(&mut *transaction)
     .await?;
-    if moved.rows_affected() != 1 {
-        return Err(Failure::Moved);
+    let Some(windows_from) = windows_from else { return Err(Failure::Moved) };
+    if offset < windows_from {
+        prepared.leave_out_windows();
     }
     let deleted = sqlx::query(
         "with gone as (

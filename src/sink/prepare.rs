@@ -87,6 +87,17 @@ pub(super) struct Prepared<'a> {
     pub changes: ChangeColumns,
 }
 
+impl Prepared<'_> {
+    /// For a message of before there were windows.
+    pub(super) fn leave_out_windows(&mut self) {
+        self.category_windows = CategoryWindowColumns::default();
+        self.symbol_windows = SymbolWindowColumns::default();
+        for names in [&mut self.changes.category_windows, &mut self.changes.symbol_windows] {
+            names.iter_mut().for_each(|names| *names = "{}".to_owned());
+        }
+    }
+}
+
 /// Encodes a part.
 ///
 /// # Errors

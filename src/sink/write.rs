@@ -88,7 +88,8 @@ with changed as (
 update message_packs p set committed_at = s.committed_at
 from unnest($9::integer[], $10::bigint[], $11::bigint[], $12::timestamptz[])
     as s(partition, first_offset, last_offset, committed_at)
-where p.topic_ref = $1 and p.partition = s.partition and p.last_offset between s.first_offset and s.last_offset";
+where p.topic_ref = $1 and p.partition = s.partition and p.last_offset between s.first_offset and s.last_offset
+    and p.first_offset >= s.first_offset and p.committed_at is null and p.committed_us is null";
 
 const SEEN_BATCHES: &str = "
 update batches b set committed_at = s.committed_at
@@ -100,7 +101,8 @@ const SEEN_PACKS: &str = "
 update message_packs p set committed_at = s.committed_at
 from unnest($2::integer[], $3::bigint[], $4::bigint[], $5::timestamptz[])
     as s(partition, first_offset, last_offset, committed_at)
-where p.topic_ref = $1 and p.partition = s.partition and p.last_offset between s.first_offset and s.last_offset";
+where p.topic_ref = $1 and p.partition = s.partition and p.last_offset between s.first_offset and s.last_offset
+    and p.first_offset >= s.first_offset and p.committed_at is null and p.committed_us is null";
 
 /// What a transaction needs beside the encoded part.
 #[derive(Clone, Copy, Debug)]

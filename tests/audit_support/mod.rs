@@ -219,6 +219,21 @@ impl World {
         self.sql(&sql).await;
     }
 
+    /// Whose books these are.
+    pub async fn books_id(&self) -> Uuid {
+        let mut connection = self.database.connect().await.unwrap();
+        sqlx::query_scalar("select books_id from schema_owner").fetch_one(&mut connection).await.unwrap()
+    }
+
+    /// The one checkpoint in the ledger's folder.
+    pub fn checkpoint_file(&self) -> PathBuf {
+        let files = fs::read_dir(&self.ledger_dir).unwrap().map(|entry| entry.unwrap().path());
+        let mut checkpoints = files.filter(|path| path.extension().is_some_and(|kind| kind == "jsonl"));
+        let found = checkpoints.next().unwrap();
+        assert!(checkpoints.next().is_none());
+        found
+    }
+
     pub async fn sql(&self, sql: &str) {
         let mut connection = self.database.connect().await.unwrap();
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
