@@ -100,7 +100,8 @@ impl Assignment {
         let may_repeat = std::mem::take(&mut partition.may_repeat);
         if offset < partition.position {
             // Only the record that was applied last is read a second time.
-            if !is_compared && !(may_repeat && offset == partition.position - 1) {
+            let is_last = offset == partition.position - 1;
+            if !is_compared && (!may_repeat || !is_last) {
                 return Err(mismatch(&self.topic, number, partition, Reason::Backward { offset }));
             }
             return Ok(Verdict::Skip);

@@ -12,34 +12,35 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::rebalance::Context;
 
-/// Between two looks: longer than the second step of a rebalance takes when nobody is silent.
 const LOOK_EVERY: Duration = Duration::from_millis(1_500);
 /// After this many looks at a settled group without an orphan there will be none.
 const LOOKS: u32 = 3;
-/// So many in a row are no rebalance that is just under way.
-const ORPHANED_LOOKS: u32 = 2;
+/// So many in a row are no rebalance that is under way: its first step waits for 3 s for what is not stored.
+const ORPHANED_LOOKS: u32 = 3;
 const ASK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What a consumer that has come looks for.
 pub(super) struct Orphans {
     group: String,
     topic: String,
-    look_at: Instant,
+    /// None before the first look.
+    look_at: Option<Instant>,
     looks_left: u32,
     orphaned_looks: u32,
 }
 
 impl Orphans {
     pub(super) fn new(group: String, topic: String) -> Self {
-        Orphans { group, topic, look_at: Instant::now() + LOOK_EVERY, looks_left: LOOKS, orphaned_looks: 0 }
+        Orphans { group, topic, look_at: None, looks_left: LOOKS, orphaned_looks: 0 }
     }
 
-    /// Looks, now and then; whether a partition is left to nobody and a rebalance is needed.
+    /// Looks, now and then, once the group has let this consumer in; whether a partition is left to nobody and a rebalance is needed.
     pub(super) fn are_there(&mut self, consumer: &BaseConsumer<Context>) -> bool {
-        if self.looks_left == 0 || Instant::now() < self.look_at {
+        let now = Instant::now();
+        if self.looks_left == 0 || now < *self.look_at.get_or_insert(now + LOOK_EVERY) {
             return false;
         }
-        self.look_at = Instant::now() + LOOK_EVERY;
+        self.look_at = Some(now + LOOK_EVERY);
         // A group that is just rebalanced, and a broker that does not answer, are asked again.
         let Some(is_orphaned) = self.look(consumer) else { return false };
         if !is_orphaned {

@@ -85,7 +85,10 @@ impl ConsumerContext for Context {
         if let Err(error) = done {
             self.0.fail(ConsumerError::Kafka { what: "taking over partitions".to_owned(), error });
         }
-        self.0.rest();
+        if is_assign {
+            // Claims wait for PostgreSQL, while heartbeats go on; what is given back is not waited for that long.
+            self.0.rest();
+        }
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {

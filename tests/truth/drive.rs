@@ -49,7 +49,7 @@ fn go_through(lane: &mut Lane, plan: &Plan, url: Option<&str>, consumers: &mut V
         consumers.remove(0);
     }
     if let Some(failpoints) = plan.rival.as_ref().filter(|_| !is_revoke) {
-        consumers.push(lane.consumer(url, failpoints));
+        consumers.push(lane.rival(url, failpoints));
     }
     if is_gone {
         // After the rival: whoever takes the place of the dead one is then not always the same.
@@ -59,6 +59,9 @@ fn go_through(lane: &mut Lane, plan: &Plan, url: Option<&str>, consumers: &mut V
     until(APPLIED_WITHIN, "everything to be in PostgreSQL", || all_alive(consumers).map(|()| lane.is_applied()))?;
     until(PUBLISHED_WITHIN, "all totals to be published", || all_alive(consumers).map(|()| lane.is_published()))?;
     for mut consumer in consumers.drain(..) {
+        if std::env::var_os("FINSTREAM_TEST_WORDS").is_some() {
+            println!("[{}] of {} said:\n{}", consumer.pid(), lane.name, words_of(&consumer));
+        }
         if plan.ends_killed && plan.rival.is_none() {
             consumer.kill();
             continue;
@@ -79,7 +82,7 @@ fn have_it_give_back(lane: &Lane, plan: &Plan, url: Option<&str>, consumers: &mu
         alive(&mut consumers[0]).map(|()| consumers[0].is_ready())
     })?;
     if let Some(failpoints) = &plan.rival {
-        let mut rival = lane.consumer(url, failpoints);
+        let mut rival = lane.rival(url, failpoints);
         let come = until(REACHED_WITHIN, "the rival to be ready", || {
             alive(&mut rival).map(|()| rival.is_ready() || consumers[0].output().contains(REACHED))
         });

@@ -30,6 +30,7 @@ pub const PARTITIONS: i32 = 3;
 const USERS: i64 = 5;
 /// Of a run; a small batch, so that a run has several.
 const BATCH_MAX: &str = "50";
+const RIVALS_BATCH_MAX: &str = "35";
 /// So long that a batch has records of all partitions, where there are so many.
 const BATCH_WAIT: &str = "50ms";
 const SEND_MAX: Duration = Duration::from_secs(30);
@@ -121,8 +122,17 @@ impl Lane {
 
     /// Starts a consumer that reaches PostgreSQL at `url`, or as the test does; it breaks itself as it is told.
     pub fn consumer(&self, url: Option<&str>, failpoints: &[Failpoint]) -> Running {
+        self.consumer_of(BATCH_MAX, url, failpoints)
+    }
+
+    /// The same with smaller batches. Where two write the same batch to the row, it does not matter who does.
+    pub fn rival(&self, url: Option<&str>, failpoints: &[Failpoint]) -> Running {
+        self.consumer_of(RIVALS_BATCH_MAX, url, failpoints)
+    }
+
+    fn consumer_of(&self, batch_max: &str, url: Option<&str>, failpoints: &[Failpoint]) -> Running {
         let mut arguments = self.arguments(url.unwrap_or(&self.url));
-        let consumer = ["--role", "consumer", "--batch-max", BATCH_MAX, "--batch-wait", BATCH_WAIT];
+        let consumer = ["--role", "consumer", "--batch-max", batch_max, "--batch-wait", BATCH_WAIT];
         arguments.extend(consumer.map(str::to_owned));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let failpoints: Vec<String> = failpoints.iter().map(Failpoint::to_string).collect();
