@@ -92,7 +92,7 @@ differential: setup ## the same calls to Apache Kafka (fetched first) and to our
 
 .PHONY: test-kafka
 test-kafka: setup ## the pipeline's tests on Apache Kafka (fetched first) in place of the embedded broker
-	@scripts/kafka/with.sh $(CARGO) test $(PROFILE) --no-fail-fast --test pipeline --test kill --test dead_letters -- --skip broker --skip terminals --skip ephemeral $(ARGS)
+	@scripts/kafka/with.sh $(CARGO) test $(PROFILE) --no-fail-fast --test pipeline --test kill --test dead_letters -- --skip broker --skip terminals --skip ephemeral --skip any_service --skip followed $(ARGS)
 
 .PHONY: transaction-test
 transaction-test: setup ## 5,000 transactions of 5 producers under kill -9 of the broker; each whole and once, or not at all

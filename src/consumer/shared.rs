@@ -207,3 +207,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing under these locks is left half changed by a panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::handoff::Limits;
+    use super::*;
+    use crate::clock::SystemClock;
+
+    #[test]
+    fn a_fence_of_an_ownership_that_is_over_is_forgotten_when_the_partition_is_claimed_again() {
+        let limits = Limits { batch_messages_max: 1, batch_wait: std::time::Duration::ZERO };
+        let shared = Shared::new(String::new(), Lanes::new(1, limits), Arc::default(), SystemClock::shared());
+        shared.push_fenced(&[0, 2, 4]);
+        let claimed = |partition| Claimed { partition, epoch: 3, next_offset: 7, watermark: None, fingerprint: None };
+        shared.forget_fences(&[claimed(0), claimed(4), claimed(5)]);
+        assert_eq!(shared.take_fenced(), [2]);
+    }
+}

@@ -2,6 +2,7 @@
 
 use sqlx::{Connection, PgConnection, Row};
 
+use super::changes::change_all;
 use super::error::SinkError;
 use super::fingerprint::Fingerprint;
 use super::streams::{PartitionProgress, Stream, current_stream, insert_life};
@@ -144,6 +145,8 @@ pub async fn open_new_life(
             .execute(&mut *transaction)
             .await?;
     }
+    // A log that is not the one that was applied may have taken published totals with it.
+    change_all(&mut transaction, topic_ref).await?;
     transaction.commit().await?;
     Ok(topic_ref)
 }
