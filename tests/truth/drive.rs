@@ -28,7 +28,8 @@ pub fn drive(lane: &mut Lane, plan: &Plan, url: Option<&str>) -> Result<(), Stri
     if plan.before > 0 {
         lane.send(plan.before);
     }
-    let mut consumers = vec![lane.consumer(url, &[plan.failpoint])];
+    let mut consumers =
+        vec![lane.consumer(url, &[Some(plan.failpoint), plan.also].into_iter().flatten().collect::<Vec<_>>())];
     let driven = go_through(lane, plan, url, &mut consumers);
     driven.map_err(|why| {
         let words: Vec<String> =

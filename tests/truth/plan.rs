@@ -22,6 +22,8 @@ const HEIR_WAITS: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub failpoint: Failpoint,
+    /// What the consumer meets besides: it has two writers.
+    pub also: Option<Failpoint>,
     /// Another consumer of the group that starts as soon as it has happened, and what happens to that.
     pub rival: Option<Vec<Failpoint>>,
     /// Messages that are there when the consumer starts.
@@ -76,6 +78,7 @@ fn any(random: &mut ChaCha8Rng, seam: Seam, action: Action) -> Plan {
     };
     Plan {
         failpoint: Failpoint { seam, action, hit: random.random_range(1..=hits_max) },
+        also: None,
         rival: has_rival.then(Vec::new),
         before: random.random_range(0..400),
         after: random.random_range(1..200),
@@ -88,8 +91,9 @@ fn duel(random: &mut ChaCha8Rng) -> Plan {
     let delay = Action::Delay(Duration::from_millis(random.random_range(DUEL_MS)));
     let heir = Failpoint { seam, action: Action::Delay(HEIR_WAITS), hit: 1 };
     Plan {
-        // The first batch has records of all partitions, so it does not matter which of them the rival is given.
+        // The first batches of both writers have records of all partitions, so it does not matter which the rival is given.
         failpoint: Failpoint { seam, action: delay, hit: 1 },
+        also: Some(Failpoint { seam, action: delay, hit: 2 }),
         rival: Some(vec![heir]),
         before: random.random_range(30..45),
         after: random.random_range(100..200),
