@@ -361,7 +361,7 @@ pub struct PipelineArgs {
     /// Longest wait of a message for its batch to fill while PostgreSQL has nothing to do
     ///
     /// Some milliseconds make fewer and larger transactions at low rates, at the price of that latency.
-    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = duration, env = "FINSTREAM_BATCH_WAIT", help_heading = "Consumer", hide_short_help = true)]
+    #[arg(long, value_name = "TIME", default_value = "5ms", value_parser = duration, env = "FINSTREAM_BATCH_WAIT", help_heading = "Consumer", hide_short_help = true)]
     pub batch_wait: Duration,
 
     /// A latency row a message, or arrays of many: a fifth of the disk, read through the same views
