@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 
 import psycopg
-from shared import arguments, messages_of, say_done, sequence_of, subscribe
+from shared import arguments, drain, sequence_of
 
 BATCH = 1_000
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -79,14 +79,7 @@ def store(connection, batch):
 def main():
     asked = arguments()
     with psycopg.connect(asked.database, autocommit=True) as connection:
-        consumer = subscribe(asked, connection)
-        stored = 0
-        while stored < asked.messages:
-            batch = messages_of(consumer.consume(BATCH, timeout=0.1))
-            if batch:
-                store(connection, batch)
-                stored += len(batch)
-        say_done(consumer, stored)
+        drain(asked, connection, BATCH, store)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,18 @@ def sequence_of(message):
     return None
 
 
+def drain(asked, connection, batch_size, store):
+    """Stores batches until as many messages are stored as were asked for."""
+    consumer = subscribe(asked, connection)
+    stored = 0
+    while stored < asked.messages:
+        batch = messages_of(consumer.consume(batch_size, timeout=0.1))
+        if batch:
+            store(connection, batch)
+            stored += len(batch)
+    say_done(consumer, stored)
+
+
 def say_done(consumer, stored):
     """Tells when the last batch was committed, and waits until whoever measures has looked."""
     print(json.dumps({"stored": stored, "ended_at_us": time.time_ns() // 1000}), flush=True)

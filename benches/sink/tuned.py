@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import orjson
 import psycopg
-from shared import arguments, messages_of, say_done, sequence_of, subscribe
+from shared import arguments, drain, sequence_of
 
 BATCH = 5_000
 POSTGRES_EPOCH_US = 946_684_800_000_000
@@ -126,14 +126,7 @@ def main():
     asked = arguments()
     gc.disable()
     with psycopg.connect(asked.database, autocommit=True, prepare_threshold=1) as connection:
-        consumer = subscribe(asked, connection)
-        stored = 0
-        while stored < asked.messages:
-            batch = messages_of(consumer.consume(BATCH, timeout=0.1))
-            if batch:
-                store(connection, batch)
-                stored += len(batch)
-        say_done(consumer, stored)
+        drain(asked, connection, BATCH, store)
 
 
 if __name__ == "__main__":
