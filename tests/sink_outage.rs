@@ -216,18 +216,7 @@ async fn a_backend_that_is_killed_between_batches_costs_nothing() {
 async fn a_database_that_refuses_to_write_is_waited_for_and_makes_no_dead_letters() {
     let schema = Schema::create().await;
     let topic_ref = schema.stream(1).await;
-    let role = format!("role_{}", schema.name);
-    schema
-        .execute(&format!(
-            "create role {role} login; grant pg_signal_backend to {role}; grant usage on schema {name} to {role};
-             grant all on all tables in schema {name} to {role}; grant all on all sequences in schema {name} to {role}",
-            name = schema.name
-        ))
-        .await;
-    let mut settings = schema.worker_settings(topic_ref, "i");
-    settings.database = settings.database.username(&role);
-    let mut worker = Worker::connect(settings, Deadlines::default()).await.unwrap();
-    worker.claim(&[0], &mut patience().1).await.unwrap();
+    let (role, mut worker) = refusals::worker_of_a_role(&schema, topic_ref).await;
     // Permission (42501): the sink may not write totals any more.
     schema.execute(&format!("revoke all on user_aggregates from {role}")).await;
     let first_pid = worker.backend().pid;

@@ -138,7 +138,7 @@ async fn a_transaction_that_could_not_be_serialized_is_written_again() {
 }
 
 /// A role that may do what a sink does, and a worker of it.
-async fn worker_of_a_role(schema: &Schema, topic_ref: i32) -> (String, Worker) {
+pub async fn worker_of_a_role(schema: &Schema, topic_ref: i32) -> (String, Worker) {
     let role = format!("role_{}", schema.name);
     schema
         .execute(&format!(
