@@ -314,10 +314,11 @@ impl Run {
         self.ledger = Some(dir.to_owned());
         self.wrote_to = cluster_id;
         self.live = live;
-        let RunMark { settled, absent, .. } = self.carried.clone();
-        for sequence in settled.into_iter().flat_map(|(from, to)| from..to).skip(self.carried.settled_below() as usize)
-        {
-            if !absent.contains(&sequence)
+        // Those before have no marks.
+        let below = self.carried.settled_below();
+        let beyond: Vec<_> = self.carried.settled.iter().copied().filter(|(from, _)| *from >= below).collect();
+        for sequence in beyond.into_iter().flat_map(|(from, to)| from..to) {
+            if !self.carried.absent.contains(&sequence)
                 && let Some(marks) = self.grow(sequence)
             {
                 *marks |= IN_LOG;

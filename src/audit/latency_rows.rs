@@ -10,15 +10,13 @@ use sqlx::PgConnection;
 use tokio::sync::mpsc;
 
 use super::rows::StoredMessage;
-use super::stored::{Piece, Stop, send};
+use super::stored::{PIECE_ROWS, Piece, Stop, send};
 use crate::postgres::answered;
 
 /// Offsets that are unpacked and sorted at a time.
 const WINDOW: i64 = 262_144;
 /// A pack ends less than this behind any of its offsets: the check constraint of `message_packs`.
 const PACK_SPAN: i64 = 65_536;
-/// Rows of one piece.
-const PIECE_ROWS: usize = 4096;
 /// COPY's binary form: signature and flags, then the length of an extension that no version of PostgreSQL writes.
 const HEADER_BYTES: usize = 19;
 /// Of a row: how many columns, and each with its length.

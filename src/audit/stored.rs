@@ -24,7 +24,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 /// Longest wait for the next row: the server may have to sort or to look through all of a large table first.
 const ROW_DEADLINE: Duration = Duration::from_secs(600);
 /// Rows of one piece.
-const PIECE_ROWS: usize = 4096;
+pub(super) const PIECE_ROWS: usize = 4096;
 /// Pieces that wait for the comparison, at most.
 pub(super) const PIECES_MAX: usize = 8;
 

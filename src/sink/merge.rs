@@ -8,13 +8,12 @@ use std::ops::RangeInclusive;
 use sqlx::PgConnection;
 
 use super::error::SinkError;
+use super::packs::SPAN_MAX;
 
 /// Packs with so many messages are large: what a row costs is shared by them.
 const LARGE_MESSAGES: i64 = 256;
 /// A merged pack has so many messages, where there are so many together.
 const MERGED_MESSAGES: i64 = 4096;
-/// Distance between the first and the last offset of a pack, at most: the table's check constraint.
-const SPAN_MAX: i64 = 65_535;
 /// Packs looked at in one question.
 const LOOK_PACKS: i64 = 8192;
 

@@ -10,7 +10,7 @@ const COPY_PACKS: &str = "copy message_packs (topic_ref, partition, first_offset
                           transaction_ids, scheduled_us, sent_us, received_us) from stdin with (format binary)";
 const COLUMNS: i16 = 18;
 /// Distance between the first and the last offset, at most: the table's check constraint.
-const SPAN_MAX: i64 = 65_535;
+pub(super) const SPAN_MAX: i64 = 65_535;
 const INT4: i32 = 23;
 const TEXT: i32 = 25;
 
