@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::database::DatabaseService;
 use super::figures::thousands;
-use super::{Exit, ask, print};
+use super::{Exit, ask, plan, print};
 use crate::aggregate::WindowLength;
 use crate::cli::{Cli, DeadLettersArgs};
 use crate::postgres::answered;
@@ -24,7 +24,8 @@ pub async fn run(cli: &Cli, arguments: &DeadLettersArgs) -> anyhow::Result<Exit>
     let shared = &cli.shared;
     let data_dir = ask::existing_data_dir(shared)?;
     let database = ask::database(shared, &data_dir).await?;
-    let topic = format!("{}transactions", shared.topic_prefix);
+    // Nobody is asked there.
+    let topic = plan::kafka_settings(shared, &[], "").transactions_topic();
     ask::with_services(database, None, async |database| {
         let command = Command { json: shared.json, replays: arguments.replay, topic: &topic };
         command.carry_out(database).await

@@ -68,9 +68,7 @@ from (
         order by a.last_offset
         limit $2
     ) c
-    where p.topic_ref in (
-        select topic_ref from streams where topic = (select topic from streams where topic_ref = $1)
-    )
+    where p.topic_ref = any($1)
 ) counted
 where totals_so_far - totals < $3
 order by place, topic_ref, partition
@@ -89,7 +87,7 @@ select 'user/' || a.user_id || '/' || a.currency, json_build_object(
 from unnest($1::text[], $2::text[]) as changed(user_id, currency)
 join user_aggregates a on a.user_id = changed.user_id and a.currency = changed.currency
 join partition_offsets p on p.topic_ref = a.topic_ref and p.partition = a.partition
-where a.topic_ref in (select topic_ref from streams where topic = (select topic from streams where topic_ref = $3))
+where a.topic_ref = any($4)
 group by a.user_id, a.currency";
 
 const SYMBOLS: &str = "
@@ -115,7 +113,7 @@ from (
     ) as total
     from symbol_aggregates a
     where a.symbol = any($1)
-        and a.topic_ref in (select topic_ref from streams where topic = (select topic from streams where topic_ref = $2))
+        and a.topic_ref = any($3)
     group by a.symbol, a.currency
 ) per_currency
 group by per_currency.symbol";
@@ -137,7 +135,7 @@ from unnest($1::timestamptz[], $2::text[], $3::text[]) as w(start, currency, cat
 join category_window_aggregates a
     on a.window_start = w.start and a.category = w.category and a.currency = w.currency
 join partition_offsets p on p.topic_ref = a.topic_ref and p.partition = a.partition
-where a.topic_ref in (select topic_ref from streams where topic = (select topic from streams where topic_ref = $4))
+where a.topic_ref = any($5)
 group by w.start, w.currency, w.category";
 
 const SYMBOL_WINDOWS: &str = "
@@ -159,7 +157,7 @@ select concat_ws('/', 'window/symbol', to_char(w.start at time zone 'utc', 'YYYY
 from unnest($1::timestamptz[], $2::text[], $3::text[]) as w(start, currency, symbol)
 join symbol_window_aggregates a on a.window_start = w.start and a.symbol = w.symbol and a.currency = w.currency
 join partition_offsets p on p.topic_ref = a.topic_ref and p.partition = a.partition
-where a.topic_ref in (select topic_ref from streams where topic = (select topic from streams where topic_ref = $4))
+where a.topic_ref = any($5)
 group by w.start, w.currency, w.symbol";
 
 /// Reads what has changed, as long as partition 0 is owned under `epoch`; none when someone else owns it.
@@ -184,7 +182,8 @@ pub async fn read_changes(
     let mut symbols: Vec<String> = Vec::new();
     let (mut category_windows, mut symbol_windows): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     let mut named = 0;
-    let changed = sqlx::query(CHANGED).bind(topic_ref).bind(CHANGES_MAX).bind(CHANGED_TOTALS_MAX);
+    let lives = lives(&mut snapshot, topic_ref).await?;
+    let changed = sqlx::query(CHANGED).bind(&lives).bind(CHANGES_MAX).bind(CHANGED_TOTALS_MAX);
     for row in changed.fetch_all(&mut *snapshot).await? {
         changes.rows.push(ChangeRow {
             topic_ref: row.try_get(0)?,
@@ -206,15 +205,15 @@ pub async fn read_changes(
     symbols.dedup();
     if !users.is_empty() {
         let (user_ids, currencies): (Vec<String>, Vec<String>) = users.into_iter().unzip();
-        let rows = sqlx::query(USERS).bind(user_ids).bind(currencies).bind(topic_ref).fetch_all(&mut *snapshot).await?;
-        changes.totals.extend(totals(rows)?);
+        let users = sqlx::query(USERS).bind(user_ids).bind(currencies).bind(topic_ref).bind(&lives);
+        changes.totals.extend(totals(users.fetch_all(&mut *snapshot).await?)?);
     }
     if !symbols.is_empty() {
-        let rows = sqlx::query(SYMBOLS).bind(symbols).bind(topic_ref).fetch_all(&mut *snapshot).await?;
-        changes.totals.extend(totals(rows)?);
+        let symbols = sqlx::query(SYMBOLS).bind(symbols).bind(topic_ref).bind(&lives);
+        changes.totals.extend(totals(symbols.fetch_all(&mut *snapshot).await?)?);
     }
     for (sql, names) in [(CATEGORY_WINDOWS, category_windows), (SYMBOL_WINDOWS, symbol_windows)] {
-        changes.totals.extend(windows(&mut snapshot, sql, names, topic_ref).await?);
+        changes.totals.extend(windows(&mut snapshot, sql, names, topic_ref, &lives).await?);
     }
     snapshot.commit().await?;
     Ok(Some(changes))
@@ -246,12 +245,7 @@ group by chunk";
 
 /// Has every total published again: the topic that they were published to is not there (any more).
 pub async fn change_all(connection: &mut PgConnection, topic_ref: i32) -> Result<(), SinkError> {
-    let lives: Vec<i32> = sqlx::query_scalar(
-        "select topic_ref from streams where topic = (select topic from streams where topic_ref = $1)",
-    )
-    .bind(topic_ref)
-    .fetch_all(&mut *connection)
-    .await?;
+    let lives = lives(connection, topic_ref).await?;
     let mut transaction = connection.begin().await?;
     // What is left of another time names some of the same.
     sqlx::query("delete from aggregate_changes where topic_ref = $1 and partition = 0 and last_offset < 0")
@@ -261,6 +255,14 @@ pub async fn change_all(connection: &mut PgConnection, topic_ref: i32) -> Result
     sqlx::query(CHANGE_ALL).bind(topic_ref).bind(TOTALS_PER_ROW).bind(lives).execute(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(())
+}
+
+/// All lives of a stream's topic.
+async fn lives(connection: &mut PgConnection, topic_ref: i32) -> Result<Vec<i32>, SinkError> {
+    let lives = sqlx::query_scalar(
+        "select topic_ref from streams where topic = (select topic from streams where topic_ref = $1)",
+    );
+    Ok(lives.bind(topic_ref).fetch_all(connection).await?)
 }
 
 /// Deletes the change rows that were read: their totals, or later ones, are published. One that was added to since stays.
@@ -293,6 +295,7 @@ async fn windows(
     sql: &'static str,
     mut names: Vec<String>,
     topic_ref: i32,
+    lives: &[i32],
 ) -> Result<Vec<Total>, SinkError> {
     if names.is_empty() {
         return Ok(Vec::new());
@@ -309,8 +312,8 @@ async fn windows(
         currencies.push(currency);
         keys.push(key);
     }
-    let rows = sqlx::query(sql).bind(starts).bind(currencies).bind(keys).bind(topic_ref).fetch_all(snapshot).await?;
-    totals(rows)
+    let windows = sqlx::query(sql).bind(starts).bind(currencies).bind(keys).bind(topic_ref).bind(lives);
+    totals(windows.fetch_all(snapshot).await?)
 }
 
 /// As `columns` has written it.

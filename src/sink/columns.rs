@@ -1,5 +1,9 @@
 //! The arrays that a part's totals travel in, one element a row.
 
+use sqlx::Postgres;
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+
 use super::prepare::Move;
 use super::values::{Numeric, Time, text_array_literal};
 use crate::aggregate::{Deltas, NotExact};
@@ -89,6 +93,36 @@ pub(super) struct ChangeColumns {
     pub symbols: Vec<String>,
     pub category_windows: Vec<String>,
     pub symbol_windows: Vec<String>,
+}
+
+/// Inserts [`ChangeColumns`] as `c`, whose arrays are $2 to $8; $1 is the stream.
+macro_rules! insert_changes {
+    () => {
+        "insert into aggregate_changes as c (topic_ref, partition, last_offset, user_ids, user_currencies, symbols,
+    category_windows, symbol_windows)
+select $1, n.partition, n.last_offset, n.user_ids::text[], n.user_currencies::text[], n.symbols::text[],
+    n.category_windows::text[], n.symbol_windows::text[]
+from unnest($2::integer[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
+    as n(partition, last_offset, user_ids, user_currencies, symbols, category_windows, symbol_windows)"
+    };
+}
+pub(super) use insert_changes;
+
+impl ChangeColumns {
+    /// Binds the arrays of [`insert_changes`].
+    pub(super) fn bind_to<'q>(
+        &'q self,
+        statement: Query<'q, Postgres, PgArguments>,
+    ) -> Query<'q, Postgres, PgArguments> {
+        statement
+            .bind(&self.partitions)
+            .bind(&self.last_offsets)
+            .bind(&self.user_ids)
+            .bind(&self.user_currencies)
+            .bind(&self.symbols)
+            .bind(&self.category_windows)
+            .bind(&self.symbol_windows)
+    }
 }
 
 /// Sorted by key over all partitions: rows are locked in one order everywhere, so that a replay cannot deadlock.

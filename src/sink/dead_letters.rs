@@ -8,6 +8,7 @@ use sqlx::{Connection, Executor, PgConnection, Row};
 use uuid::Uuid;
 
 use super::batch::{Batch, Message};
+use super::columns::insert_changes;
 use super::error::{Class, SinkError};
 use super::ownership::Owned;
 use super::prepare::{MoveColumns, Part, Prepared, prepare};
@@ -198,39 +199,17 @@ async fn write(
     copy.send(rows.bytes.as_slice()).await?;
     expect_rows(rows.table, rows.rows, copy.finish().await?)?;
     upsert_totals(&mut transaction, topic_ref, prepared).await?;
-    note_changes(&mut transaction, letter, prepared).await?;
+    prepared.changes.bind_to(sqlx::query(NOTE_CHANGES).bind(topic_ref)).execute(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(true)
 }
 
 /// Has the changed totals published: with those of the batch that ended here, if they are not settled yet.
-async fn note_changes(
-    connection: &mut PgConnection,
-    letter: &DeadLetter,
-    prepared: &Prepared<'_>,
-) -> Result<(), Failure> {
-    let changes = &prepared.changes;
-    sqlx::query(
-        "insert into aggregate_changes as c (topic_ref, partition, last_offset, user_ids, user_currencies, symbols,
-             category_windows, symbol_windows)
-         select $1, n.partition, n.last_offset, n.user_ids::text[], n.user_currencies::text[], n.symbols::text[],
-             n.category_windows::text[], n.symbol_windows::text[]
-         from unnest($2::integer[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
-             as n(partition, last_offset, user_ids, user_currencies, symbols, category_windows, symbol_windows)
-         on conflict (topic_ref, partition, last_offset) do update
-         set user_ids = c.user_ids || excluded.user_ids, user_currencies = c.user_currencies || excluded.user_currencies,
-             symbols = c.symbols || excluded.symbols, category_windows = c.category_windows || excluded.category_windows,
-             symbol_windows = c.symbol_windows || excluded.symbol_windows",
-    )
-    .bind(letter.topic_ref)
-    .bind(&changes.partitions)
-    .bind(&changes.last_offsets)
-    .bind(&changes.user_ids)
-    .bind(&changes.user_currencies)
-    .bind(&changes.symbols)
-    .bind(&changes.category_windows)
-    .bind(&changes.symbol_windows)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
+const NOTE_CHANGES: &str = concat!(
+    insert_changes!(),
+    "
+on conflict (topic_ref, partition, last_offset) do update
+set user_ids = c.user_ids || excluded.user_ids, user_currencies = c.user_currencies || excluded.user_currencies,
+    symbols = c.symbols || excluded.symbols, category_windows = c.category_windows || excluded.category_windows,
+    symbol_windows = c.symbol_windows || excluded.symbol_windows"
+);

@@ -124,6 +124,7 @@ pub(super) fn prepare<'a>(
         };
         let mut events: Vec<Event<'a>> = Vec::with_capacity(items.len());
         let dead_before = dead_letters.offsets.len();
+        // As far as the message that is looked at: for dead letters.
         let mut watermark = owned.watermark;
         for item in &items {
             match (&item.body, &part.refused) {
@@ -148,18 +149,20 @@ pub(super) fn prepare<'a>(
                 (Body::Transaction(_), Some(reason)) => dead_letters.push(part, item, reason, runs, watermark),
             }
         }
+        let messages = events.len() as i32;
+        let windowing = Windowing { length: window_length, watermark: owned.watermark };
+        let sums = aggregate(events, windowing)?;
         moves.push(Move {
             partition,
             owned: *owned,
             first_offset: first.offset,
             last_offset: last.offset,
-            messages: events.len() as i32,
+            messages,
             dead_letters: (dead_letters.offsets.len() - dead_before) as i32,
-            watermark,
+            watermark: sums.watermark,
             fingerprint: part.batch.fingerprint(last),
         });
-        let windowing = Windowing { length: window_length, watermark: owned.watermark };
-        deltas.push((partition, aggregate(events, windowing)?));
+        deltas.push((partition, sums));
     }
     Ok(Prepared {
         move_columns: move_columns(&moves),

@@ -2,7 +2,7 @@
 
 use sqlx::{Connection, PgConnection, Row};
 
-use super::columns::ChangeColumns;
+use super::columns::{ChangeColumns, insert_changes};
 use super::prepare::{DeadLetterColumns, MoveColumns, Prepared};
 use super::upsert::upsert_totals;
 use super::values::Time;
@@ -57,52 +57,55 @@ insert into dead_letters (topic_ref, partition, \"offset\", received_at, reason,
 select $1, d.* from unnest($2::integer[], $3::bigint[], $4::timestamptz[], $5::text[], $6::integer[], $7::bigint[],
     $8::bytea[], $9::bytea[], $10::timestamptz[]) as d";
 
-/// The batches' rows, the changed totals, and the commits seen since the last transaction: one round trip.
-const BOOKKEEPING: &str = "
-with changed as (
-    insert into aggregate_changes (topic_ref, partition, last_offset, user_ids, user_currencies, symbols,
-        category_windows, symbol_windows)
-    select $1, c.partition, c.last_offset, c.user_ids::text[], c.user_currencies::text[], c.symbols::text[],
-        c.category_windows::text[], c.symbol_windows::text[]
-    from unnest($7::integer[], $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[])
-        as c(partition, last_offset, user_ids, user_currencies, symbols, category_windows, symbol_windows)
-), seen as (
-    update batches b set committed_at = s.committed_at
-    from unnest($14::integer[], $15::bigint[], $16::timestamptz[]) as s(partition, last_offset, committed_at)
-    where b.topic_ref = $1 and b.partition = s.partition and b.last_offset = s.last_offset
-)
+/// Notes when batches were seen to commit; the parameters are partitions, first and last offsets, times.
+macro_rules! seen_batches {
+    ($parameters:literal) => {
+        concat!(
+            "update batches b set committed_at = s.committed_at
+from unnest(",
+            $parameters,
+            ") as s(partition, first_offset, last_offset, committed_at)
+where b.topic_ref = $1 and b.partition = s.partition and b.last_offset = s.last_offset"
+        )
+    };
+}
+
+/// The same of packs, which are batches' rows as well. One that was merged since keeps its times.
+macro_rules! seen_packs {
+    ($parameters:literal) => {
+        concat!(
+            "update message_packs p set committed_at = s.committed_at
+from unnest(",
+            $parameters,
+            ") as s(partition, first_offset, last_offset, committed_at)
+where p.topic_ref = $1 and p.partition = s.partition and p.last_offset between s.first_offset and s.last_offset
+    and p.first_offset >= s.first_offset and p.committed_at is null and p.committed_us is null"
+        )
+    };
+}
+
+/// The changed totals, the commits seen since the last transaction, and the batches' rows: one round trip.
+const BOOKKEEPING: &str = concat!(
+    "with changed as (",
+    insert_changes!(),
+    "), seen as (",
+    seen_batches!("$9::integer[], $10::bigint[], $11::bigint[], $12::timestamptz[]"),
+    ")
 insert into batches (topic_ref, partition, first_offset, last_offset, messages, processed_at)
-select $1, b.partition, b.first_offset, b.last_offset, b.messages, $6
-from unnest($2::integer[], $3::bigint[], $4::bigint[], $5::integer[]) as b(partition, first_offset, last_offset, messages)";
+select $1, b.partition, b.first_offset, b.last_offset, b.messages, $17
+from unnest($13::integer[], $14::bigint[], $15::bigint[], $16::integer[])
+    as b(partition, first_offset, last_offset, messages)"
+);
 
-/// The same, of packs: they are batches' rows as well.
-const BOOKKEEPING_OF_PACKS: &str = "
-with changed as (
-    insert into aggregate_changes (topic_ref, partition, last_offset, user_ids, user_currencies, symbols,
-        category_windows, symbol_windows)
-    select $1, c.partition, c.last_offset, c.user_ids::text[], c.user_currencies::text[], c.symbols::text[],
-        c.category_windows::text[], c.symbol_windows::text[]
-    from unnest($2::integer[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
-        as c(partition, last_offset, user_ids, user_currencies, symbols, category_windows, symbol_windows)
-)
-update message_packs p set committed_at = s.committed_at
-from unnest($9::integer[], $10::bigint[], $11::bigint[], $12::timestamptz[])
-    as s(partition, first_offset, last_offset, committed_at)
-where p.topic_ref = $1 and p.partition = s.partition and p.last_offset between s.first_offset and s.last_offset
-    and p.first_offset >= s.first_offset and p.committed_at is null and p.committed_us is null";
+const BOOKKEEPING_OF_PACKS: &str = concat!(
+    "with changed as (",
+    insert_changes!(),
+    ") ",
+    seen_packs!("$9::integer[], $10::bigint[], $11::bigint[], $12::timestamptz[]")
+);
 
-const SEEN_BATCHES: &str = "
-update batches b set committed_at = s.committed_at
-from unnest($2::integer[], $3::bigint[], $4::bigint[], $5::timestamptz[])
-    as s(partition, first_offset, last_offset, committed_at)
-where b.topic_ref = $1 and b.partition = s.partition and b.last_offset = s.last_offset";
-
-const SEEN_PACKS: &str = "
-update message_packs p set committed_at = s.committed_at
-from unnest($2::integer[], $3::bigint[], $4::bigint[], $5::timestamptz[])
-    as s(partition, first_offset, last_offset, committed_at)
-where p.topic_ref = $1 and p.partition = s.partition and p.last_offset between s.first_offset and s.last_offset
-    and p.first_offset >= s.first_offset and p.committed_at is null and p.committed_us is null";
+const SEEN_BATCHES: &str = seen_batches!("$2::integer[], $3::bigint[], $4::bigint[], $5::timestamptz[]");
+const SEEN_PACKS: &str = seen_packs!("$2::integer[], $3::bigint[], $4::bigint[], $5::timestamptz[]");
 
 /// What a transaction needs beside the encoded part.
 #[derive(Clone, Copy, Debug)]
@@ -236,30 +239,26 @@ async fn keep_books(
     let nothing = ChangeColumns::default();
     let changes = if context.record_changes { &prepared.changes } else { &nothing };
     let seen = seen_columns(context.seen);
+    let statement = sqlx::query(match context.layout {
+        LatencyLayout::Rows => BOOKKEEPING,
+        LatencyLayout::Packed => BOOKKEEPING_OF_PACKS,
+    });
+    let statement = changes
+        .bind_to(statement.bind(context.topic_ref))
+        .bind(seen.partitions)
+        .bind(seen.first_offsets)
+        .bind(seen.last_offsets)
+        .bind(seen.times);
     let statement = match context.layout {
-        LatencyLayout::Rows => sqlx::query(BOOKKEEPING)
-            .bind(context.topic_ref)
+        LatencyLayout::Rows => statement
             .bind(&moves.partitions)
             .bind(&moves.first_offsets)
             .bind(&moves.last_offsets)
             .bind(&moves.messages)
             .bind(context.processed_at),
-        LatencyLayout::Packed => sqlx::query(BOOKKEEPING_OF_PACKS).bind(context.topic_ref),
+        LatencyLayout::Packed => statement,
     };
-    let statement = statement
-        .bind(&changes.partitions)
-        .bind(&changes.last_offsets)
-        .bind(&changes.user_ids)
-        .bind(&changes.user_currencies)
-        .bind(&changes.symbols)
-        .bind(&changes.category_windows)
-        .bind(&changes.symbol_windows)
-        .bind(seen.partitions);
-    let statement = match context.layout {
-        LatencyLayout::Rows => statement,
-        LatencyLayout::Packed => statement.bind(seen.first_offsets),
-    };
-    statement.bind(seen.last_offsets).bind(seen.times).execute(connection).await?;
+    statement.execute(connection).await?;
     Ok(())
 }
 
