@@ -8,7 +8,7 @@ use finstream::config::LatencyLayout;
 use finstream::sink::{Batch, Deadlines, Known, Merger, Message, Worker, is_counted};
 use finstream::transaction::{MessageId, Transaction, derived_transaction_id};
 use rand::{RngExt, SeedableRng};
-use sink_support::{Schema, message, patience, purchase, run};
+use sink_support::{Schema, message, patience, purchase, purchases, run};
 
 const LATENCIES: &str = "select run_id, sequence, transaction_id, partition, \"offset\", scheduled_at, sent_at, received_at, \
                          processed_at is null as unprocessed, committed_at is null as uncommitted, scheduled_to_sent_ms, \
@@ -127,5 +127,34 @@ async fn the_layout_is_changed_at_any_start_and_both_are_read() {
         assert_eq!(is_counted(&mut connection, "t", &known).await.unwrap(), offset < 30, "{offset}");
         let other = Known { identity: Some(MessageId { run: run(7), sequence: offset + 1 }), ..known };
         assert!(!is_counted(&mut connection, "t", &other).await.unwrap(), "{offset}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_transaction_reads_does_not_grow_with_what_is_stored() {
+    const BATCHES: i64 = 300;
+    for (layout, table) in [(LatencyLayout::Rows, "batches"), (LatencyLayout::Packed, "message_packs")] {
+        let schema = Schema::create().await;
+        let topic_ref = schema.stream(2).await;
+        // Plans are made while the tables are empty, and nobody says since that they are not.
+        schema.execute(&format!("alter table {table} set (autovacuum_enabled = off)")).await;
+        let mut worker = worker(&schema, topic_ref, layout).await;
+        for offset in 0..BATCHES {
+            worker.store(&purchases(0, offset..offset + 1, "ann"), &mut patience().1).await.unwrap();
+        }
+        worker.close().await.unwrap();
+        // PostgreSQL tells it when the backend has ended.
+        let all_is_told = format!(
+            "select coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) from pg_stat_user_tables
+             where schemaname = current_schema() and relname = '{table}' and n_tup_ins = {BATCHES}
+                 and n_tup_upd = {BATCHES}"
+        );
+        let read: i64 = loop {
+            if let [read] = schema.rows(&all_is_told).await.as_slice() {
+                break read.parse().unwrap();
+            }
+            tokio::task::yield_now().await;
+        };
+        assert!(read <= 4 * BATCHES, "{table}: {read} rows read to note the commits of {BATCHES} batches");
     }
 }

@@ -58,6 +58,8 @@ select $1, d.* from unnest($2::integer[], $3::bigint[], $4::timestamptz[], $5::t
     $8::bytea[], $9::bytea[], $10::timestamptz[]) as d";
 
 /// Notes when batches were seen to commit; the parameters are partitions, first and last offsets, times.
+///
+/// Which rows they are is found by key first: joined as tables, all that is stored might be read for a few of them.
 macro_rules! seen_batches {
     ($parameters:literal) => {
         concat!(
@@ -65,7 +67,12 @@ macro_rules! seen_batches {
 from unnest(",
             $parameters,
             ") as s(partition, first_offset, last_offset, committed_at)
-where b.topic_ref = $1 and b.partition = s.partition and b.last_offset = s.last_offset"
+cross join lateral (
+    select k.ctid from batches k
+    where k.topic_ref = $1 and k.partition = s.partition and k.last_offset = s.last_offset
+    offset 0
+) found
+where b.ctid = found.ctid"
         )
     };
 }
@@ -78,8 +85,13 @@ macro_rules! seen_packs {
 from unnest(",
             $parameters,
             ") as s(partition, first_offset, last_offset, committed_at)
-where p.topic_ref = $1 and p.partition = s.partition and p.last_offset between s.first_offset and s.last_offset
-    and p.first_offset >= s.first_offset and p.committed_at is null and p.committed_us is null"
+cross join lateral (
+    select k.ctid from message_packs k
+    where k.topic_ref = $1 and k.partition = s.partition and k.last_offset between s.first_offset and s.last_offset
+        and k.first_offset >= s.first_offset and k.committed_at is null and k.committed_us is null
+    offset 0
+) found
+where p.ctid = found.ctid"
         )
     };
 }
