@@ -354,14 +354,14 @@ pub struct PipelineArgs {
     /// Messages in a micro-batch, at most
     ///
     /// While PostgreSQL is busy with one, the next one grows: under load they are as large as this, when idle as small as one.
-    #[arg(long, value_name = "N", default_value_t = 20_000, env = "FINSTREAM_BATCH_MAX", help_heading = "Consumer", hide_short_help = true,
+    #[arg(long, value_name = "N", default_value_t = 50_000, env = "FINSTREAM_BATCH_MAX", help_heading = "Consumer", hide_short_help = true,
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub batch_max: u32,
 
     /// Longest wait of a message for its batch to fill while PostgreSQL has nothing to do
     ///
     /// Some milliseconds make fewer and larger transactions at low rates, at the price of that latency.
-    #[arg(long, value_name = "TIME", default_value = "5ms", value_parser = duration, env = "FINSTREAM_BATCH_WAIT", help_heading = "Consumer", hide_short_help = true)]
+    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = duration, env = "FINSTREAM_BATCH_WAIT", help_heading = "Consumer", hide_short_help = true)]
     pub batch_wait: Duration,
 
     /// A latency row a message, or arrays of many: a fifth of the disk, read through the same views
