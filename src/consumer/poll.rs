@@ -142,6 +142,12 @@ impl Poller {
     fn come_again(&mut self) -> Result<(), ConsumerError> {
         tracing::info!("a partition was left to nobody by a rebalance that was cut off; joining the group again");
         self.membership.leave(&self.consumer, &self.shared, Instant::now() + LEAVE_TIMEOUT_MIN);
+        // Where the group did not take them back in time: records of them were dropped meanwhile, and the next ones must
+        // not be applied behind that gap.
+        let left = self.shared.assignment().numbers();
+        self.shared.lanes.remove(&left);
+        self.shared.lanes.release(&left);
+        self.shared.forget(&left);
         self.shared.set_joined(false);
         let what = || "joining the consumer group again".to_owned();
         self.consumer.subscribe(&[&self.shared.topic]).map_err(|error| ConsumerError::Kafka { what: what(), error })

@@ -164,7 +164,7 @@ impl Context {
         };
         let owned = Partition::new(next_offset, unverified, log);
         self.0.assignment().insert(partition, owned);
-        self.0.set_applied(&[(partition, next_offset)]);
+        self.0.begin_applied(partition, next_offset);
         self.0.set_log_ends([(partition, log.end)]);
         if partition == 0 {
             self.0.partition_zero.send_replace(Some(epoch));

@@ -136,9 +136,22 @@ impl Shared {
         lock(&self.failure).take()
     }
 
-    /// What the writer has committed, for the group's offsets and the lag.
+    /// From where a partition is applied that is owned from now on.
+    pub(super) fn begin_applied(&self, partition: i32, next_offset: i64) {
+        lock(&self.applied).insert(partition, next_offset);
+        self.update_lag();
+    }
+
+    /// What the writer has committed, for the group's offsets and the lag. It may be of a partition given away since.
     pub(super) fn set_applied(&self, next_offsets: &[(i32, i64)]) {
-        lock(&self.applied).extend(next_offsets.iter().copied());
+        {
+            let mut applied = lock(&self.applied);
+            for (partition, next_offset) in next_offsets {
+                if let Some(known) = applied.get_mut(partition) {
+                    *known = *next_offset;
+                }
+            }
+        }
         self.update_lag();
     }
 
@@ -184,7 +197,8 @@ impl Shared {
                 .iter()
                 .filter_map(|(partition, applied)| ends.get(partition).map(|end| (end - applied).max(0)))
                 .collect();
-            if known.is_empty() { -1 } else { known.iter().sum() }
+            // Statistics tell of a log's end now and then; what has been read was in it for certain.
+            if known.is_empty() { -1 } else { known.iter().sum::<i64>().max(self.lanes.pending() as i64) }
         };
         let age_us = match (messages, self.lanes.oldest_timestamp_ms()) {
             (_, Some(oldest_ms)) => (self.clock.now().0 - oldest_ms.saturating_mul(1_000)).max(0),
