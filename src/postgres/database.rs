@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError};
-use sqlx::{Connection, Executor};
+use sqlx::{ConnectOptions, Connection, Executor};
 
 use super::session::{self, CONNECT_DEADLINE, SessionError};
 use super::{PostgresError, migrate};
@@ -79,7 +79,9 @@ impl Database {
         psql_environment: Vec<(&'static str, String)>,
     ) -> Result<Database, PostgresError> {
         check_schema(schema)?;
-        let options = options.options([("search_path", schema)]).application_name("finstream");
+        // Speed shows in the latencies; a line with a whole statement for each slow one helps nobody at a terminal.
+        let options =
+            options.options([("search_path", schema)]).application_name("finstream").disable_statement_logging();
         Ok(Database { options, schema: schema.to_owned(), target, psql, psql_environment })
     }
 

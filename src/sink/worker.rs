@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 
 use super::backoff::Patience;
 use super::batch::Batch;
@@ -109,9 +109,7 @@ impl Worker {
     }
 
     /// Connects, once.
-    pub async fn connect(mut settings: WorkerSettings, deadlines: Deadlines) -> Result<Self, SinkError> {
-        // A slow batch shows in the latencies; a line for each statement helps nobody.
-        settings.database = settings.database.disable_statement_logging();
+    pub async fn connect(settings: WorkerSettings, deadlines: Deadlines) -> Result<Self, SinkError> {
         let mut connection = connect(&settings.database, deadlines.connect).await?;
         let backend = answered(deadlines.transaction, begin_session(&mut connection, &settings.database)).await?;
         Ok(Worker {
