@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use finstream::cli::Cli;
 use finstream::run;
 
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::from_process();
     match run::main(cli) {
