@@ -206,6 +206,8 @@ pub struct PipelineArgs {
     pub role: Vec<Role>,
 
     /// Messages per second, or max [default: 1000]
+    ///
+    /// max is as fast as the slowest part goes: the producer waits for a consumer in its process that is far behind.
     #[arg(long, value_name = "N|max", value_parser = number_or_max, env = "FINSTREAM_RATE", help_heading = "Source")]
     pub rate: Option<NumberOrMax>,
 

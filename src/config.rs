@@ -113,7 +113,7 @@ pub enum SourceSettings {
 pub enum Pace {
     /// Messages per second, evenly.
     Rate(f64),
-    /// As fast as it goes.
+    /// As fast as the slowest part goes.
     Max,
     /// By event time, this many times faster than it happened.
     Speed(f64),

@@ -198,3 +198,25 @@ async fn a_dead_letter_from_before_the_checkpoint_may_be_put_through_after_it() 
     world.only(DifferenceKind::WrongTotal).await;
     world.end().await;
 }
+
+#[tokio::test]
+async fn an_answer_that_is_read_after_the_checkpoint_is_counted_once() {
+    let mut world = World::empty().await;
+    let mut ledger = world.ledger();
+    for number in 0..MESSAGES {
+        world.send_recorded(&mut ledger, number).await;
+    }
+    world.apply().await;
+    // The log shows them before their outcomes are on disk.
+    let counts = world.audit_and_keep(true).await.counts;
+    assert_eq!((counts.intended, counts.acknowledged), (60, 0));
+    ledger.flush_outcomes().unwrap();
+    for _ in 0..2 {
+        let report = world.audit_and_keep(true).await;
+        let counts = report.counts;
+        assert_eq!((report.verdict, counts.intended, counts.acknowledged), (Verdict::Balanced, 60, 60));
+    }
+    ledger.finish(true).unwrap();
+    assert_eq!(world.audit().await.counts.acknowledged, 60);
+    world.end().await;
+}

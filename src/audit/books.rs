@@ -3,15 +3,17 @@
 //! A byte a message of a ledger, eight more while the log can still show it, about a bit a message of a foreign run: the
 //! log's limits bound the larger part, the ledgers' age the smaller one.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use rust_decimal::Decimal;
 
 use super::AuditError;
+use super::answers::Unanswered;
 use super::checkpoint::RunMark;
 use super::notebook::Notebook;
+use super::ranges::{merged, push_range};
 use crate::ledger::{Intent, LedgerError, LedgerReader, Outcome};
 use crate::transaction::{Currency, MessageId, RunId};
 
@@ -55,6 +57,8 @@ pub(super) struct Run {
     pub damaged: bool,
     /// What a checkpoint has settled.
     pub carried: RunMark,
+    /// Of what is settled: those whose answer no audit has read.
+    unanswered: Unanswered,
     /// By sequence, from `carried.settled_below()` on.
     pub marks: Vec<u8>,
     /// A hash of user, currency and amount, by sequence from `intents_from` on: of what the log can still show.
@@ -150,7 +154,7 @@ impl Books {
             let read = LedgerReader::new(&dir).read_intents(run.id, |intent| run.meant(&intent));
             run.survive(read, book)?;
             book.counts.intended += run.carried.settled_below() as u64;
-            book.counts.acknowledged += run.carried.acknowledged;
+            book.counts.acknowledged += run.carried.acknowledged + run.unanswered.answered;
             book.counts.intended += run.marks.iter().filter(|marks| **marks & INTENDED != 0).count() as u64;
             book.counts.acknowledged += run.marks.iter().filter(|marks| **marks & ACKNOWLEDGED != 0).count() as u64;
         }
@@ -171,9 +175,10 @@ impl Books {
             return *place;
         }
         let place = self.runs.len() as u32;
-        let nothing = RunMark { run: id, settled: Vec::new(), absent: BTreeSet::new(), acknowledged: 0 };
+        let carried = self.carried.remove(&id).unwrap_or_else(|| RunMark::of(id));
         self.runs.push(Run {
-            carried: self.carried.remove(&id).unwrap_or(nothing),
+            unanswered: Unanswered::new(&carried.unanswered),
+            carried,
             id,
             ledger: None,
             live: false,
@@ -303,10 +308,17 @@ impl Run {
                 push_range(&mut settled, (page << PAGE_BITS) + bit);
             }
         }
-        let mut mark = RunMark { run: self.id, settled: merged(settled), absent, acknowledged: 0 };
-        let newly = self.marks.iter().take((mark.settled_below() - below) as usize);
-        let newly = newly.filter(|marks| **marks & ACKNOWLEDGED != 0).count() as u64;
-        mark.acknowledged = self.carried.acknowledged + newly;
+        let mut mark = RunMark { settled: merged(settled), absent, ..RunMark::of(self.id) };
+        mark.acknowledged = self.carried.acknowledged + self.unanswered.answered;
+        mark.unanswered = self.unanswered.left();
+        for (place, marks) in self.marks.iter().take((mark.settled_below() - below) as usize).enumerate() {
+            let sequence = self.sequence_at(place);
+            if marks & ACKNOWLEDGED != 0 {
+                mark.acknowledged += 1;
+            } else if !mark.absent.contains(&sequence) {
+                push_range(&mut mark.unanswered, sequence);
+            }
+        }
         mark
     }
 
@@ -339,6 +351,8 @@ impl Run {
         };
         if let Some(marks) = self.grow(sequence) {
             *marks = if acknowledged { *marks | ACKNOWLEDGED } else { *marks & !ACKNOWLEDGED };
+        } else if acknowledged {
+            self.unanswered.answer(sequence);
         }
     }
 
@@ -407,27 +421,6 @@ impl Run {
     pub(super) fn describe(dir: &Path, id: RunId, mut each: impl FnMut(&Intent<'_>)) {
         let _ = LedgerReader::new(dir).read_intents(id, |intent| each(&intent));
     }
-}
-
-/// Adds a sequence to the range that ends before it, if that is the last one.
-fn push_range(ranges: &mut Vec<(i64, i64)>, sequence: i64) {
-    match ranges.last_mut() {
-        Some((_, end)) if *end == sequence => *end += 1,
-        _ => ranges.push((sequence, sequence + 1)),
-    }
-}
-
-/// The same ranges in order, without overlaps.
-fn merged(mut ranges: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
-    ranges.sort_unstable();
-    let mut merged: Vec<(i64, i64)> = Vec::with_capacity(ranges.len());
-    for (from, to) in ranges {
-        match merged.last_mut() {
-            Some((_, end)) if *end >= from => *end = to.max(*end),
-            _ => merged.push((from, to)),
-        }
-    }
-    merged
 }
 
 fn hash(user_id: &str, currency: Currency, amount: Decimal) -> u64 {

@@ -94,6 +94,9 @@ pub(super) struct RunMark {
     pub absent: BTreeSet<i64>,
     /// Of the first range, if that begins at 0: how many were acknowledged.
     pub acknowledged: u64,
+    /// Of the first range: those that were found before their answer was read, as ranges.
+    #[serde(default)]
+    pub unanswered: Vec<(i64, i64)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -121,6 +124,11 @@ impl Head {
 }
 
 impl RunMark {
+    /// Nothing is known of a run yet.
+    pub(super) fn of(run: RunId) -> RunMark {
+        RunMark { run, settled: Vec::new(), absent: BTreeSet::new(), acknowledged: 0, unanswered: Vec::new() }
+    }
+
     /// Everything before this sequence is settled: its ledger is of no more use.
     pub(super) fn settled_below(&self) -> i64 {
         self.settled.first().filter(|(from, _)| *from == 0).map_or(0, |(_, to)| *to)

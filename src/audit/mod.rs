@@ -14,6 +14,7 @@ use crate::config::KafkaSettings;
 use crate::ledger::LedgerError;
 use crate::postgres::{Database, PostgresError};
 
+mod answers;
 mod books;
 mod check;
 mod checkpoint;
@@ -23,6 +24,7 @@ mod log;
 mod notebook;
 mod order;
 mod published;
+mod ranges;
 mod report;
 mod rows;
 mod settle;

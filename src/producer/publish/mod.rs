@@ -1,6 +1,7 @@
 //! The loop: stage what is due soon, write the intents, send each message at its time, settle what comes back.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use super::start::Context;
 use super::tally::{Complaints, Tally, patiently};
 use super::{ProducerError, ProducerReport};
 use crate::clock::Micros;
+use crate::config::Pace;
 use crate::ledger::LedgerWriter;
 use crate::progress::Progress;
 use crate::shutdown::Stage;
@@ -33,6 +35,9 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(25);
 const SLEEP_MIN: Duration = Duration::from_micros(200);
 /// The longest sleep: how late a stop is noticed.
 const SLEEP_MAX: Duration = Duration::from_millis(25);
+/// As fast as it goes is as fast as the slowest part goes: while the consumer of this process is so far behind, nothing is
+/// sent. A second or two at full rate, so that it never runs dry.
+const LAG_MESSAGES_MAX: i64 = 250_000;
 /// While the client's queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
 /// Longest drain after somebody asked to stop, whatever the settings say.
@@ -138,7 +143,7 @@ impl<'a> Publisher<'a> {
     fn produce(&mut self) -> Result<(), ProducerError> {
         while !self.context.shutdown.requested() {
             let now = self.context.clock.now();
-            if *self.context.paused.borrow() && self.end.is_none_or(|end| now < end) {
+            if self.is_held_up() && self.end.is_none_or(|end| now < end) {
                 self.rest(SLEEP_MAX.as_micros() as i64)?;
                 continue;
             }
@@ -165,6 +170,12 @@ impl<'a> Publisher<'a> {
             self.settle_sometimes()?;
         }
         Ok(())
+    }
+
+    /// A disk is nearly full, or what is sent at no rate of its own comes too fast.
+    fn is_held_up(&self) -> bool {
+        let is_far_ahead = || self.context.progress.lag_messages.load(Ordering::Relaxed) > LAG_MESSAGES_MAX;
+        *self.context.paused.borrow() || self.context.settings.pace == Pace::Max && is_far_ahead()
     }
 
     /// Stages the messages that are due soon and notes their intents. The due time of the next one; None at the end.
