@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use uuid::Uuid;
 
+mod commands;
 mod parse;
+
+pub use commands::{Command, DeadLettersArgs, ResetArgs, SqlArgs, VerifyArgs};
 
 use parse::{address, duration, host_port, number_or_max, rebalance_delay, size, window};
 
@@ -29,22 +32,6 @@ Examples:
   finstream verify                                  do the books balance?
 
 Each flag has an environment variable: --batch-max is FINSTREAM_BATCH_MAX. All flags: --help.";
-
-const VERIFY_EXITS: &str = "\
-Exit codes:
-  0  the books balance
-  1  they do not; the differences are named
-  2  bad usage
-  3  it cannot be decided: something is missing, or there is nothing to verify
-  4  it could not be done";
-
-const DEAD_LETTERS_EXITS: &str = "\
-With --json: one object a line.
-
-Exit codes:
-  0  listed; with --replay, all were put through
-  2  bad usage
-  4  it could not be done, or some are still refused";
 
 /// Finance transactions through a durable Kafka-API log into exact totals in PostgreSQL.
 ///
@@ -410,69 +397,6 @@ pub struct PipelineArgs {
     /// Write all addresses to a file, as JSON, when ready
     #[arg(long, value_name = "FILE", env = "FINSTREAM_READY_FILE", help_heading = "Windows", hide_short_help = true)]
     pub ready_file: Option<PathBuf>,
-}
-
-/// What to do instead of running the pipeline.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Do the books balance? Compares ledger, log and PostgreSQL to the cent
-    #[command(after_help = VERIFY_EXITS)]
-    Verify(VerifyArgs),
-    /// psql on the totals, or the answer to QUERY
-    Sql(SqlArgs),
-    /// What could not be stored, and why; with --replay it is put through after a fix
-    #[command(name = "dead-letters", after_help = DEAD_LETTERS_EXITS)]
-    DeadLetters(DeadLettersArgs),
-    /// Start over (says what goes, and asks), or skip lost records on record
-    Reset(ResetArgs),
-    /// Print the JSON schema of a transaction
-    Schema,
-}
-
-/// Flags of `verify`.
-#[derive(Debug, Args)]
-pub struct VerifyArgs {
-    /// Further ledger folders, of producers elsewhere
-    #[arg(long, value_name = "DIR")]
-    pub ledger: Vec<PathBuf>,
-}
-
-/// Flags of `sql`.
-#[derive(Debug, Args)]
-pub struct SqlArgs {
-    /// The question; without one, psql is opened
-    pub query: Option<String>,
-}
-
-/// Flags of `dead-letters`.
-#[derive(Debug, Args)]
-pub struct DeadLettersArgs {
-    /// Put each through that can be stored now: a row and part of the totals, in one transaction. Consumers may run
-    #[arg(long)]
-    pub replay: bool,
-}
-
-/// Flags of `reset`.
-#[derive(Debug, Args)]
-pub struct ResetArgs {
-    /// The topic of which a partition is moved [default: everything in the data directory goes]
-    #[arg(long, requires_all = ["partition", "to"])]
-    pub topic: Option<String>,
-    /// The partition to move
-    #[arg(long, requires = "topic")]
-    pub partition: Option<i32>,
-    /// The offset of the next record to apply
-    #[arg(long, requires = "topic")]
-    pub to: Option<i64>,
-    /// Agree that records between are not counted; the audit will name them
-    #[arg(long, requires = "topic")]
-    pub accept_loss: bool,
-    /// Agree that records which are in the totals already are counted once more
-    #[arg(long, requires = "topic")]
-    pub count_again: bool,
-    /// Do not ask
-    #[arg(long)]
-    pub yes: bool,
 }
 
 #[cfg(test)]
