@@ -14,7 +14,7 @@ mod parse;
 
 pub use commands::{Command, DeadLettersArgs, ResetArgs, SqlArgs, VerifyArgs};
 
-use parse::{address, duration, host_port, number_or_max, rebalance_delay, size, window};
+use parse::{address, batch_wait, duration, host_port, number_or_max, rebalance_delay, size, window};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -122,6 +122,7 @@ pub struct SharedArgs {
         value_name = "ID",
         default_value = "finstream",
         env = "FINSTREAM_GROUP",
+        value_parser = clap::builder::NonEmptyStringValueParser::new(),
         global = true,
         hide_short_help = true
     )]
@@ -350,7 +351,7 @@ pub struct PipelineArgs {
     /// Longest wait of a message for its batch to fill while PostgreSQL has nothing to do
     ///
     /// Some milliseconds make fewer and larger transactions at low rates, at the price of that latency.
-    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = duration, env = "FINSTREAM_BATCH_WAIT", help_heading = "Consumer", hide_short_help = true)]
+    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = batch_wait, env = "FINSTREAM_BATCH_WAIT", help_heading = "Consumer", hide_short_help = true)]
     pub batch_wait: Duration,
 
     /// A latency row a message, or arrays of many: a fifth of the disk, read through the same views

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use finstream::cli::Cli;
 use finstream::run;
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -220,3 +220,40 @@ async fn an_answer_that_is_read_after_the_checkpoint_is_counted_once() {
     assert_eq!(world.audit().await.counts.acknowledged, 60);
     world.end().await;
 }
+
+#[tokio::test]
+async fn a_message_that_was_absent_at_the_checkpoint_and_acknowledged_since_must_be_there() {
+    let mut world = World::empty().await;
+    let mut ledger = world.ledger();
+    for number in 0..MESSAGES {
+        match number {
+            23 | 41 => {
+                let late = transaction(number);
+                ledger.intend(number, &late.user_id, late.currency, late.amount).unwrap();
+                ledger.flush_intents().unwrap();
+            }
+            _ => world.send_recorded(&mut ledger, number).await,
+        }
+    }
+    ledger.flush_outcomes().unwrap();
+    // Its producer is gone, and comes again with the rest of its run.
+    drop(ledger);
+    world.apply().await;
+    assert_eq!(world.audit_and_keep(true).await.verdict, Verdict::Balanced);
+    let mut ledger = world.ledger_again();
+    let count = world.applied.len();
+    let (partition, offset) = world.send(Some((world.run, 23)), &transaction(23)).await;
+    ledger.acknowledged(23, partition, offset).unwrap();
+    ledger.flush_outcomes().unwrap();
+    world.apply_since(count).await;
+    for _ in 0..2 {
+        let report = world.audit_and_keep(true).await;
+        assert_eq!((report.verdict, report.counts.acknowledged), (Verdict::Balanced, 59));
+    }
+    // The broker said yes to the other one, and the log does not have it.
+    ledger.acknowledged(41, partition, offset + 1).unwrap();
+    ledger.finish(true).unwrap();
+    let lost = world.only(DifferenceKind::Lost).await;
+    assert_eq!((lost.run, lost.sequence), (Some(world.run), Some(41)));
+    world.end().await;
+}

@@ -35,6 +35,12 @@ fn bad_usage_is_exit_code_two() {
     fails_with(&sandbox, 2, &["--role", "broker", "--brokers", "x:1"], &["--brokers"]);
     fails_with(&sandbox, 2, &["-X", "sasl.password=hunter2"], &["sasl.password", "@FILE"]);
     fails_with(&sandbox, 2, &["--db-schema", "public"], &["--db-schema", "public"]);
+    fails_with(&sandbox, 2, &["verify", "--ledger", "/nope"], &["--ledger", "/nope", "no such folder"]);
+    for (flag, value, word) in [("--group", "", "--group"), ("--batch-wait", "2s", "at most 1s")] {
+        let output = sandbox.run(&[flag, value]);
+        assert_eq!(output.status.code(), Some(2), "{flag}");
+        assert!(stderr(&output).contains(word), "{}", stderr(&output));
+    }
 }
 
 #[test]

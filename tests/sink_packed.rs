@@ -130,8 +130,26 @@ async fn the_layout_is_changed_at_any_start_and_both_are_read() {
     }
 }
 
+/// Rows of a table that were read, when PostgreSQL has told that so many were written. It tells when a backend has ended.
+async fn rows_read(schema: &Schema, table: &str, inserted: i64, updated: i64) -> i64 {
+    let told = format!(
+        "select n_tup_ins, n_tup_upd, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)
+         from pg_stat_user_tables where schemaname = current_schema() and relname = '{table}'"
+    );
+    let give_up = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        let told = schema.rows(&told).await.join("");
+        let numbers: Vec<i64> = told.split(' ').map(|number| number.parse().unwrap()).collect();
+        if numbers[0] >= inserted && numbers[1] >= updated {
+            return numbers[2];
+        }
+        assert!(std::time::Instant::now() < give_up, "{table}: inserted, updated, read: {told}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test]
-async fn what_a_transaction_reads_does_not_grow_with_what_is_stored() {
+async fn noting_a_commit_reads_no_more_when_more_is_stored() {
     const BATCHES: i64 = 300;
     for (layout, table) in [(LatencyLayout::Rows, "batches"), (LatencyLayout::Packed, "message_packs")] {
         let schema = Schema::create().await;
@@ -143,18 +161,30 @@ async fn what_a_transaction_reads_does_not_grow_with_what_is_stored() {
             worker.store(&purchases(0, offset..offset + 1, "ann"), &mut patience().1).await.unwrap();
         }
         worker.close().await.unwrap();
-        // PostgreSQL tells it when the backend has ended.
-        let all_is_told = format!(
-            "select coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) from pg_stat_user_tables
-             where schemaname = current_schema() and relname = '{table}' and n_tup_ins = {BATCHES}
-                 and n_tup_upd = {BATCHES}"
-        );
-        let read: i64 = loop {
-            if let [read] = schema.rows(&all_is_told).await.as_slice() {
-                break read.parse().unwrap();
-            }
-            tokio::task::yield_now().await;
-        };
+        let read = rows_read(&schema, table, BATCHES, BATCHES).await;
         assert!(read <= 4 * BATCHES, "{table}: {read} rows read to note the commits of {BATCHES} batches");
     }
+}
+
+#[tokio::test]
+async fn moving_partitions_reads_those_and_no_others() {
+    const PARTITIONS: i32 = 200;
+    const BATCHES: i64 = 20;
+    let schema = Schema::create().await;
+    let topic_ref = schema.stream(PARTITIONS).await;
+    schema.execute("alter table partition_offsets set (autovacuum_enabled = off)").await;
+    let owned: Vec<i32> = (0..PARTITIONS).collect();
+    let mut worker = schema.worker(topic_ref, "i", &owned).await;
+    for offset in 0..BATCHES {
+        let mut batch = Batch::new();
+        for partition in 0..PARTITIONS / 2 {
+            batch.push_transaction(message(partition, offset), &purchase("ann", 100));
+        }
+        worker.store(&batch, &mut patience().1).await.unwrap();
+    }
+    worker.close().await.unwrap();
+    let moves = BATCHES * i64::from(PARTITIONS) / 2;
+    let read = rows_read(&schema, "partition_offsets", 0, moves + i64::from(PARTITIONS)).await;
+    let claims = 10 * i64::from(PARTITIONS);
+    assert!(read <= 4 * moves + claims, "{read} rows of partition_offsets read to move {moves}");
 }

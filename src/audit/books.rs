@@ -3,7 +3,7 @@
 //! A byte a message of a ledger, eight more while the log can still show it, about a bit a message of a foreign run: the
 //! log's limits bound the larger part, the ledgers' age the smaller one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
@@ -59,6 +59,9 @@ pub(super) struct Run {
     pub carried: RunMark,
     /// Of what is settled: those whose answer no audit has read.
     unanswered: Unanswered,
+    /// Of what a checkpoint found nowhere: those that came after all, and those whose producer was told yes since.
+    came: BTreeSet<i64>,
+    answered_absent: BTreeSet<i64>,
     /// By sequence, from `carried.settled_below()` on.
     pub marks: Vec<u8>,
     /// A hash of user, currency and amount, by sequence from `intents_from` on: of what the log can still show.
@@ -178,6 +181,8 @@ impl Books {
         let carried = self.carried.remove(&id).unwrap_or_else(|| RunMark::of(id));
         self.runs.push(Run {
             unanswered: Unanswered::new(&carried.unanswered),
+            came: BTreeSet::new(),
+            answered_absent: BTreeSet::new(),
             carried,
             id,
             ledger: None,
@@ -200,6 +205,7 @@ impl Books {
         let run = &mut self.runs[place as usize];
         if run.carried.absent.remove(&sequence) {
             // It has come after all: nobody's fault, once.
+            run.came.insert(sequence);
             book.counts.unknown_stored += 1;
             return Sighting::First;
         }
@@ -287,6 +293,24 @@ impl Run {
         self.carried.settled_below().saturating_add_unsigned(place as u64)
     }
 
+    /// What a checkpoint found nowhere, and that has been acknowledged and has come since: known when the log is read.
+    pub(super) fn came_and_answered(&self) -> u64 {
+        self.came.intersection(&self.answered_absent).count() as u64
+    }
+
+    /// Whether a message was acknowledged and is nowhere, as far as is known by now.
+    pub(super) fn is_missing(&self, sequence: i64) -> bool {
+        match self.place_of(sequence).and_then(|place| self.marks.get(place)) {
+            Some(marks) => marks & ACKNOWLEDGED != 0 && marks & (IN_LOG | ROW | DEAD_LETTER) == 0,
+            None => self.answered_absent.contains(&sequence) && !self.came.contains(&sequence),
+        }
+    }
+
+    /// What a checkpoint found nowhere, whose producer was told yes since, and that has not come.
+    pub(super) fn missing_since(&self) -> u64 {
+        self.answered_absent.difference(&self.came).count() as u64
+    }
+
     /// What the next checkpoint says of it.
     pub(super) fn settled(&self) -> RunMark {
         let below = self.carried.settled_below();
@@ -309,8 +333,15 @@ impl Run {
             }
         }
         let mut mark = RunMark { settled: merged(settled), absent, ..RunMark::of(self.id) };
-        mark.acknowledged = self.carried.acknowledged + self.unanswered.answered;
+        mark.acknowledged = self.carried.acknowledged + self.unanswered.answered + self.came_and_answered();
         mark.unanswered = self.unanswered.left();
+        let came = self.came.difference(&self.answered_absent).map(|sequence| (*sequence, sequence + 1));
+        mark.unanswered.extend(came);
+        if self.ledger.is_none() && below < mark.settled_below() {
+            // Its ledger is elsewhere: an audit that has it reads what was answered.
+            mark.unanswered.push((below, mark.settled_below()));
+        }
+        mark.unanswered = merged(mark.unanswered);
         for (place, marks) in self.marks.iter().take((mark.settled_below() - below) as usize).enumerate() {
             let sequence = self.sequence_at(place);
             if marks & ACKNOWLEDGED != 0 {
@@ -351,6 +382,8 @@ impl Run {
         };
         if let Some(marks) = self.grow(sequence) {
             *marks = if acknowledged { *marks | ACKNOWLEDGED } else { *marks & !ACKNOWLEDGED };
+        } else if acknowledged && self.carried.absent.contains(&sequence) {
+            self.answered_absent.insert(sequence);
         } else if acknowledged {
             self.unanswered.answer(sequence);
         }

@@ -210,28 +210,29 @@ fn joined<T>(result: Result<Result<T, AuditError>, JoinError>) -> Result<T, Audi
     }
 }
 
-/// Waits while PostgreSQL catches up with the log's end; returns when it has, or does not move any more.
+/// Waits while PostgreSQL catches up with the log's end; returns when it has, or comes no nearer any more. What is applied
+/// beyond that end does not count: one partition that stands still must not be waited for while the others go on.
 async fn wait_until_applied(
     database: &Database,
     topic: &str,
     ranges: &[LogRange],
     on_progress: &mut OnProgress,
 ) -> Result<(), AuditError> {
-    let mut moved = Instant::now();
-    let mut last = HashMap::new();
+    let mut nearer = Instant::now();
+    let mut least = u64::MAX;
     loop {
         let applied = stored::applied(database, topic).await?;
         let behind = |range: &LogRange| {
             let applied = applied.get(&range.partition).copied().unwrap_or(0).max(range.start);
             (range.end - applied).max(0) as u64
         };
-        let behind = ranges.iter().map(behind).sum();
-        if behind == 0 || (applied == last && moved.elapsed() > APPLY_PATIENCE) {
+        let behind: u64 = ranges.iter().map(behind).sum();
+        if behind == 0 || (behind >= least && nearer.elapsed() > APPLY_PATIENCE) {
             return Ok(());
         }
-        if applied != last {
-            moved = Instant::now();
-            last = applied;
+        if behind < least {
+            nearer = Instant::now();
+            least = behind;
         }
         on_progress(AuditProgress::Waiting { behind });
         tokio::time::sleep(APPLY_POLL).await;

@@ -13,7 +13,8 @@ const FOUND: u8 = IN_LOG | ROW | DEAD_LETTER;
 
 pub(super) fn run(books: &mut Books, book: &mut Notebook, overview: &Overview) {
     for run in books.runs.iter_mut().filter(|run| run.ledger.is_some()) {
-        let absent = settle(run, book);
+        book.counts.acknowledged += run.came_and_answered();
+        let absent = settle(run, book) + run.missing_since();
         if absent > 0 {
             name_absent(run, absent, book, overview);
         }
@@ -61,8 +62,7 @@ fn name_absent(run: &mut Run, absent: u64, book: &mut Notebook, overview: &Overv
     // The last place of each holds, so all are collected before any is judged; bounded by what is absent.
     let mut places: HashMap<i64, (i32, i64)> = HashMap::new();
     run.acknowledged_places(|sequence, partition, offset| {
-        let marks = run.place_of(sequence).and_then(|place| run.marks.get(place)).copied().unwrap_or(0);
-        if marks & ACKNOWLEDGED != 0 && marks & FOUND == 0 {
+        if run.is_missing(sequence) {
             places.insert(sequence, (partition, offset));
         }
     });

@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use super::NumberOrMax;
 
 /// Whoever waits longer than this to consume has mistaken the unit.
+const BATCH_WAIT_MAX: Duration = Duration::from_secs(1);
 const REBALANCE_DELAY_MAX: Duration = Duration::from_secs(3600);
 /// Shorter windows would be more rows than messages, longer ones are not what windows are for.
 const WINDOW_MIN: Duration = Duration::from_secs(1);
@@ -26,6 +27,18 @@ pub(super) fn window(text: &str) -> Result<Duration, String> {
         return Err("write whole seconds from 1s to 31days, such as 1m or 1h".to_owned());
     }
     Ok(length)
+}
+
+/// As `duration`, up to a second.
+pub(super) fn batch_wait(text: &str) -> Result<Duration, String> {
+    let wait = duration(text)?;
+    if wait > BATCH_WAIT_MAX {
+        return Err(
+            "it is at most 1s, so that a stop need not wait for a batch to fill; write a shorter time, such as 5ms"
+                .to_owned(),
+        );
+    }
+    Ok(wait)
 }
 
 /// As `duration`, up to an hour.

@@ -145,10 +145,14 @@ impl Handoff {
         state.in_flight_timestamp_ms.or_else(|| state.filling.oldest_timestamp_ms())
     }
 
-    /// Gives back a batch that was stored, for its memory.
-    pub(super) fn recycle(&self, mut stored: Batch) {
-        stored.clear();
-        self.lock().spare = stored;
+    /// A batch is stored, and its offsets are known as applied. Its memory fills the next one.
+    pub(super) fn stored(&self, mut batch: Batch) {
+        batch.clear();
+        let mut state = self.lock();
+        state.spare = batch;
+        state.in_flight = 0;
+        state.in_flight_timestamp_ms = None;
+        self.changed.notify_all();
     }
 
     /// Waits for work; `Work::Idle` after `idle_after` without any. The batch taken before counts as stored.

@@ -211,6 +211,7 @@ impl Poller {
         }
         self.shared.lanes.remove(&fenced);
         self.shared.forget(&fenced);
+        self.shared.silence(&fenced);
         let mut list = TopicPartitionList::new();
         for partition in fenced {
             list.add_partition(&self.shared.topic, partition);

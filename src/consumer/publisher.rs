@@ -21,7 +21,7 @@ use crate::config::KafkaSettings;
 use crate::postgres::{CONNECT_DEADLINE, answered, connect};
 use crate::progress::Sample;
 use crate::seam::{self, Seam};
-use crate::sink::{Changes, SinkError, change_all, read_changes, settle_changes};
+use crate::sink::{Changes, SinkError, change_all, plan_by_key, read_changes, settle_changes};
 
 /// Segments are small, because only closed ones are compacted: what a reader has to pass over stays small, too.
 const TOPIC_CONFIGS: [(&str, &str); 2] = [("cleanup.policy", "compact"), ("segment.bytes", "16777216")];
@@ -165,7 +165,11 @@ impl Publisher {
     async fn publish(&mut self, epoch: i64) -> Result<Round, PublishError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => connect(&self.database, CONNECT_DEADLINE).await.map_err(SinkError::from)?,
+            None => {
+                let mut connection = connect(&self.database, CONNECT_DEADLINE).await.map_err(SinkError::from)?;
+                plan_by_key(&mut connection).await.map_err(SinkError::from)?;
+                connection
+            }
         };
         let Some(mut changes) = self.changes(&mut connection, epoch).await? else { return Ok(Round::Fenced) };
         if changes.is_empty() {

@@ -116,6 +116,14 @@ impl Context {
                 }
             }
         }
+        // They were fenced once; a pause would outlast the rebalance, and nothing would ever be read of them here.
+        let mut silenced = TopicPartitionList::new();
+        for number in self.0.take_silenced(&numbers) {
+            silenced.add_partition(&self.0.topic, number);
+        }
+        if silenced.count() > 0 {
+            consumer.resume(&silenced)?;
+        }
         let mut list = TopicPartitionList::new();
         for number in numbers {
             // A partition that cannot go on is assigned all the same: librdkafka never finishes giving back what was

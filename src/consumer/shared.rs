@@ -1,6 +1,6 @@
 //! What the threads of one consumer share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -46,6 +46,8 @@ pub(super) struct Shared {
     assignment: Mutex<Assignment>,
     applied: Mutex<BTreeMap<i32, i64>>,
     fenced: Mutex<Vec<i32>>,
+    /// Partitions whose fetching was paused because they were fenced. librdkafka keeps that over a rebalance.
+    silenced: Mutex<BTreeSet<i32>>,
     log_ends: Mutex<BTreeMap<i32, i64>>,
     failure: Mutex<Option<ConsumerError>>,
 }
@@ -66,6 +68,7 @@ impl Shared {
             polled_at: Mutex::new(Instant::now()),
             applied: Mutex::default(),
             fenced: Mutex::default(),
+            silenced: Mutex::default(),
             log_ends: Mutex::default(),
             failure: Mutex::default(),
         }
@@ -144,15 +147,12 @@ impl Shared {
 
     /// What the writer has committed, for the group's offsets and the lag. It may be of a partition given away since.
     pub(super) fn set_applied(&self, next_offsets: &[(i32, i64)]) {
-        {
-            let mut applied = lock(&self.applied);
-            for (partition, next_offset) in next_offsets {
-                if let Some(known) = applied.get_mut(partition) {
-                    *known = *next_offset;
-                }
+        let mut applied = lock(&self.applied);
+        for (partition, next_offset) in next_offsets {
+            if let Some(known) = applied.get_mut(partition) {
+                *known = *next_offset;
             }
         }
-        self.update_lag();
     }
 
     pub(super) fn applied(&self) -> BTreeMap<i32, i64> {
@@ -173,6 +173,17 @@ impl Shared {
         std::mem::take(&mut *lock(&self.fenced))
     }
 
+    /// Fetching of these is paused until they are assigned again.
+    pub(super) fn silence(&self, partitions: &[i32]) {
+        lock(&self.silenced).extend(partitions);
+    }
+
+    /// Those of these whose fetching is paused; it is to be resumed.
+    pub(super) fn take_silenced(&self, partitions: &[i32]) -> Vec<i32> {
+        let mut silenced = lock(&self.silenced);
+        partitions.iter().copied().filter(|partition| silenced.remove(partition)).collect()
+    }
+
     /// Forgets what is known of partitions that are not owned any more.
     pub(super) fn forget(&self, partitions: &[i32]) {
         self.assignment().remove(partitions);
@@ -190,7 +201,8 @@ impl Shared {
         self.update_lag();
     }
 
-    fn update_lag(&self) {
+    /// Works the lag out anew: after something was stored, read, taken over or given away.
+    pub(super) fn update_lag(&self) {
         let messages = {
             let (applied, ends) = (lock(&self.applied), lock(&self.log_ends));
             let known: Vec<i64> = applied
@@ -236,5 +248,45 @@ mod tests {
         let claimed = |partition| Claimed { partition, epoch: 3, next_offset: 7, watermark: None, fingerprint: None };
         shared.forget_fences(&[claimed(0), claimed(4), claimed(5)]);
         assert_eq!(shared.take_fenced(), [2]);
+    }
+
+    #[test]
+    fn the_lag_counts_what_is_owned_and_what_was_read() {
+        let limits = Limits { batch_messages_max: 10, batch_wait: std::time::Duration::ZERO };
+        let progress: Arc<Progress> = Arc::default();
+        let shared = Shared::new(String::new(), Lanes::new(1, limits), progress.clone(), SystemClock::shared());
+        let lag = || progress.lag_messages.load(Ordering::Relaxed);
+        shared.begin_applied(0, 10);
+        shared.begin_applied(1, 20);
+        shared.set_log_ends([(0, 15), (1, 20)]);
+        assert_eq!(lag(), 5);
+        shared.forget(&[0]);
+        assert_eq!(lag(), 0);
+        // A batch that was on its way when the partition was given away.
+        shared.set_applied(&[(0, 12), (1, 21)]);
+        assert_eq!(shared.applied().into_iter().collect::<Vec<_>>(), [(1, 21)]);
+        // The statistics are older than what was read since.
+        let message = |offset| crate::sink::Message {
+            partition: 1,
+            offset,
+            timestamp_ms: Some(0),
+            received_at: crate::clock::Micros(0),
+            identity: None,
+            key: None,
+            payload: None,
+        };
+        (21..24).for_each(|offset| {
+            shared.lanes.push(1, |batch| batch.push_dead_letter(message(offset), "test"));
+        });
+        shared.update_lag();
+        assert_eq!(lag(), 3);
+        let lane = shared.lanes.lane(0);
+        let super::super::handoff::Work::Batch(batch) = lane.next_work(std::time::Duration::ZERO) else {
+            panic!("no batch")
+        };
+        shared.set_applied(&[(1, 24)]);
+        lane.stored(batch);
+        shared.update_lag();
+        assert_eq!(lag(), 0, "what is stored is not behind");
     }
 }

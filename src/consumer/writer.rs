@@ -49,7 +49,8 @@ async fn write(
                 let committed = worker.store(&batch, &mut patience).await?;
                 report(shared, &committed);
                 samples.show(&shared.progress, &batch);
-                shared.lanes.lane(lane).recycle(batch);
+                shared.lanes.lane(lane).stored(batch);
+                shared.update_lag();
             }
             Work::Idle => write_seen_commits(&mut worker).await,
             Work::Closed => {

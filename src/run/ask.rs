@@ -10,7 +10,7 @@ use super::kafka::{self, EmbeddedBroker};
 use super::{Exit, plan, print};
 use crate::audit::{self, AuditProgress, AuditSettings, Verdict};
 use crate::cli::{Cli, SharedArgs, SqlArgs, VerifyArgs};
-use crate::config::{self, BrokerSettings};
+use crate::config::{self, BrokerSettings, ConfigError};
 use crate::data_dir::DataDir;
 use crate::postgres::{OutputFormat, write_query};
 
@@ -81,6 +81,14 @@ pub(super) async fn with_services<T>(
 /// A witness cannot be read.
 pub async fn verify(cli: &Cli, arguments: &VerifyArgs) -> anyhow::Result<Exit> {
     let shared = &cli.shared;
+    // A witness that was asked for and is not there must not be passed over.
+    if let Some(dir) = arguments.ledger.iter().find(|dir| !dir.is_dir()) {
+        let what = format!(
+            "--ledger {}: there is no such folder; name the folder `ledger` of a data directory",
+            dir.display()
+        );
+        return Err(ConfigError::new(what).into());
+    }
     let data_dir = existing_data_dir(shared)?;
     let properties = plan::properties(shared)?;
     let database = database(shared, &data_dir).await?;

@@ -10,6 +10,8 @@ use super::error::SinkError;
 
 /// Disk of a message as a row of `messages`, with its index.
 const ROW_BYTES: i64 = 125;
+/// Disk of a row of `batches`, with its index. A slow stream has one for nearly each message, a fast one for thousands.
+const BATCH_BYTES: f64 = 237.0;
 /// Disk of a message in a pack.
 const PACKED_BYTES: i64 = 30;
 /// Offsets of a partition that are removed in one transaction.
@@ -45,6 +47,12 @@ left join retention_cuts c using (topic_ref, partition)
 where p.topic_ref = $1
 order by p.partition";
 
+/// Rows of `batches` for a row of `messages`, as PostgreSQL estimates them.
+const BATCHES_PER_MESSAGE: &str = "
+select least(greatest(b.reltuples, 0) / greatest(m.reltuples, 1), 1)::double precision
+from pg_class b, pg_class m
+where b.oid = 'batches'::regclass and m.oid = 'messages'::regclass";
+
 /// What of a stream's latency rows is older than `age_max`, or more than `bytes_max` for all of its partitions together.
 ///
 /// Bytes are counted as messages times what one takes; rows that were removed leave room that the next ones take.
@@ -59,11 +67,13 @@ pub async fn excess(
 ) -> Result<Vec<Excess>, SinkError> {
     let age_max_us = i64::try_from(age_max.as_micros()).unwrap_or(i64::MAX);
     let rows: Vec<(i32, i64, i64, Option<i64>, i64)> =
-        sqlx::query_as(PARTITIONS).bind(topic_ref).bind(age_max_us).fetch_all(connection).await?;
+        sqlx::query_as(PARTITIONS).bind(topic_ref).bind(age_max_us).fetch_all(&mut *connection).await?;
+    let batches: f64 = sqlx::query_scalar(BATCHES_PER_MESSAGE).fetch_one(connection).await?;
+    let row_bytes = ROW_BYTES + (BATCH_BYTES * batches) as i64;
     let bytes = rows.iter().map(|(_, from, next_offset, _, packed)| {
         let kept = (next_offset - from).max(0);
         let packed = (*packed).min(kept);
-        (kept - packed) * ROW_BYTES + packed * PACKED_BYTES
+        (kept - packed) * row_bytes + packed * PACKED_BYTES
     });
     let bytes = bytes.sum::<i64>().unsigned_abs();
     // All partitions give the same share of what they have.

@@ -12,6 +12,7 @@ use super::deadlines::{Deadlines, TRANSACTION_DEADLINE_MAX};
 use super::error::{Class, SinkError, classify};
 use super::outcome::{Found, broken, judge, split, stored_part};
 use super::ownership::{Backend, Claimed, Owned, claim, renew};
+use super::plans::plan_by_key;
 use super::prepare::{Move, Part, Prepared, prepare};
 use super::runs::{Runs, describe};
 use super::values::Time;
@@ -24,11 +25,6 @@ use crate::postgres::{SessionError, answered, backend_pid, check_schema, connect
 
 /// Commits that wait to be written down, at most; a busy worker writes them with its next transaction.
 const SEEN_COMMITS_MAX: usize = 10_000;
-
-/// A worker reaches all its rows by their keys. A plan that was made when a table was empty, and is kept, would read
-/// that table from end to end when it is large: only plans by key are left to PostgreSQL.
-const PLANS_BY_KEY: &str = "set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off; \
-                            set enable_mergejoin = off; set jit = off";
 
 /// What a worker is made of.
 #[derive(Clone)]
@@ -423,7 +419,7 @@ async fn begin_session(connection: &mut PgConnection, options: &PgConnectOptions
     if second != backend.pid {
         return Err(SessionError::Pooled { first: backend.pid, second }.into());
     }
-    sqlx::raw_sql(PLANS_BY_KEY).execute(connection).await?;
+    plan_by_key(connection).await?;
     Ok(backend)
 }
 

@@ -44,13 +44,18 @@ pub(super) struct SeenCommit {
 /// Rows are sent in pieces of this size.
 const COPY_PIECE_BYTES: usize = 64 * 1024;
 
+/// The rows are found by key first, as in [`seen_batches`]. What is compared is compared again on the row itself: it may have
+/// changed while its lock was waited for.
 const COMPARE_AND_SET: &str = "
 update partition_offsets p
 set next_offset = m.next_offset, fingerprint = m.fingerprint, watermark = m.watermark,
     messages = p.messages + m.messages, dead_letters = p.dead_letters + m.dead_letters, updated_at = now()
 from unnest($2::integer[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[], $7::timestamptz[], $8::integer[],
     $9::integer[]) as m(partition, epoch, expected, next_offset, fingerprint, watermark, messages, dead_letters)
-where p.topic_ref = $1 and p.partition = m.partition and p.owner_epoch = m.epoch and p.next_offset = m.expected";
+cross join lateral (
+    select k.ctid from partition_offsets k where k.topic_ref = $1 and k.partition = m.partition offset 0
+) found
+where p.ctid = found.ctid and p.owner_epoch = m.epoch and p.next_offset = m.expected";
 
 const INSERT_DEAD_LETTERS: &str = "
 insert into dead_letters (topic_ref, partition, \"offset\", received_at, reason, run_ref, sequence, key, payload, watermark)

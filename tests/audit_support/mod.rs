@@ -112,6 +112,11 @@ impl World {
         LedgerWriter::create(&self.ledger_dir, &record).unwrap()
     }
 
+    /// The ledger of a producer that goes on with its run.
+    pub fn ledger_again(&self) -> LedgerWriter {
+        LedgerWriter::continue_run(&self.ledger_dir, self.run).unwrap()
+    }
+
     pub async fn send_recorded(&mut self, ledger: &mut LedgerWriter, number: i64) {
         let transaction = transaction(number);
         ledger.intend(number, &transaction.user_id, transaction.currency, transaction.amount).unwrap();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use finstream::seam::{Action, Failpoint, Seam};
 
 use super::drive::{REACHED, words_of};
-use super::support::{Running, Signal};
+use super::support::{Running, Sandbox, Signal, wait_until};
 use super::world::{Lane, World, until};
 use super::{alone, published};
 
@@ -36,6 +36,35 @@ fn a_consumer_stopped_at_any_seam_is_fenced_and_the_others_go_on_within_its_sess
     let longest = times.into_iter().max().unwrap();
     println!("the longest: {:.2} s, the bar is {GO_ON_WITHIN:?}", longest.as_secs_f64());
     assert!(longest <= GO_ON_WITHIN + BUSY, "{longest:?}");
+}
+
+/// What it had read lies between it and its writer when it is let go: the writer finds the fence before the group tells of it.
+#[test]
+fn a_consumer_stopped_under_load_reads_what_it_is_given_again() {
+    let _alone = alone();
+    let sandbox = Sandbox::new();
+    let first = sandbox.start(&["--rate", "500"]);
+    let second = sandbox.start(&["--role", "consumer"]);
+    let owners = || sandbox.sql("select count(distinct owner_instance) from partition_offsets");
+    wait_until("both to have partitions", || owners() == "2");
+    for _ in 0..2 {
+        second.signal(Signal::STOP);
+        wait_until("the first to have all partitions", || owners() == "1");
+        second.signal(Signal::CONT);
+        wait_until("the second to have partitions again", || owners() == "2");
+        let offsets = || {
+            let offsets =
+                sandbox.sql("select string_agg(next_offset::text, ' ' order by partition) from partition_offsets");
+            offsets.split(' ').map(|offset| offset.parse::<i64>().unwrap()).collect::<Vec<_>>()
+        };
+        let before = offsets();
+        wait_until("every partition to go on", || offsets().iter().zip(&before).all(|(now, then)| now > then));
+    }
+    for running in [second, first] {
+        let (code, output) = running.stop();
+        assert_eq!(code, Some(0), "{output}");
+    }
+    sandbox.expect(0, &["verify"]);
 }
 
 fn stop_at(world: &World, seam: Seam) -> Result<Duration, String> {
@@ -81,6 +110,10 @@ fn stop(lane: &mut Lane, seam: Seam, consumers: &mut Vec<Running>) -> Result<Dur
     })?;
     lane.send(100);
     until(READY_WITHIN, "all to be applied", || Ok(lane.is_applied()))?;
+    // The stopped one comes back into the group, and reads what it is given there, also what it was fenced from.
+    until(READY_WITHIN, "the stopped one to have partitions again", || Ok(lane.owners() == 2))?;
+    lane.send(100);
+    until(READY_WITHIN, "all to be applied by both", || Ok(lane.is_applied()))?;
     until(READY_WITHIN, "all to be published", || Ok(lane.is_published()))?;
     for consumer in consumers.iter_mut() {
         consumer.signal(Signal::TERM);

@@ -231,6 +231,11 @@ impl Lane {
     }
 
     /// Whether every changed total is in the topic of totals.
+    /// How many consumers have partitions.
+    pub fn owners(&self) -> usize {
+        self.rows("select owner_instance from partition_offsets where owner_instance is not null group by 1").len()
+    }
+
     pub fn is_published(&self) -> bool {
         self.rows("select count(*) from aggregate_changes") == ["0"]
     }

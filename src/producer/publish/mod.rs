@@ -1,7 +1,6 @@
 //! The loop: stage what is due soon, write the intents, send each message at its time, settle what comes back.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,9 +34,6 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(25);
 const SLEEP_MIN: Duration = Duration::from_micros(200);
 /// The longest sleep: how late a stop is noticed.
 const SLEEP_MAX: Duration = Duration::from_millis(25);
-/// As fast as it goes is as fast as the slowest part goes: while the consumer of this process is so far behind, nothing is
-/// sent. A second or two at full rate, so that it never runs dry.
-const LAG_MESSAGES_MAX: i64 = 250_000;
 /// While the client's queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
 /// Longest drain after somebody asked to stop, whatever the settings say.
@@ -46,8 +42,11 @@ const DRAIN_ON_REQUEST_MAX: Duration = Duration::from_secs(8);
 const RUN_INFO_FIRST: i64 = 64;
 const RUN_INFO_EVERY: i64 = 10_000;
 
+mod ahead;
 mod ending;
 mod trouble;
+
+use ahead::Ahead;
 
 pub(in crate::producer) struct Publisher<'a> {
     context: &'a Context,
@@ -78,6 +77,7 @@ pub(in crate::producer) struct Publisher<'a> {
     settled_at: Instant,
     stop_seen_at: Option<Instant>,
     complaints: Complaints,
+    ahead: Ahead,
     failed_shown: u64,
 }
 
@@ -127,6 +127,7 @@ impl<'a> Publisher<'a> {
             settled_at: Instant::now(),
             stop_seen_at: None,
             complaints: Complaints::since(Instant::now()),
+            ahead: Ahead::default(),
             failed_shown: 0,
         }
     }
@@ -173,9 +174,9 @@ impl<'a> Publisher<'a> {
     }
 
     /// A disk is nearly full, or what is sent at no rate of its own comes too fast.
-    fn is_held_up(&self) -> bool {
-        let is_far_ahead = || self.context.progress.lag_messages.load(Ordering::Relaxed) > LAG_MESSAGES_MAX;
-        *self.context.paused.borrow() || self.context.settings.pace == Pace::Max && is_far_ahead()
+    fn is_held_up(&mut self) -> bool {
+        let is_too_fast = self.context.settings.pace == Pace::Max && self.ahead.is_far(&self.context.progress);
+        *self.context.paused.borrow() || is_too_fast
     }
 
     /// Stages the messages that are due soon and notes their intents. The due time of the next one; None at the end.
