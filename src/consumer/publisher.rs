@@ -167,7 +167,7 @@ impl Publisher {
             Some(connection) => connection,
             None => {
                 let mut connection = connect(&self.database, CONNECT_DEADLINE).await.map_err(SinkError::from)?;
-                plan_by_key(&mut connection).await.map_err(SinkError::from)?;
+                answered(CONNECT_DEADLINE, plan_by_key(&mut connection)).await.map_err(SinkError::from)?;
                 connection
             }
         };
