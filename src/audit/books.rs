@@ -260,10 +260,14 @@ impl Books {
     /// Adds marks to a message of a ledger; foreign ones have none.
     pub(super) fn mark(&mut self, place: u32, sequence: i64, mark: u8) {
         let run = &mut self.runs[place as usize];
-        if run.ledger.is_some()
-            && let Some(marks) = run.mark(sequence)
-        {
+        if run.ledger.is_none() {
+            return;
+        }
+        if let Some(marks) = run.mark(sequence) {
             *marks |= if mark == ROW && *marks & ROW != 0 { ROW_TWICE } else { mark };
+        } else if run.carried.absent.contains(&sequence) {
+            // A row shows it also where the log has been cut since.
+            run.came.insert(sequence);
         }
     }
 
@@ -314,7 +318,7 @@ impl Run {
     /// What the next checkpoint says of it.
     pub(super) fn settled(&self) -> RunMark {
         let below = self.carried.settled_below();
-        let (mut settled, mut absent) = (self.carried.settled.clone(), self.carried.absent.clone());
+        let (mut settled, mut absent) = (self.carried.settled.clone(), &self.carried.absent - &self.came);
         for (place, marks) in self.marks.iter().copied().enumerate() {
             let sequence = self.sequence_at(place);
             let is_found = marks & (IN_LOG | ROW | DEAD_LETTER | SKIPPED) != 0;
