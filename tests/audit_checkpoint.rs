@@ -7,6 +7,7 @@ use std::fs;
 
 use audit_support::{MESSAGES, World, transaction};
 use finstream::audit::{AuditSettings, DifferenceKind, Verdict, covered, verify};
+use finstream::ledger::LedgerWriter;
 use finstream::sink;
 use rust_decimal::Decimal;
 
@@ -37,6 +38,18 @@ async fn cut_and_continued(more: i64) -> World {
     ledger.finish(true).unwrap();
     world.apply_since(MESSAGES as usize).await;
     world
+}
+
+/// Messages, of which two were meant and never sent.
+async fn send_all_but(world: &mut World, ledger: &mut LedgerWriter, unsent: [i64; 2]) {
+    for number in 0..MESSAGES {
+        if unsent.contains(&number) {
+            let meant = transaction(number);
+            ledger.intend(number, &meant.user_id, meant.currency, meant.amount).unwrap();
+        } else {
+            world.send_recorded(ledger, number).await;
+        }
+    }
 }
 
 #[tokio::test]
@@ -128,16 +141,8 @@ async fn books_that_do_not_balance_leave_the_checkpoint_as_it_was() {
 async fn a_message_without_an_answer_may_come_after_the_checkpoint_once() {
     let mut world = World::empty().await;
     let mut ledger = world.ledger();
-    for number in 0..MESSAGES {
-        match number {
-            23 | 41 => {
-                let late = transaction(number);
-                ledger.intend(number, &late.user_id, late.currency, late.amount).unwrap();
-                ledger.unknown(number).unwrap();
-            }
-            _ => world.send_recorded(&mut ledger, number).await,
-        }
-    }
+    send_all_but(&mut world, &mut ledger, [23, 41]).await;
+    [23, 41].into_iter().for_each(|number| ledger.unknown(number).unwrap());
     ledger.finish(true).unwrap();
     world.apply().await;
     let report = world.audit_and_keep(true).await;
@@ -225,16 +230,7 @@ async fn an_answer_that_is_read_after_the_checkpoint_is_counted_once() {
 async fn a_message_that_was_absent_at_the_checkpoint_and_acknowledged_since_must_be_there() {
     let mut world = World::empty().await;
     let mut ledger = world.ledger();
-    for number in 0..MESSAGES {
-        match number {
-            23 | 41 => {
-                let late = transaction(number);
-                ledger.intend(number, &late.user_id, late.currency, late.amount).unwrap();
-                ledger.flush_intents().unwrap();
-            }
-            _ => world.send_recorded(&mut ledger, number).await,
-        }
-    }
+    send_all_but(&mut world, &mut ledger, [23, 41]).await;
     ledger.flush_outcomes().unwrap();
     // Its producer is gone, and comes again with the rest of its run.
     drop(ledger);

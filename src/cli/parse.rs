@@ -7,8 +7,9 @@ use bytesize::ByteSize;
 
 use super::NumberOrMax;
 
-/// Whoever waits longer than this to consume has mistaken the unit.
+/// A stop waits for no batch to fill for longer.
 const BATCH_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Whoever waits longer than this to consume has mistaken the unit.
 const REBALANCE_DELAY_MAX: Duration = Duration::from_secs(3600);
 /// Shorter windows would be more rows than messages, longer ones are not what windows are for.
 const WINDOW_MIN: Duration = Duration::from_secs(1);

@@ -44,7 +44,7 @@ pub(super) struct SeenCommit {
 /// Rows are sent in pieces of this size.
 const COPY_PIECE_BYTES: usize = 64 * 1024;
 
-/// The rows are found by key first, as in [`seen_batches`]. What is compared is compared again on the row itself: it may have
+/// The rows are found by key first, as in `seen`. What is compared is compared again on the row itself: it may have
 /// changed while its lock was waited for.
 const COMPARE_AND_SET: &str = "
 update partition_offsets p
@@ -62,19 +62,26 @@ insert into dead_letters (topic_ref, partition, \"offset\", received_at, reason,
 select $1, d.* from unnest($2::integer[], $3::bigint[], $4::timestamptz[], $5::text[], $6::integer[], $7::bigint[],
     $8::bytea[], $9::bytea[], $10::timestamptz[]) as d";
 
-/// Notes when batches were seen to commit; the parameters are partitions, first and last offsets, times.
+/// Notes when rows of a table were seen to commit: those (k) that belong to a commit seen (s). The parameters are partitions,
+/// first and last offsets, times.
 ///
 /// Which rows they are is found by key first: joined as tables, all that is stored might be read for a few of them.
-macro_rules! seen_batches {
-    ($parameters:literal) => {
+macro_rules! seen {
+    ($table:literal, $belongs:literal, $parameters:literal) => {
         concat!(
-            "update batches b set committed_at = s.committed_at
+            "update ",
+            $table,
+            " b set committed_at = s.committed_at
 from unnest(",
             $parameters,
             ") as s(partition, first_offset, last_offset, committed_at)
 cross join lateral (
-    select k.ctid from batches k
-    where k.topic_ref = $1 and k.partition = s.partition and k.last_offset = s.last_offset
+    select k.ctid from ",
+            $table,
+            " k
+    where k.topic_ref = $1 and k.partition = s.partition and ",
+            $belongs,
+            "
     offset 0
 ) found
 where b.ctid = found.ctid"
@@ -82,21 +89,20 @@ where b.ctid = found.ctid"
     };
 }
 
-/// The same of packs, which are batches' rows as well. One that was merged since keeps its times.
+macro_rules! seen_batches {
+    ($parameters:literal) => {
+        seen!("batches", "k.last_offset = s.last_offset", $parameters)
+    };
+}
+
+/// Packs are batches' rows as well. One that was merged since keeps its times.
 macro_rules! seen_packs {
     ($parameters:literal) => {
-        concat!(
-            "update message_packs p set committed_at = s.committed_at
-from unnest(",
-            $parameters,
-            ") as s(partition, first_offset, last_offset, committed_at)
-cross join lateral (
-    select k.ctid from message_packs k
-    where k.topic_ref = $1 and k.partition = s.partition and k.last_offset between s.first_offset and s.last_offset
-        and k.first_offset >= s.first_offset and k.committed_at is null and k.committed_us is null
-    offset 0
-) found
-where p.ctid = found.ctid"
+        seen!(
+            "message_packs",
+            "k.last_offset between s.first_offset and s.last_offset
+        and k.first_offset >= s.first_offset and k.committed_at is null and k.committed_us is null",
+            $parameters
         )
     };
 }
