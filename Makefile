@@ -110,7 +110,7 @@ fuzz: setup ## throw bytes at the broker: each target for SECONDS=1800; some tar
 	@scripts/fuzz.sh $(SECONDS) $(ARGS)
 
 .PHONY: check
-check: setup fmt-check lint architecture deny ## what CI checks besides the tests
+check: setup fmt-check lint architecture deny compose-check ## what CI checks besides the tests
 
 .PHONY: fmt
 fmt: ## format the code
@@ -139,15 +139,39 @@ audit: ## known vulnerabilities of the dependencies (fetches the advisory databa
 	@scripts/deny.sh check advisories
 
 .PHONY: up
-up: ## Redpanda, PostgreSQL, Prometheus and Grafana in containers
+up: ## Redpanda, PostgreSQL, finstream's producer and consumer, Prometheus and Grafana in containers
 	@scripts/compose-secrets.sh
-	@docker compose up --detach --wait
-	@echo 'Grafana http://127.0.0.1:3000   Prometheus http://127.0.0.1:9090   Kafka API 127.0.0.1:19092   PostgreSQL 127.0.0.1:15432'
-	@echo 'scripts/compose-finstream.sh runs finstream against them.'
+	@docker compose up --build --detach --wait
+	@scripts/compose-addresses.sh
+
+.PHONY: up-cluster
+up-cluster: ## the same with three Redpanda nodes, each message on all of them; faults/redpanda.toml breaks them
+	@scripts/compose-secrets.sh
+	@FINSTREAM_REPLICATION_FACTOR=3 FINSTREAM_COMPOSE_BROKERS=redpanda:9092,redpanda-1:9092,redpanda-2:9092 \
+		docker compose --profile cluster up --build --detach --wait
+	@scripts/compose-addresses.sh
+
+.PHONY: watch
+watch: ## Prometheus and Grafana in containers, for a finstream that runs on this host
+	@scripts/compose-secrets.sh
+	@docker compose --profile watch up --detach --wait
+	@scripts/compose-addresses.sh watch
 
 .PHONY: down
-down: ## stop the containers; their volumes stay
-	@docker compose down
+down: ## stop the containers of all of these; their volumes stay
+	@docker compose --profile full --profile cluster --profile watch down
+
+.PHONY: compose-check
+compose-check: ## docker-compose.yml against the schema of the Compose specification
+	@scripts/compose-check.sh
+
+.PHONY: package-check
+package-check: setup ## what `cargo install`, `make deb` and an image take from here
+	@scripts/package-check.sh
+
+.PHONY: deb
+deb: setup ## a Debian package of the release binary: target/debian/*.deb
+	@scripts/deb.sh
 
 .PHONY: clean-data
 clean-data: setup ## start over: lists what ./finstream-data holds, asks, removes it

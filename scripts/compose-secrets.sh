@@ -11,3 +11,6 @@ for name in postgres_password grafana_admin_password grafana_reader_password; do
         chmod 644 "$secrets/$name"
     fi
 done
+# What finstream's containers connect with: a password is not for the environment, where `docker inspect` shows it.
+printf 'postgres://finstream:%s@postgres:5432/finstream\n' "$(cat "$secrets/postgres_password")" >"$secrets/database_url"
+chmod 644 "$secrets/database_url"

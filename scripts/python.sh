@@ -1,6 +1,8 @@
 #!/bin/sh
-# Makes the Python environment of `make bench-sink` once, in .local-deps/python-sink, and prints its interpreter. What is in it
-# stands with its versions in benches/sink/requirements.txt; when that changes, it is made again.
+# Makes a Python environment once, in .local-deps, and prints its interpreter.
+#   scripts/python.sh [FILE [NAME]]
+# What is in it stands with its versions in FILE, relative to the clone; when that changes, it is made again. Without
+# arguments it is that of `make bench-sink`.
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 deps=$root/.local-deps
@@ -12,8 +14,8 @@ speaker=python
 # shellcheck disable=SC1091
 . "$root/scripts/packages.sh"
 
-wanted=$root/benches/sink/requirements.txt
-made=$deps/python-sink
+wanted=$root/${1:-benches/sink/requirements.txt}
+made=$deps/python-${2:-sink}
 
 if cmp -s "$wanted" "$made/requirements.txt" && [ -x "$made/bin/python" ]; then
     echo "$made/bin/python"

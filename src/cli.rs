@@ -12,7 +12,7 @@ use uuid::Uuid;
 mod commands;
 mod parse;
 
-pub use commands::{Command, DeadLettersArgs, ResetArgs, SqlArgs, VerifyArgs};
+pub use commands::{Command, CompletionsArgs, DeadLettersArgs, ManArgs, ResetArgs, SqlArgs, VerifyArgs};
 
 use parse::{address, batch_wait, duration, host_port, number_or_max, rebalance_delay, size, window};
 

@@ -20,6 +20,12 @@ Exit codes:
   2  bad usage
   4  it could not be done, or some are still refused";
 
+const COMPLETIONS_HELP: &str = "\
+Where it belongs:
+  bash  finstream completions bash > ~/.local/share/bash-completion/completions/finstream
+  zsh   finstream completions zsh > \"${fpath[1]}/_finstream\"
+  fish  finstream completions fish > ~/.config/fish/completions/finstream.fish";
+
 /// What to do instead of running the pipeline.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -35,6 +41,11 @@ pub enum Command {
     Reset(ResetArgs),
     /// Print the JSON schema of a transaction
     Schema,
+    /// Print what completes finstream's flags in a shell
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or that of COMMAND; read it with `finstream man | man -l -`
+    Man(ManArgs),
 }
 
 /// Flags of `verify`.
@@ -81,4 +92,18 @@ pub struct ResetArgs {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+}
+
+/// Flags of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Flags of `man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// One of the commands
+    pub command: Option<String>,
 }

@@ -23,6 +23,7 @@ mod figures;
 mod kafka;
 mod keeping;
 mod letters;
+mod manuals;
 mod pipeline;
 mod plan;
 mod reset;
@@ -51,6 +52,8 @@ pub fn main(cli: Cli) -> anyhow::Result<Exit> {
             Some(Command::Sql(arguments)) => ask::sql(&cli, arguments).await,
             Some(Command::DeadLetters(arguments)) => letters::run(&cli, arguments).await,
             Some(Command::Reset(arguments)) => reset::run(&cli, arguments).await,
+            Some(Command::Completions(arguments)) => manuals::completions(arguments),
+            Some(Command::Man(arguments)) => manuals::manual(arguments),
             Some(Command::Schema) => print(&crate::transaction::schema_json()).map(|()| Exit::Done),
         }
     });

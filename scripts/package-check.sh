@@ -1,0 +1,36 @@
+#!/bin/sh
+# Makes what others install, and looks whether it works: the crate as `cargo install` gets it is unpacked and built, the Debian
+# package is unpacked and asked for its version, manual pages and completions.
+set -eu
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
+cd "$root"
+fail() {
+    echo "package-check: $*" >&2
+    exit 1
+}
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+scripts/with-env cargo package --locked --allow-dirty --no-verify --quiet
+rm -rf target/package/unpacked
+mkdir -p target/package/unpacked
+tar -xzf "target/package/finstream-$version.crate" -C target/package/unpacked
+crate=$root/target/package/unpacked/finstream-$version
+for secret in .secrets .local-deps finstream-data target; do
+    [ ! -e "$crate/$secret" ] || fail "the crate holds $secret"
+done
+# Next to what is built here already: the dependencies are the same. What is built is thrown away with the folder.
+(cd "$crate" && CARGO_TARGET_DIR="$root/target" "$root/scripts/with-env" cargo build --release --locked --bin finstream --quiet)
+[ "$(target/release/finstream --version)" = "finstream $version" ] || fail 'the binary of the crate says another version'
+
+scripts/deb.sh --quiet
+package=$(ls -t target/debian/finstream_*.deb | head -n 1)
+rm -rf target/debian/unpacked
+dpkg-deb --extract "$package" target/debian/unpacked
+cd target/debian/unpacked
+[ "$(usr/bin/finstream --version)" = "finstream $version" ] || fail 'the binary of the package says another version'
+for file in usr/share/man/man1/finstream.1.gz usr/share/man/man1/finstream-verify.1.gz \
+    usr/share/bash-completion/completions/finstream usr/lib/systemd/system/finstream.service etc/default/finstream; do
+    [ -s "$file" ] || fail "the package has no $file"
+done
+dpkg-deb --field "$root/$package" Depends | grep -q libc6 || fail 'the package does not say what it needs'
+echo "package-check: finstream-$version.crate and $(basename "$package") are well"
