@@ -113,6 +113,9 @@ pub struct Progress {
     pub lag_messages: AtomicI64,
     /// Age of the oldest unapplied record in microseconds, 0 when caught up; -1: unknown.
     pub lag_us: AtomicI64,
+    /// Log timestamp of the oldest unapplied record in microseconds since the epoch, from which its age can be told at any
+    /// time; `i64::MAX`: caught up; -1: unknown.
+    pub oldest_unapplied_us: AtomicI64,
     /// PostgreSQL does not store at the moment.
     pub database_away: Arc<AtomicBool>,
     /// Set by the first and moved by each later change of a counter of messages.
@@ -139,6 +142,7 @@ impl Progress {
             dead_letters: AtomicU64::new(0),
             lag_messages: AtomicI64::new(-1),
             lag_us: AtomicI64::new(-1),
+            oldest_unapplied_us: AtomicI64::new(-1),
             database_away: Arc::default(),
             busy: Mutex::new(None),
             stages: std::array::from_fn(|_| Mutex::new(StageLatencies::new())),
@@ -173,6 +177,15 @@ impl Progress {
     pub fn sample(&self, sample: Sample) {
         // Nobody listening is the normal case.
         let _ = self.samples.send(sample);
+    }
+
+    /// Age of the oldest unapplied record at `now_us`, in microseconds; 0 when caught up, none while it is not known.
+    pub fn lag_us_at(&self, now_us: i64) -> Option<i64> {
+        match self.oldest_unapplied_us.load(Ordering::Relaxed) {
+            i64::MAX => Some(0),
+            oldest_us if oldest_us < 0 => None,
+            oldest_us => Some((now_us - oldest_us).max(0)),
+        }
     }
 
     /// Listens for samples.

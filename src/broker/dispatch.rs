@@ -3,17 +3,18 @@
 //! Must not know what any API does.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::RequestKind;
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
-use metrics::counter;
+use metrics::{counter, histogram};
 
 use super::answer::Answer;
 use super::frame::{self, Frame, FrameError, Head, Opened};
 use super::handlers;
 use super::node::Node;
-use crate::metrics::BROKER_REQUESTS_TOTAL;
+use crate::metrics::{BROKER_REQUEST_SECONDS, BROKER_REQUESTS_TOTAL};
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -41,14 +42,17 @@ pub(crate) async fn carry_out(node: &Arc<Node>, client: &Client, frame: Frame) -
     })?;
     // The frame is held by what was decoded from it only.
     drop(body);
-    match request {
-        RequestKind::Produce(request) => handlers::produce::handle(node, head, request, pins).await,
+    let began = Instant::now();
+    let (timed, answer) = match request {
+        RequestKind::Produce(request) => ("Produce", handlers::produce::handle(node, head, request, pins).await),
         RequestKind::Fetch(request) => {
             let (parts, share) = handlers::fetch::handle(node, &head, request).await?;
-            Ok(Answer::Parts(parts, share))
+            ("Fetch", Ok(Answer::Parts(parts, share)))
         }
-        request => answer(node, client, &head, request).await.map(Answer::Now),
-    }
+        request => ("other", answer(node, client, &head, request).await.map(Answer::Now)),
+    };
+    histogram!(BROKER_REQUEST_SECONDS, "api" => timed).record(began.elapsed().as_secs_f64());
+    answer
 }
 
 async fn answer(node: &Arc<Node>, client: &Client, head: &Head, request: RequestKind) -> Result<Bytes, FrameError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use metrics::gauge;
+use metrics::{counter, gauge};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -29,7 +29,7 @@ use super::producer_ids::ProducerIds;
 use super::txn;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{BrokerSettings, HostPort};
-use crate::metrics::BROKER_CONNECTIONS;
+use crate::metrics::{BROKER_CONNECTIONS, BROKER_CONNECTIONS_TOTAL, BROKER_REFUSED_CONNECTIONS_TOTAL};
 
 const CLUSTER_ID_KEY: &[u8] = b"cluster/id";
 const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -245,10 +245,12 @@ async fn accept(node: Arc<Node>, listener: TcpListener, limits: Limits, mut stop
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => match places.take(peer.ip()) {
                     Ok(place) => {
+                        counter!(BROKER_CONNECTIONS_TOTAL).increment(1);
                         let complaints = complaints.clone();
                         connections.spawn(serve(node.clone(), socket, peer, limits, stop.clone(), place, complaints));
                     }
                     Err(refusal) => {
+                        counter!(BROKER_REFUSED_CONNECTIONS_TOTAL).increment(1);
                         let flood = if matches!(refusal, Refusal::All(_)) { &mut crowd } else { &mut hoarder };
                         if flood.begins() {
                             tracing::warn!(%peer, "connection refused: {refusal}; so are all that follow");

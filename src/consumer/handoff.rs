@@ -52,9 +52,9 @@ struct State {
     /// The memory of the batch that was stored last: what fills the next one need not ask the system for it.
     spare: Batch,
     first_at: Option<Instant>,
-    /// Messages that the writer has taken and not yet stored, and the log's timestamp of the first.
+    /// Messages that the writer has taken and not yet stored, and the log's timestamp of the first of each partition.
     in_flight: usize,
-    in_flight_timestamp_ms: Option<i64>,
+    in_flight_oldest_ms: Vec<(i32, i64)>,
     requests: VecDeque<Request>,
     /// Someone waits for everything to be stored: do not wait for the batch to fill.
     flushing: usize,
@@ -139,10 +139,24 @@ impl Handoff {
         state.filling.len() + state.in_flight
     }
 
-    /// The log's timestamp, in milliseconds, of the oldest message that is not stored yet.
+    /// The log's timestamp, in milliseconds, of the oldest message that is not stored yet, over all partitions.
     pub(super) fn oldest_timestamp_ms(&self) -> Option<i64> {
         let state = self.lock();
-        state.in_flight_timestamp_ms.or_else(|| state.filling.oldest_timestamp_ms())
+        let oldest = state.in_flight_oldest_ms.iter().chain(state.filling.oldest_timestamps_ms());
+        oldest.map(|(_, timestamp_ms)| *timestamp_ms).min()
+    }
+
+    /// The same of each partition.
+    pub(super) fn oldest_timestamps_ms(&self) -> Vec<(i32, i64)> {
+        let state = self.lock();
+        let mut oldest = state.in_flight_oldest_ms.clone();
+        for (partition, timestamp_ms) in state.filling.oldest_timestamps_ms() {
+            // What the writer has taken lies before it in the log.
+            if !oldest.iter().any(|(known, _)| known == partition) {
+                oldest.push((*partition, *timestamp_ms));
+            }
+        }
+        oldest
     }
 
     /// A batch is stored, and its offsets are known as applied. Its memory fills the next one.
@@ -151,7 +165,7 @@ impl Handoff {
         let mut state = self.lock();
         state.spare = batch;
         state.in_flight = 0;
-        state.in_flight_timestamp_ms = None;
+        state.in_flight_oldest_ms.clear();
         self.changed.notify_all();
     }
 
@@ -160,7 +174,7 @@ impl Handoff {
         let idle_at = Instant::now() + idle_after;
         let mut state = self.lock();
         state.in_flight = 0;
-        state.in_flight_timestamp_ms = None;
+        state.in_flight_oldest_ms.clear();
         self.changed.notify_all();
         loop {
             if let Some(request) = state.requests.pop_front() {
@@ -201,7 +215,8 @@ impl Handoff {
         let batch = std::mem::replace(&mut state.filling, empty);
         state.first_at = None;
         state.in_flight = batch.len();
-        state.in_flight_timestamp_ms = batch.oldest_timestamp_ms();
+        state.in_flight_oldest_ms.clear();
+        state.in_flight_oldest_ms.extend_from_slice(batch.oldest_timestamps_ms());
         self.changed.notify_all();
         batch
     }

@@ -86,6 +86,11 @@ impl Lanes {
         self.0.iter().filter_map(Handoff::oldest_timestamp_ms).min()
     }
 
+    /// The same of each partition that has such a message.
+    pub(super) fn oldest_timestamps_ms(&self) -> Vec<(i32, i64)> {
+        self.0.iter().flat_map(Handoff::oldest_timestamps_ms).collect()
+    }
+
     fn number_of(&self, partition: i32) -> usize {
         partition.unsigned_abs() as usize % self.0.len()
     }

@@ -18,6 +18,7 @@ use super::client::producer_config;
 use super::setup::{admin, create_topic, is_there};
 use super::shared::Shared;
 use crate::config::KafkaSettings;
+use crate::metrics::{PUBLISHER_RECORDS_TOTAL, PUBLISHER_ROUND_SECONDS, PUBLISHER_ROUNDS_TOTAL};
 use crate::postgres::{CONNECT_DEADLINE, answered, connect};
 use crate::progress::Sample;
 use crate::seam::{self, Seam};
@@ -134,7 +135,9 @@ impl Publisher {
     /// One round; how long to wait for the next.
     async fn round(&mut self, epoch: i64) -> Duration {
         let started = Instant::now();
-        match self.publish(epoch).await {
+        let published = self.publish(epoch).await;
+        count(&published, started.elapsed());
+        match published {
             Ok(Round::PublishedSome) => {
                 self.has_trouble = false;
                 ROUND_WAIT_MIN
@@ -196,6 +199,7 @@ impl Publisher {
                 self.shared.progress.sample(Sample::Aggregate(total.value.clone()));
             }
         }
+        metrics::counter!(PUBLISHER_RECORDS_TOTAL).increment(changes.totals.len() as u64);
         answered(self.answer_deadline, settle_changes(&mut connection, &changes)).await?;
         self.connection = Some(connection);
         Ok(if changes.is_full { Round::PublishedSome } else { Round::Published })
@@ -243,6 +247,19 @@ impl Publisher {
         if let Err(error) = created {
             tracing::debug!("{error}");
         }
+    }
+}
+
+fn count(published: &Result<Round, PublishError>, took: Duration) {
+    let outcome = match published {
+        Ok(Round::Published | Round::PublishedSome) => "published",
+        Ok(Round::NothingChanged) => "unchanged",
+        Ok(Round::Fenced) => "fenced",
+        Err(_) => "failed",
+    };
+    metrics::counter!(PUBLISHER_ROUNDS_TOTAL, "outcome" => outcome).increment(1);
+    if outcome == "published" {
+        metrics::histogram!(PUBLISHER_ROUND_SECONDS).record(took.as_secs_f64());
     }
 }
 

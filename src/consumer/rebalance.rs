@@ -15,6 +15,7 @@ use rdkafka::types::RDKafkaRespErr;
 use super::ConsumerError;
 use super::assignment::Partition;
 use super::shared::{Mode, Shared};
+use crate::metrics::CONSUMER_REBALANCES_TOTAL;
 use crate::seam::{self, Seam};
 use crate::sink::{Claimed, LogRange, PartitionProgress, Reason, Resume, resume};
 
@@ -78,6 +79,7 @@ impl ConsumerContext for Context {
         let numbers: Vec<i32> = partitions.elements().iter().map(|element| element.partition()).collect();
         let is_assign = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         tracing::debug!(?numbers, is_assign, "rebalance");
+        metrics::counter!(CONSUMER_REBALANCES_TOTAL).increment(1);
         self.0.polls();
         self.0.set_joined(true);
         self.0.assignment().may_repeat();

@@ -12,7 +12,10 @@ use super::assignment::Assignment;
 use super::client::SESSION;
 use super::lanes::Lanes;
 use crate::clock::SharedClock;
-use crate::metrics::{CONSUMER_LAG_MESSAGES, CONSUMER_LAG_SECONDS};
+use crate::metrics::{
+    CONSUMER_FENCED_TOTAL, CONSUMER_LAG_MESSAGES, CONSUMER_OWNED_PARTITIONS, CONSUMER_PARTITION_LAG_MESSAGES,
+    CONSUMER_PARTITION_LAG_SECONDS, CONSUMER_PENDING_MESSAGES, PARTITION_SERIES_MAX,
+};
 use crate::progress::Progress;
 use crate::sink::Claimed;
 
@@ -161,6 +164,7 @@ impl Shared {
 
     /// Partitions that the writer found fenced, for the polling thread to give up.
     pub(super) fn push_fenced(&self, partitions: &[i32]) {
+        metrics::counter!(CONSUMER_FENCED_TOTAL).increment(partitions.len() as u64);
         lock(&self.fenced).extend_from_slice(partitions);
     }
 
@@ -192,6 +196,7 @@ impl Shared {
         if partitions.contains(&0) {
             self.partition_zero.send_replace(None);
         }
+        partitions.iter().for_each(|partition| self.show_partition(*partition, f64::NAN, f64::NAN));
         self.update_lag();
     }
 
@@ -199,6 +204,7 @@ impl Shared {
     pub(super) fn set_log_ends(&self, ends: impl IntoIterator<Item = (i32, i64)>) {
         lock(&self.log_ends).extend(ends);
         self.update_lag();
+        self.show_partitions();
     }
 
     /// Works the lag out anew: after something was stored, read, taken over or given away.
@@ -212,20 +218,44 @@ impl Shared {
             // Statistics tell of a log's end now and then; what has been read was in it for certain.
             if known.is_empty() { -1 } else { known.iter().sum::<i64>().max(self.lanes.pending() as i64) }
         };
-        let age_us = match (messages, self.lanes.oldest_timestamp_ms()) {
-            (_, Some(oldest_ms)) => (self.clock.now().0 - oldest_ms.saturating_mul(1_000)).max(0),
-            (0, None) => 0,
+        let oldest_us = match (messages, self.lanes.oldest_timestamp_ms()) {
+            (_, Some(oldest_ms)) => oldest_ms.saturating_mul(1_000),
+            (0, None) => i64::MAX,
             // Something is in the log that was not read yet: how old it is nobody here knows.
             (_, None) => -1,
         };
         self.progress.lag_messages.store(messages, Ordering::Relaxed);
-        self.progress.lag_us.store(age_us, Ordering::Relaxed);
-        if messages >= 0 {
-            metrics::gauge!(CONSUMER_LAG_MESSAGES).set(messages as f64);
+        self.progress.oldest_unapplied_us.store(oldest_us, Ordering::Relaxed);
+        self.progress.lag_us.store(self.progress.lag_us_at(self.clock.now().0).unwrap_or(-1), Ordering::Relaxed);
+        metrics::gauge!(CONSUMER_LAG_MESSAGES).set(if messages < 0 { f64::NAN } else { messages as f64 });
+    }
+
+    /// The gauges of each partition; as often as librdkafka tells where the log ends.
+    fn show_partitions(&self) {
+        let oldest = self.lanes.oldest_timestamps_ms();
+        let now_ms = self.clock.now().as_millis();
+        let (applied, ends) = (self.applied(), lock(&self.log_ends).clone());
+        metrics::gauge!(CONSUMER_OWNED_PARTITIONS).set(applied.len() as f64);
+        metrics::gauge!(CONSUMER_PENDING_MESSAGES).set(self.lanes.pending() as f64);
+        for (partition, next_offset) in applied {
+            let messages = ends.get(&partition).map(|end| (end - next_offset).max(0));
+            let read = oldest.iter().find(|(known, _)| *known == partition);
+            let seconds = match (messages, read) {
+                (_, Some((_, oldest_ms))) => (now_ms - oldest_ms).max(0) as f64 / 1e3,
+                (Some(0), None) => 0.0,
+                (_, None) => f64::NAN,
+            };
+            self.show_partition(partition, messages.map_or(f64::NAN, |messages| messages as f64), seconds);
         }
-        if age_us >= 0 {
-            metrics::gauge!(CONSUMER_LAG_SECONDS).set(age_us as f64 / 1e6);
+    }
+
+    fn show_partition(&self, partition: i32, messages: f64, seconds: f64) {
+        if partition >= PARTITION_SERIES_MAX {
+            return;
         }
+        let labels = [("topic", self.topic.clone()), ("partition", partition.to_string())];
+        metrics::gauge!(CONSUMER_PARTITION_LAG_MESSAGES, &labels).set(messages);
+        metrics::gauge!(CONSUMER_PARTITION_LAG_SECONDS, &labels).set(seconds);
     }
 }
 

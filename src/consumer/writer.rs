@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::handoff::{Request, Work};
 use super::shared::Shared;
-use crate::metrics::{SINK_BATCHES_TOTAL, SINK_DEAD_LETTERS_TOTAL, SINK_STORED_TOTAL, STAGE_LATENCY_SECONDS};
+use crate::metrics::{
+    SINK_BATCH_MESSAGES, SINK_BATCHES_TOTAL, SINK_DEAD_LETTERS_TOTAL, SINK_STORED_TOTAL, STAGE_LATENCY_SECONDS,
+    STAGE_MISSING_TOTAL, STAGE_NEGATIVE_TOTAL,
+};
 use crate::progress::{Progress, Sample, Stage};
 use crate::sink::{Batch, Committed, Patience, SinkError, StoredPart, Worker, WorkerSettings};
 
@@ -91,6 +94,7 @@ fn count(progress: &Progress, part: &StoredPart) {
     metrics::counter!(SINK_STORED_TOTAL).increment(part.messages);
     metrics::counter!(SINK_DEAD_LETTERS_TOTAL).increment(part.dead_letters);
     metrics::counter!(SINK_BATCHES_TOTAL).increment(1);
+    metrics::histogram!(SINK_BATCH_MESSAGES).record(part.messages as f64);
 
     let processed_at = part.processed_at;
     let since_sent = part.times.iter().map(|(_, sent, received)| sent.map(|sent| received.since(sent)));
@@ -116,11 +120,17 @@ fn record(progress: &Progress, stage: Stage, latencies_us: impl Iterator<Item = 
         }
     }
     let histogram = metrics::histogram!(STAGE_LATENCY_SECONDS, "stage" => stage.label());
+    let mut negative = 0;
     for latency_us in &known {
+        negative += u64::from(*latency_us < 0);
         histogram.record(latency_us.max(&0).to_owned() as f64 / 1e6);
     }
     progress.record(stage, known);
+    if negative > 0 {
+        metrics::counter!(STAGE_NEGATIVE_TOTAL, "stage" => stage.label()).increment(negative);
+    }
     if missing > 0 {
+        metrics::counter!(STAGE_MISSING_TOTAL, "stage" => stage.label()).increment(missing);
         progress.record_missing(stage, missing);
     }
 }

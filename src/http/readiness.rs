@@ -39,6 +39,11 @@ impl Readiness {
         self.0.borrow().iter().filter_map(|(role, what)| what.clone().map(|what| (*role, what))).collect()
     }
 
+    /// Each role that has reported, and whether it is ready.
+    pub fn roles(&self) -> BTreeMap<&'static str, bool> {
+        self.0.borrow().iter().map(|(role, what)| (*role, what.is_none())).collect()
+    }
+
     /// At least one role has reported, and every one that did is ready.
     pub fn is_ready(&self) -> bool {
         all_ready(&self.0.borrow())

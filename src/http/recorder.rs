@@ -5,7 +5,10 @@ use std::time::Duration;
 use metrics::gauge;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::metrics::{BUILD_INFO, describe, latency_bounds_seconds};
+use crate::metrics::{
+    BUILD_INFO, SINK_BATCH_MESSAGES, STAGE_LATENCY_SECONDS, describe, latency_bounds_seconds, message_bounds,
+    stage_bounds_seconds,
+};
 
 /// How often `PrometheusHandle::run_upkeep` is to be called. Without it the samples of histograms pile up in memory
 /// while nobody scrapes.
@@ -26,6 +29,8 @@ pub struct RecorderError(#[from] BuildError);
 /// A recorder is installed already.
 pub fn install_recorder() -> Result<PrometheusHandle, RecorderError> {
     let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(STAGE_LATENCY_SECONDS.to_owned()), &stage_bounds_seconds())?
+        .set_buckets_for_metric(Matcher::Full(SINK_BATCH_MESSAGES.to_owned()), &message_bounds())?
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &latency_bounds_seconds())?
         .install_recorder()?;
     describe();

@@ -158,8 +158,13 @@ fn record(progress: &Progress, stage: Latency, latencies_us: &mut Vec<i64>) {
         return;
     }
     let histogram = ::metrics::histogram!(metrics::STAGE_LATENCY_SECONDS, "stage" => stage.label());
+    let mut negative = 0;
     for latency_us in latencies_us.iter() {
+        negative += u64::from(*latency_us < 0);
         histogram.record((*latency_us).max(0) as f64 / 1e6);
+    }
+    if negative > 0 {
+        ::metrics::counter!(metrics::STAGE_NEGATIVE_TOTAL, "stage" => stage.label()).increment(negative);
     }
     progress.record(stage, latencies_us.drain(..));
 }

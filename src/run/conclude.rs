@@ -9,8 +9,8 @@ use super::figures::thousands;
 use super::pipeline::Pipeline;
 use super::roles::Ended;
 use super::summary::{AuditSummary, Summary};
-use super::{Exit, ask, startup};
-use crate::audit::{self, AuditSettings, Verdict};
+use super::{Exit, ask, gauges, startup};
+use crate::audit::{AuditSettings, Verdict};
 use crate::config::KafkaSettings;
 use crate::producer::ProducerReport;
 use crate::shutdown::Stage;
@@ -72,7 +72,7 @@ impl Pipeline {
             tokio::time::sleep(AUDIT_AFTER_STOP_WITHIN).await;
         };
         let audited = tokio::select! {
-            audited = audit::verify(settings, |_| {}) => audited,
+            audited = gauges::audit(settings) => audited,
             () = stopped => {
                 let text = "not finished in the time of a stop: ask with `finstream verify`".to_string();
                 return (AuditSummary { verdict: "not made", text }, Exit::Done);
@@ -80,12 +80,7 @@ impl Pipeline {
         };
         match audited {
             Ok(report) => {
-                let verdict = match report.verdict {
-                    Verdict::Balanced => "balanced",
-                    Verdict::Differences => "differences",
-                    Verdict::Undecided => "undecided",
-                    Verdict::Nothing => "nothing",
-                };
+                let verdict = gauges::verdict_name(report.verdict);
                 // A run that was stopped before it made its topic is a run nevertheless: nobody pointed at a wrong place.
                 let exit = match report.verdict {
                     Verdict::Nothing => Exit::Done,

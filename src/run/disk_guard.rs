@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::figures;
 use crate::data_dir::DiskSpace;
 use crate::http::Readiness;
+use crate::metrics::PRODUCER_PAUSED;
 
 /// Never less than this: below 32 MiB the log itself refuses appends, and its next journal file takes 64 MiB.
 const LIMIT_BYTES_MIN: u64 = 128 << 20;
@@ -31,6 +32,7 @@ pub async fn watch(paths: Vec<PathBuf>, paused: watch::Sender<bool>, readiness: 
     loop {
         interval.tick().await;
         let was_paused = *paused.borrow();
+        metrics::gauge!(PRODUCER_PAUSED).set(if was_paused { 1.0 } else { 0.0 });
         let full = paths.iter().find_map(|path| {
             let space = DiskSpace::of(path).ok()?;
             let limit = limit_bytes(space.total_bytes);

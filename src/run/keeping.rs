@@ -12,6 +12,7 @@ use tokio::task::{JoinError, JoinHandle};
 use uuid::Uuid;
 
 use super::figures::thousands;
+use super::gauges;
 use super::pipeline::Pipeline;
 use crate::audit::{self, AuditError, AuditSettings, CheckpointError, Covered, Verdict};
 use crate::broker::Holder;
@@ -19,6 +20,9 @@ use crate::clock::{Micros, SharedClock};
 use crate::config::KafkaSettings;
 use crate::http::Readiness;
 use crate::ledger::{self, LedgerError, Settled};
+use crate::metrics::{
+    CHECKPOINT_TIMESTAMP_SECONDS, KEEPING_ROUNDS_TOTAL, RETENTION_LEDGER_BYTES_TOTAL, RETENTION_ROWS_TOTAL,
+};
 use crate::postgres::{Database, PostgresError, answered};
 use crate::shutdown::{Shutdown, Stage};
 use crate::sink::{self, Excess, Merger, SinkError};
@@ -133,6 +137,8 @@ impl Keeper {
                 // What a statement has begun, PostgreSQL rolls back.
                 () = shutdown.reached(Stage::Drain) => return,
             };
+            let outcome = if round.is_ok() { "done" } else { "failed" };
+            metrics::counter!(KEEPING_ROUNDS_TOTAL, "outcome" => outcome).increment(1);
             match round {
                 Ok(()) => self.has_trouble = false,
                 Err(error) => {
@@ -202,6 +208,8 @@ impl Keeper {
         let bytes_max = self.retention_bytes;
         let cutting = tokio::task::spawn_blocking(move || ledger::cut(&dir, &settled, older_than, bytes_max));
         let bytes = cutting.await??;
+        metrics::counter!(RETENTION_ROWS_TOTAL).increment(removed);
+        metrics::counter!(RETENTION_LEDGER_BYTES_TOTAL).increment(bytes);
         tracing::info!(
             "retention removed {} latency rows and {} of ledger, behind a balanced audit; totals are kept",
             thousands(removed),
@@ -246,7 +254,7 @@ impl Keeper {
             ledger_dirs: vec![self.ledger_dir.clone()],
             make_checkpoint: true,
         };
-        let report = audit::verify(settings, |_| {}).await?;
+        let report = gauges::audit(settings).await?;
         if report.verdict == Verdict::Balanced {
             if self.audit_after.take().is_some() {
                 tracing::info!("the books balance again: retention goes on");
@@ -273,6 +281,9 @@ impl Keeper {
         let covered = tokio::task::spawn_blocking(move || audit::covered(&dir, books_id, &topic)).await??;
         self.covered = covered.filter(|covered| covered.topic_ref == topic_ref);
         self.since = self.covered.as_ref().map_or(self.since, |covered| covered.made_at);
+        if let Some(covered) = &self.covered {
+            metrics::gauge!(CHECKPOINT_TIMESTAMP_SECONDS).set(covered.made_at.0 as f64 / 1e6);
+        }
         self.has_looked = true;
         Ok(())
     }

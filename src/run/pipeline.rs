@@ -1,7 +1,8 @@
 //! One process of the pipeline: starts its roles, watches them, drains them, audits the books.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
@@ -72,6 +73,8 @@ pub(super) struct Pipeline {
     pub readiness: Readiness,
     pub clock: SharedClock,
     pub shutdown: Shutdown,
+    /// The private PostgreSQL's folder, once it is known.
+    pub cluster_dir: Arc<OnceLock<PathBuf>>,
 }
 
 impl Pipeline {
@@ -83,6 +86,7 @@ impl Pipeline {
             readiness: Readiness::new(),
             clock: SystemClock::shared(),
             shutdown,
+            cluster_dir: Arc::default(),
         };
         Box::pin(pipeline.serve()).await
     }
@@ -156,6 +160,10 @@ impl Pipeline {
         let plan = &self.plan;
         DatabaseService::start(&self.data_dir, plan.database_url.as_deref(), &plan.schema, plan.pg_bin.as_deref())
             .await
+            .inspect(|database| {
+                // Set once: a process has one database.
+                let _ = self.cluster_dir.set(database.cluster_dir().map(PathBuf::from).unwrap_or_default());
+            })
             .map(Some)
     }
 
@@ -173,6 +181,7 @@ impl Pipeline {
                 upkeep.run_upkeep();
             }
         });
+        self.start_gauges();
         let state = HttpState::new(self.progress.clone(), metrics, self.readiness.clone());
         tokio::spawn(async move {
             if let Err(error) = http::serve(listener, state, shutdown).await {

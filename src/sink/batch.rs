@@ -100,6 +100,8 @@ pub struct Batch {
     texts: String,
     bytes: Vec<u8>,
     runs: Vec<(RunId, RunInfo)>,
+    /// Partition and log timestamp (ms) of its first message here, so that a lag can be told without a look at all.
+    oldest: Vec<(i32, i64)>,
     /// A message was turned away: the batch must not be stored, as progress would pass the message over.
     has_overflowed: bool,
 }
@@ -171,6 +173,7 @@ impl Batch {
         self.texts.clear();
         self.bytes.clear();
         self.runs.clear();
+        self.oldest.clear();
         self.has_overflowed = false;
     }
 
@@ -208,9 +211,9 @@ impl Batch {
         self.has_overflowed
     }
 
-    /// Timestamp of the first message in the log, milliseconds since the epoch.
-    pub fn oldest_timestamp_ms(&self) -> Option<i64> {
-        self.items.first().and_then(|item| item.timestamp_ms)
+    /// Each partition with the log's timestamp of its first message, milliseconds since the epoch.
+    pub fn oldest_timestamps_ms(&self) -> &[(i32, i64)] {
+        &self.oldest
     }
 
     /// Partition, offset and bytes of each transaction.
@@ -224,6 +227,7 @@ impl Batch {
     /// Drops the messages of partitions that are no longer owned.
     pub fn remove_partitions(&mut self, partitions: &[i32]) {
         self.items.retain(|item| !partitions.contains(&item.partition));
+        self.oldest.retain(|(partition, _)| !partitions.contains(partition));
     }
 
     pub(super) fn items(&self) -> &[Item] {
@@ -271,6 +275,13 @@ impl Batch {
     fn push(&mut self, message: Message<'_>, body: Body) {
         let key = message.key.map(|bytes| self.keep(bytes));
         let payload = message.payload.map(|bytes| self.keep(bytes));
+        // Messages come in runs of one partition, as they were fetched.
+        if self.items.last().is_none_or(|last| last.partition != message.partition)
+            && let Some(timestamp_ms) = message.timestamp_ms
+            && !self.oldest.iter().any(|(partition, _)| *partition == message.partition)
+        {
+            self.oldest.push((message.partition, timestamp_ms));
+        }
         self.items.push(Item {
             partition: message.partition,
             offset: message.offset,

@@ -18,6 +18,7 @@ use super::{ProducerError, ProducerReport};
 use crate::clock::Micros;
 use crate::config::Pace;
 use crate::ledger::LedgerWriter;
+use crate::metrics::PRODUCER_SCHEDULED_TOTAL;
 use crate::progress::Progress;
 use crate::shutdown::Stage;
 use crate::source::arrival::Arrivals;
@@ -343,6 +344,7 @@ impl<'a> Publisher<'a> {
         let limit = self.context.settings.count.or(self.source.total()).unwrap_or(u64::MAX);
         let scheduled = scheduled.min(limit).max(self.tally.sent).max(self.scheduled);
         Progress::add(&self.context.progress.scheduled, scheduled - self.scheduled);
+        metrics::counter!(PRODUCER_SCHEDULED_TOTAL).increment(scheduled - self.scheduled);
         self.scheduled = scheduled;
     }
 }
