@@ -1,4 +1,4 @@
-//! The containers and dashboards around finstream: what can be checked without a container.
+//! The containers around finstream: what can be checked without a container.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
@@ -6,74 +6,9 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
-
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-fn dashboard() -> Value {
-    serde_json::from_str(&read("grafana/dashboards/overview.json")).unwrap()
-}
-
-fn panels(dashboard: &Value) -> &Vec<Value> {
-    dashboard["panels"].as_array().unwrap()
-}
-
-/// Every query of a panel in one language, by its key in the target.
-fn queries<'a>(dashboard: &'a Value, key: &str) -> Vec<&'a str> {
-    let targets = panels(dashboard).iter().flat_map(|panel| panel["targets"].as_array().unwrap());
-    targets.filter_map(|target| target[key].as_str()).collect()
-}
-
-/// Words that could be names.
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|next: char| !(next.is_ascii_alphanumeric() || next == '_')).filter(|word| !word.is_empty())
-}
-
-#[test]
-fn every_panel_says_what_it_shows_and_in_which_unit() {
-    let dashboard = dashboard();
-    assert_eq!(panels(&dashboard).len(), 10);
-    for panel in panels(&dashboard) {
-        let title = panel["title"].as_str().unwrap();
-        assert!(panel["description"].as_str().is_some_and(|text| text.len() > 40), "{title}: no description");
-        assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{title}: no unit");
-        assert!(["prom", "pg"].contains(&panel["datasource"]["uid"].as_str().unwrap()), "{title}: datasource");
-        assert!(!panel["targets"].as_array().unwrap().is_empty(), "{title}: shows nothing");
-    }
-    assert_eq!(queries(&dashboard, "rawSql").len(), 2);
-    let heatmap = panels(&dashboard).iter().find(|panel| panel["type"] == "heatmap").expect("a heatmap");
-    assert_eq!(heatmap["options"]["yAxis"]["unit"], "s");
-    assert_eq!(heatmap["targets"][0]["format"], "heatmap");
-}
-
-#[test]
-fn panels_query_metrics_that_exist() {
-    let known = read("src/metrics.rs");
-    let dashboard = dashboard();
-    let expressions = queries(&dashboard, "expr");
-    assert!(expressions.len() >= 8);
-    for expression in expressions {
-        let metrics: Vec<&str> = words(expression).filter(|word| word.starts_with("finstream_")).collect();
-        assert!(!metrics.is_empty(), "{expression}");
-        for metric in metrics {
-            let name = ["_bucket", "_sum", "_count"].iter().find_map(|end| metric.strip_suffix(end)).unwrap_or(metric);
-            assert!(known.contains(&format!("\"{name}\"")), "src/metrics.rs knows no {name}");
-        }
-        assert!(!expression.contains("$__interval"), "$__interval is empty at short ranges: {expression}");
-        assert!(!expression.contains("rate(") || expression.contains("[$__rate_interval]"), "{expression}");
-    }
-}
-
-#[test]
-fn panels_read_views_for_people() {
-    let migration = ["V1__initial", "V2__windows"].map(|name| read(&format!("migrations/{name}.sql"))).concat();
-    for query in queries(&dashboard(), "rawSql") {
-        let relation = words(query).skip_while(|word| *word != "from").nth(1).unwrap();
-        assert!(migration.contains(&format!("create view {relation} as")), "no view {relation}: {query}");
-    }
 }
 
 #[test]
@@ -182,20 +117,4 @@ fn the_health_check_tells_a_ready_finstream_from_one_that_is_not_there() {
     assert!(asked(address), "{address} is ready");
     assert_eq!(running.stop().0, Some(0));
     assert!(!asked(address), "{address} is gone");
-}
-
-#[test]
-fn the_scrape_interval_is_the_datasource_s_time_interval() {
-    let value = |text: &str, key: &str| {
-        text.lines().find_map(|line| line.trim().strip_prefix(key).map(|value| value.trim().to_owned())).unwrap()
-    };
-    let datasources = read("grafana/provisioning/datasources/finstream.yml");
-    assert_eq!(
-        value(&read("grafana/prometheus/prometheus.yml"), "scrape_interval:"),
-        value(&datasources, "timeInterval:")
-    );
-    for uid in ["uid: prom", "uid: pg"] {
-        assert!(datasources.lines().any(|line| line.trim() == uid), "no datasource with {uid}");
-    }
-    assert!(read("grafana/provisioning/dashboards/finstream.yml").contains("allowUiUpdates: false"));
 }

@@ -1,0 +1,279 @@
+//! Each alert fires when its fault is caused, and clears when it is cured. The rules are the repository's, with all of
+//! their durations divided by [`SPEED`]: thresholds stay as they are.
+
+use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use finstream::data_dir::DiskSpace;
+use rustix::fs::FallocateFlags;
+use rustix::process::{Pid, kill_process};
+
+use crate::dashboards::rules;
+use crate::send_garbage;
+use crate::server::{Prometheus, Target, free_address};
+use crate::support::{Running, Sandbox, Signal};
+
+/// A minute of the rules is a second here.
+const SPEED: u64 = 60;
+const SCRAPE_MS: u64 = 250;
+/// An audit that found differences is made again after a minute, whatever the rules say.
+const PATIENCE: Duration = Duration::from_secs(150);
+const MIB: u64 = 1 << 20;
+
+/// What fired and cleared, by whoever saw it.
+struct Watch<'a> {
+    prometheus: &'a Prometheus,
+    job: &'static str,
+    seen: &'a Mutex<BTreeSet<String>>,
+    began: Instant,
+}
+
+impl Watch<'_> {
+    fn is_quiet(&self, alerts: &[&str]) {
+        let firing = self.prometheus.firing(self.job);
+        assert!(!alerts.iter().any(|alert| firing.iter().any(|name| name == alert)), "{firing:?} before the fault");
+    }
+
+    fn fires(&self, alerts: &[&str]) {
+        let mut left = alerts.to_vec();
+        self.until(&format!("{alerts:?} to fire"), || {
+            let firing = self.prometheus.firing(self.job);
+            for alert in left.extract_if(.., |alert| firing.iter().any(|name| name == alert)) {
+                println!("{:6.1} s  {alert} fires", self.began.elapsed().as_secs_f64());
+            }
+            left.is_empty()
+        });
+    }
+
+    fn clears(&self, alerts: &[&str]) {
+        let mut left = alerts.to_vec();
+        self.until(&format!("{alerts:?} to clear"), || {
+            let firing = self.prometheus.firing(self.job);
+            for alert in left.extract_if(.., |alert| firing.iter().all(|name| name != alert)) {
+                println!("{:6.1} s  {alert} clears", self.began.elapsed().as_secs_f64());
+                self.seen.lock().unwrap().insert(alert.to_owned());
+            }
+            left.is_empty()
+        });
+    }
+
+    /// Waits until a query gives a sample.
+    fn gives(&self, expr: &str) {
+        self.until(expr, || self.prometheus.query(expr).is_ok_and(|samples| !samples.is_empty()));
+    }
+
+    fn until(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !condition() {
+            assert!(
+                began.elapsed() < PATIENCE,
+                "waited {PATIENCE:?} for {what}; firing: {:?}",
+                self.prometheus.firing(self.job)
+            );
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+    }
+}
+
+#[test]
+fn each_alert_fires_when_its_fault_is_caused_and_clears_when_it_is_cured() {
+    let addresses: Vec<String> = (0..4).map(|_| free_address()).collect();
+    let targets = [
+        Target::new("finstream", &addresses[0]),
+        Target::new("finstream", &addresses[1]),
+        Target::new("disk", &addresses[2]),
+        Target::new("books", &addresses[3]),
+    ];
+    let prometheus = Prometheus::start(&targets, SCRAPE_MS, SPEED);
+    let (seen, began) = (Mutex::default(), Instant::now());
+    let watch = |job| Watch { prometheus: &prometheus, job, seen: &seen, began };
+    let can_mount = std::thread::scope(|scope| {
+        scope.spawn(|| books(&watch("books"), &addresses[3]));
+        scope.spawn(|| sink(&watch("finstream"), &addresses[0]));
+        let disk = scope.spawn(|| disk(&watch("disk"), &addresses[2]));
+        scope.spawn(|| process(&watch("finstream"), &addresses[1]));
+        disk.join().unwrap()
+    });
+    let alerts: BTreeSet<String> = rules("alerts").into_iter().map(|rule| rule.name).collect();
+    let needs_mount = |name: &String| name.starts_with("FinstreamDisk") && !can_mount;
+    let missing: Vec<&String> =
+        alerts.iter().filter(|name| !seen.lock().unwrap().contains(*name) && !needs_mount(name)).collect();
+    assert!(missing.is_empty(), "no fault was caused for {missing:?}");
+}
+
+/// PostgreSQL falls silent under load, and a message comes that is none.
+fn sink(watch: &Watch<'_>, address: &str) {
+    let sandbox = Sandbox::new();
+    let mut running = sandbox.start(&["--rate", "1000", "--http", address]);
+    let ready = running.wait_ready();
+    watch.gives("rate(finstream_sink_stored_messages_total{job=\"finstream\"}[2s]) > 0");
+
+    watch.is_quiet(&["FinstreamDeadLetters"]);
+    send_garbage(ready["kafka"].as_str().unwrap());
+    watch.fires(&["FinstreamDeadLetters"]);
+    watch.clears(&["FinstreamDeadLetters"]);
+
+    let at_once = ["FinstreamSinkStalled", "FinstreamDatabaseAway", "FinstreamLagGrowing", "FinstreamRoleWaits"];
+    watch.is_quiet(&at_once);
+    let stopped = with_children(sandbox.postmaster_pid());
+    stopped.iter().for_each(|id| signal(*id, Signal::STOP));
+    watch.fires(&at_once);
+    stopped.iter().for_each(|id| signal(*id, Signal::CONT));
+    watch.clears(&at_once);
+    // What had to wait is committed now, late.
+    let burns = ["FinstreamLatencyBurnFast", "FinstreamLatencyBurnSlow"];
+    watch.fires(&burns);
+    watch.clears(&burns);
+    let (code, output) = running.stop();
+    assert_eq!(code, Some(0), "{output}");
+}
+
+/// The disk under the log is slow; the process is stopped, and killed again and again.
+fn process(watch: &Watch<'_>, address: &str) {
+    let sandbox = Sandbox::new();
+    let (library, slow) = (slow_syncs(sandbox.path()), sandbox.path().join("slow"));
+    let environment = [("LD_PRELOAD", library.to_str().unwrap()), ("SLOW_SYNCS", slow.to_str().unwrap())];
+    let arguments = ["--role", "broker", "--role", "producer", "--rate", "100", "--http", address];
+    let start = || {
+        let mut running = sandbox.spawn_with(&arguments, &environment);
+        running.wait_ready();
+        running
+    };
+    let mut running = start();
+    watch.gives(&format!("rate(finstream_broker_sync_seconds_count{{instance=\"{address}\"}}[2s]) > 0"));
+
+    fs::write(&slow, "").unwrap();
+    watch.fires(&["FinstreamFsyncSlow"]);
+    fs::remove_file(&slow).unwrap();
+    watch.clears(&["FinstreamFsyncSlow"]);
+
+    watch.is_quiet(&["FinstreamDown"]);
+    running.signal(Signal::STOP);
+    watch.fires(&["FinstreamDown"]);
+    running.signal(Signal::CONT);
+    watch.clears(&["FinstreamDown"]);
+
+    for lives in 1..=3 {
+        let started = format!("process_start_time_seconds{{instance=\"{address}\"}}");
+        let before = watch.prometheus.query(&started).unwrap().first().map_or(0.0, |(_, value)| *value);
+        running.kill();
+        running = start();
+        println!("{:6.1} s  life {lives} began", watch.began.elapsed().as_secs_f64());
+        // Its second is another than the last one's, or nobody could tell.
+        watch.gives(&format!("{started} > {before}"));
+    }
+    watch.fires(&["FinstreamRestartLoop"]);
+    watch.clears(&["FinstreamRestartLoop"]);
+    drop(running);
+}
+
+/// Somebody changes a total by a cent, and back.
+fn books(watch: &Watch<'_>, address: &str) {
+    let sandbox = Sandbox::new();
+    let running =
+        sandbox.start(&["--rate", "6000", "--retention-bytes", "64MiB", "--partitions", "4", "--http", address]);
+    watch.gives("finstream_audit_balanced{job=\"books\"} == 1");
+    watch.is_quiet(&["FinstreamAuditMismatch"]);
+    let user = sandbox.sql("select min(user_id) from user_aggregates");
+    let change = |cents: &str| {
+        sandbox.sql(&format!(
+            "update user_aggregates set spend = spend + ({cents}) where (user_id, currency, topic_ref, partition) = (select \
+             user_id, currency, topic_ref, partition from user_aggregates where user_id = '{user}' order by 2, 3, 4 limit 1)"
+        ));
+    };
+    change("0.01");
+    watch.fires(&["FinstreamAuditMismatch"]);
+    change("-0.01");
+    watch.clears(&["FinstreamAuditMismatch"]);
+    drop(running);
+}
+
+/// A neighbour takes the disk. False where no small disk can be made.
+fn disk(watch: &Watch<'_>, address: &str) -> bool {
+    let sandbox = Sandbox::new();
+    let data = sandbox.data();
+    fs::create_dir(&data).unwrap();
+    let mount = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=768m,mode=700", "tmpfs"])
+        .arg(&data)
+        .stderr(Stdio::null())
+        .status();
+    if !mount.is_ok_and(|status| status.success()) {
+        println!("not tried: this user may not mount a tmpfs, so no disk fills up");
+        return false;
+    }
+    let _unmount = Unmount(data.clone());
+    let running: Running =
+        sandbox.start(&["--role", "broker", "--role", "producer", "--rate", "100", "--http", address]);
+    watch.gives("finstream_disk_free_bytes{job=\"disk\"}");
+    let (almost, full) = (["FinstreamDiskAlmostFull"], ["FinstreamDiskFull"]);
+    watch.is_quiet(&[almost[0], full[0]]);
+    let neighbour = fill(&data, 200 * MIB);
+    watch.fires(&almost);
+    watch.is_quiet(&full);
+    fill(&data, 100 * MIB);
+    watch.fires(&full);
+    fs::remove_file(neighbour).unwrap();
+    watch.clears(&[almost[0], full[0]]);
+    drop(running);
+    true
+}
+
+struct Unmount(PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Takes all room but `left` bytes with a file, as a neighbour would.
+fn fill(directory: &Path, left: u64) -> PathBuf {
+    let path = directory.join("neighbour");
+    let file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+    let (free, taken) = (DiskSpace::of(directory).unwrap().free_bytes, file.metadata().unwrap().len());
+    rustix::fs::fallocate(&file, FallocateFlags::empty(), taken, free.saturating_sub(left).max(1)).unwrap();
+    path
+}
+
+/// A library that makes each sync take 80 ms longer, for as long as the file that SLOW_SYNCS names is there.
+fn slow_syncs(folder: &Path) -> PathBuf {
+    let (source, library) = (folder.join("slow.c"), folder.join("slow.so"));
+    let code = r#"
+        #define _GNU_SOURCE
+        #include <dlfcn.h>
+        #include <stdlib.h>
+        #include <unistd.h>
+        static int slowly(const char *name, int file) {
+            const char *slow = getenv("SLOW_SYNCS");
+            if (slow && access(slow, F_OK) == 0) usleep(80000);
+            return ((int (*)(int))dlsym(RTLD_NEXT, name))(file);
+        }
+        int fdatasync(int file) { return slowly("fdatasync", file); }
+        int fsync(int file) { return slowly("fsync", file); }
+    "#;
+    fs::write(&source, code).unwrap();
+    let made = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl").status();
+    assert!(made.unwrap().success(), "cc cannot make {}", library.display());
+    library
+}
+
+/// A process and those that it has started.
+fn with_children(id: u32) -> Vec<u32> {
+    let parent_of = |id: u32| -> Option<u32> {
+        let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+    };
+    let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    // The parent first: it makes no more.
+    std::iter::once(id).chain(all.filter(|child| parent_of(*child) == Some(id))).collect()
+}
+
+fn signal(id: u32, signal: Signal) {
+    // A backend may have ended since.
+    let _ = kill_process(Pid::from_raw(i32::try_from(id).unwrap()).unwrap(), signal);
+}
