@@ -36,6 +36,7 @@ build: setup ## build the binary: target/release/finstream
 
 .PHONY: test
 test: setup ## every test; a filter or other arguments of `cargo test` in ARGS
+	@scripts/prometheus.sh >/dev/null
 	@$(CARGO) test $(PROFILE) $(ARGS)
 
 .PHONY: bars
@@ -108,6 +109,15 @@ SECONDS ?= 1800
 .PHONY: fuzz
 fuzz: setup ## throw bytes at the broker: each target for SECONDS=1800; some targets in ARGS
 	@scripts/fuzz.sh $(SECONDS) $(ARGS)
+
+.PHONY: alert-test
+alert-test: setup ## a real Prometheus: unit tests of the rules, data for every panel, each alert fires and clears
+	@scripts/prometheus.sh >/dev/null
+	@$(CARGO) test $(PROFILE) --test dashboards --test prometheus -- --nocapture
+
+.PHONY: dashboard-types
+dashboard-types: ## the dashboards against Grafana's own TypeScript types (needs node and npm)
+	@scripts/grafana-schema.sh
 
 .PHONY: check
 check: setup fmt-check lint architecture deny compose-check ## what CI checks besides the tests
