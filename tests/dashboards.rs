@@ -115,8 +115,8 @@ fn every_metric_used_is_exposed_and_every_exposed_one_is_shown_or_listed() {
     let shown: BTreeSet<String> =
         panels().iter().flat_map(|panel| panel.queries("expr")).flat_map(|expr| series(&expr)).collect();
     let all = shown.iter().cloned();
-    let all = all.chain(annotation_expressions().iter().flat_map(|expr| series(expr)));
-    let all: BTreeSet<String> = all.chain(all_rules().iter().flat_map(|rule| series(&rule.expr))).collect();
+    let all = all.chain(annotation_expressions().into_iter().flat_map(|expr| series(&expr)));
+    let all: BTreeSet<String> = all.chain(all_rules().into_iter().flat_map(|rule| series(&rule.expr))).collect();
 
     let records: BTreeSet<String> = rules("recording").into_iter().map(|rule| rule.name).collect();
     let exposed: BTreeSet<&str> = CATALOG.iter().map(|metric| metric.name).collect();

@@ -48,7 +48,8 @@ fn every_panel_and_every_rule_finds_fresh_data_under_load_and_a_renamed_metric_i
     let renamed = ("finstream_sink_stored_messages_total", "finstream_sink_rows_total");
     let targets =
         [Target::new("finstream", &address), Target { renamed: Some(renamed), ..Target::new("renamed", &address) }];
-    let prometheus = Prometheus::start(&targets, SCRAPE_MS, 60);
+    // A minute of the rules is four seconds: four scrapes.
+    let prometheus = Prometheus::start(&targets, SCRAPE_MS, 15);
 
     let mut faults = Vec::new();
     let found = until(|| {
