@@ -178,11 +178,13 @@ fn books(watch: &Watch<'_>, address: &str) {
         sandbox.start(&["--rate", "6000", "--retention-bytes", "64MiB", "--partitions", "4", "--http", address]);
     watch.gives("finstream_audit_balanced{job=\"books\"} == 1");
     watch.is_quiet(&["FinstreamAuditMismatch"]);
-    let user = sandbox.sql("select min(user_id) from user_aggregates");
+    // One row, chosen once: others come while traffic flows.
+    let row = sandbox.sql(
+        "select format('(%L, %L, %s, %s)', user_id, currency, topic_ref, partition) from user_aggregates order by user_id limit 1",
+    );
     let change = |cents: &str| {
         sandbox.sql(&format!(
-            "update user_aggregates set spend = spend + ({cents}) where (user_id, currency, topic_ref, partition) = (select \
-             user_id, currency, topic_ref, partition from user_aggregates where user_id = '{user}' order by 2, 3, 4 limit 1)"
+            "update user_aggregates set spend = spend + ({cents}) where (user_id, currency, topic_ref, partition) = {row}"
         ));
     };
     change("0.01");
