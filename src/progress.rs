@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use tokio::sync::broadcast;
 
+mod seen;
+
+pub use seen::{PartitionSeen, Seen, TRANSACTIONS_SEEN_MAX, TransactionSeen};
+
 /// One hour: a longer latency is recorded as this, and counted.
 pub const LATENCY_US_MAX: u64 = 3_600_000_000;
 
@@ -116,6 +120,10 @@ pub struct Progress {
     /// Log timestamp of the oldest unapplied record in microseconds since the epoch, from which its age can be told at any
     /// time; `i64::MAX`: caught up; -1: unknown.
     pub oldest_unapplied_us: AtomicI64,
+    /// Messages that the consumer has read and not stored; -1: unknown.
+    pub pending: AtomicI64,
+    /// Single messages and partitions, for viewers.
+    pub seen: Seen,
     /// PostgreSQL does not store at the moment.
     pub database_away: Arc<AtomicBool>,
     /// Set by the first and moved by each later change of a counter of messages.
@@ -143,6 +151,8 @@ impl Progress {
             lag_messages: AtomicI64::new(-1),
             lag_us: AtomicI64::new(-1),
             oldest_unapplied_us: AtomicI64::new(-1),
+            pending: AtomicI64::new(-1),
+            seen: Seen::default(),
             database_away: Arc::default(),
             busy: Mutex::new(None),
             stages: std::array::from_fn(|_| Mutex::new(StageLatencies::new())),

@@ -10,6 +10,7 @@ mod assignment;
 mod client;
 mod handoff;
 mod lanes;
+mod last;
 mod leave;
 mod new_life;
 mod orphans;
@@ -135,6 +136,8 @@ pub async fn run(
     let limits = Limits { batch_messages_max: settings.batch_messages_max.max(1), batch_wait: settings.batch_wait };
     let shared =
         Arc::new(Shared::new(topic, Lanes::for_topic(found.log_starts.len(), limits), progress, clock.clone()));
+    let watched = Arc::downgrade(&shared);
+    shared.progress.seen.watch_partitions(move || Some(watched.upgrade()?.partitions_seen()));
     let worker = WorkerSettings {
         database: database.clone(),
         topic_ref: stream.topic_ref,

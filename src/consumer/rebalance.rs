@@ -71,6 +71,8 @@ impl ClientContext for Context {
             let end = if partition.ls_offset >= 0 { partition.ls_offset } else { partition.hi_offset };
             (*number >= 0 && end >= 0).then_some((*number, end))
         }));
+        let starts = topic.partitions.iter().map(|(number, partition)| (*number, partition.lo_offset));
+        self.0.set_log_starts(starts.filter(|(number, start)| *number >= 0 && *start >= 0));
     }
 }
 
@@ -175,6 +177,7 @@ impl Context {
         let owned = Partition::new(next_offset, unverified, log);
         self.0.assignment().insert(partition, owned);
         self.0.begin_applied(partition, next_offset);
+        self.0.set_log_starts([(partition, log.start)]);
         self.0.set_log_ends([(partition, log.end)]);
         if partition == 0 {
             self.0.partition_zero.send_replace(Some(epoch));

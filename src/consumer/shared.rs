@@ -16,7 +16,7 @@ use crate::metrics::{
     CONSUMER_FENCED_TOTAL, CONSUMER_LAG_MESSAGES, CONSUMER_OWNED_PARTITIONS, CONSUMER_PARTITION_LAG_MESSAGES,
     CONSUMER_PARTITION_LAG_SECONDS, CONSUMER_PENDING_MESSAGES, PARTITION_SERIES_MAX,
 };
-use crate::progress::Progress;
+use crate::progress::{PartitionSeen, Progress};
 use crate::sink::Claimed;
 
 /// How the polling thread is to behave; later ones are more urgent.
@@ -52,6 +52,7 @@ pub(super) struct Shared {
     /// Partitions whose fetching was paused because they were fenced. librdkafka keeps that over a rebalance.
     silenced: Mutex<BTreeSet<i32>>,
     log_ends: Mutex<BTreeMap<i32, i64>>,
+    log_starts: Mutex<BTreeMap<i32, i64>>,
     failure: Mutex<Option<ConsumerError>>,
 }
 
@@ -73,6 +74,7 @@ impl Shared {
             fenced: Mutex::default(),
             silenced: Mutex::default(),
             log_ends: Mutex::default(),
+            log_starts: Mutex::default(),
             failure: Mutex::default(),
         }
     }
@@ -207,6 +209,26 @@ impl Shared {
         self.show_partitions();
     }
 
+    /// Where the log begins, for viewers only.
+    pub(super) fn set_log_starts(&self, starts: impl IntoIterator<Item = (i32, i64)>) {
+        lock(&self.log_starts).extend(starts);
+    }
+
+    /// The owned partitions, for viewers; asked for once a second.
+    pub(super) fn partitions_seen(&self) -> Vec<PartitionSeen> {
+        let (applied, ends, starts) = (self.applied(), lock(&self.log_ends).clone(), lock(&self.log_starts).clone());
+        let oldest: BTreeMap<i32, i64> = self.lanes.oldest_timestamps_ms().into_iter().collect();
+        let now = self.clock.now();
+        let seen = applied.into_iter().map(|(partition, committed)| {
+            let log_end = ends.get(&partition).copied().map(|end| end.max(committed));
+            let age_us = oldest.get(&partition).map(|oldest_ms| (now.0 - oldest_ms.saturating_mul(1_000)).max(0));
+            // Statistics tell of a log's end now and then: what has been read counts before them.
+            let oldest_us = age_us.or_else(|| (log_end == Some(committed)).then_some(0));
+            PartitionSeen { partition, log_start: starts.get(&partition).copied(), log_end, committed, oldest_us }
+        });
+        seen.collect()
+    }
+
     /// Works the lag out anew: after something was stored, read, taken over or given away.
     pub(super) fn update_lag(&self) {
         let messages = {
@@ -227,25 +249,19 @@ impl Shared {
         self.progress.lag_messages.store(messages, Ordering::Relaxed);
         self.progress.oldest_unapplied_us.store(oldest_us, Ordering::Relaxed);
         self.progress.lag_us.store(self.progress.lag_us_at(self.clock.now().0).unwrap_or(-1), Ordering::Relaxed);
+        self.progress.pending.store(self.lanes.pending() as i64, Ordering::Relaxed);
         metrics::gauge!(CONSUMER_LAG_MESSAGES).set(if messages < 0 { f64::NAN } else { messages as f64 });
     }
 
     /// The gauges of each partition; as often as librdkafka tells where the log ends.
     fn show_partitions(&self) {
-        let oldest = self.lanes.oldest_timestamps_ms();
-        let now_ms = self.clock.now().as_millis();
-        let (applied, ends) = (self.applied(), lock(&self.log_ends).clone());
-        metrics::gauge!(CONSUMER_OWNED_PARTITIONS).set(applied.len() as f64);
+        let seen = self.partitions_seen();
+        metrics::gauge!(CONSUMER_OWNED_PARTITIONS).set(seen.len() as f64);
         metrics::gauge!(CONSUMER_PENDING_MESSAGES).set(self.lanes.pending() as f64);
-        for (partition, next_offset) in applied {
-            let messages = ends.get(&partition).map(|end| (end - next_offset).max(0));
-            let read = oldest.iter().find(|(known, _)| *known == partition);
-            let seconds = match (messages, read) {
-                (_, Some((_, oldest_ms))) => (now_ms - oldest_ms).max(0) as f64 / 1e3,
-                (Some(0), None) => 0.0,
-                (_, None) => f64::NAN,
-            };
-            self.show_partition(partition, messages.map_or(f64::NAN, |messages| messages as f64), seconds);
+        for seen in seen {
+            let messages = seen.log_end.map_or(f64::NAN, |end| (end - seen.committed) as f64);
+            let seconds = seen.oldest_us.map_or(f64::NAN, |age_us| age_us as f64 / 1e6);
+            self.show_partition(seen.partition, messages, seconds);
         }
     }
 

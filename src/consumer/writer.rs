@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::handoff::{Request, Work};
+use super::last::LastTransactions;
 use super::shared::Shared;
 use crate::metrics::{
     SINK_BATCH_MESSAGES, SINK_BATCHES_TOTAL, SINK_DEAD_LETTERS_TOTAL, SINK_STORED_TOTAL, STAGE_LATENCY_SECONDS,
@@ -40,6 +41,7 @@ async fn write(
 ) -> Result<(), SinkError> {
     let mut worker = Worker::connect_patiently(settings, &mut patience).await?;
     let mut samples = Samples { left: SAMPLES_PER_SECOND_MAX, since: Instant::now() };
+    let mut last = LastTransactions::default();
     loop {
         match shared.lanes.lane(lane).next_work(IDLE_AFTER) {
             Work::Request(Request::Claim(partitions, answer)) => {
@@ -52,6 +54,7 @@ async fn write(
                 let committed = worker.store(&batch, &mut patience).await?;
                 report(shared, &committed);
                 samples.show(&shared.progress, &batch);
+                last.show(&shared.progress, &batch, &committed);
                 shared.lanes.lane(lane).stored(batch);
                 shared.update_lag();
             }

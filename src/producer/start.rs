@@ -63,6 +63,7 @@ pub(super) fn run(context: &Context) -> Result<ProducerReport, ProducerError> {
         }
     };
     announce(&ledger, found.as_ref());
+    context.progress.seen.set_sent_run(ledger.record().run.to_string());
     deliveries.wait_for_identity(IDENTITY_PATIENCE);
     Publisher::new(context, source, client, deliveries, ledger, tally, found).run()
 }

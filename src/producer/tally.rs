@@ -118,6 +118,7 @@ impl Tally {
                     self.note_place(partition, offset);
                     let latency_us = report.sent_at.map(|sent_at| report.reported_at.since(sent_at));
                     self.acknowledged_latencies_us.extend(latency_us);
+                    context.progress.seen.acknowledged(report.sequence, report.reported_at);
                     patiently(context, || ledger.acknowledged(report.sequence, partition, offset))?;
                 }
                 None => {

@@ -224,6 +224,20 @@ impl Batch {
             .map(|item| (item.partition, item.offset, self.payload(item).unwrap_or_default()))
     }
 
+    /// The last transactions, oldest first, with what is known of each: for viewers.
+    pub fn last_transactions(&self, count: usize) -> impl Iterator<Item = Message<'_>> {
+        let from = self.items.len().saturating_sub(count);
+        self.items[from..].iter().filter(|item| item.transaction().is_some()).map(|item| Message {
+            partition: item.partition,
+            offset: item.offset,
+            timestamp_ms: item.timestamp_ms,
+            received_at: item.received_at,
+            identity: item.identity,
+            key: self.key(item),
+            payload: self.payload(item),
+        })
+    }
+
     /// Drops the messages of partitions that are no longer owned.
     pub fn remove_partitions(&mut self, partitions: &[i32]) {
         self.items.retain(|item| !partitions.contains(&item.partition));
