@@ -199,6 +199,12 @@ pub struct Roles {
 }
 
 impl Roles {
+    /// Those that run, in the order of a message's way but for the broker, which is first.
+    pub fn names(self) -> Vec<&'static str> {
+        let all = [("broker", self.broker), ("producer", self.producer), ("consumer", self.consumer)];
+        all.into_iter().filter_map(|(name, runs)| runs.then_some(name)).collect()
+    }
+
     /// From `--role`; none given means all, or producer and consumer where the brokers are elsewhere.
     ///
     /// # Errors

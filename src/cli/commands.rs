@@ -41,6 +41,8 @@ pub enum Command {
     Reset(ResetArgs),
     /// Print the JSON schema of a transaction
     Schema,
+    /// Print the OpenAPI document of the HTTP API
+    Openapi,
     /// Print what completes finstream's flags in a shell
     #[command(after_help = COMPLETIONS_HELP)]
     Completions(CompletionsArgs),

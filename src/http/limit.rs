@@ -24,6 +24,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 pub struct Limits {
     /// Open connections: a browser or Prometheus needs a handful.
     pub connections_max: usize,
+    /// Of these, viewers that follow the events: they stay, and Prometheus must still come in.
+    pub viewers_max: usize,
     /// From the end of an answer, or the connection's beginning, to the end of the next request's head.
     pub head_timeout: Duration,
     /// For a client to take something of an answer.
@@ -32,7 +34,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { connections_max: 128, head_timeout: Duration::from_secs(10), write_timeout: Duration::from_secs(10) }
+        Limits {
+            connections_max: 128,
+            viewers_max: 96,
+            head_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(10),
+        }
     }
 }
 

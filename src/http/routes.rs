@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderName, StatusCode, Uri};
+use axum::http::{HeaderName, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -19,11 +19,18 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use super::events::Viewers;
+use super::known::{About, Known};
 use super::limit::{LimitedListener, LimitedStream, Limits};
+use super::live::{Live, STEP, Sampler};
+use super::problem::Problem;
 use super::readiness::Readiness;
 use super::status::Status;
+use super::tables::Tables;
+use super::{api, openapi, recorder};
+use crate::clock::{SharedClock, SystemClock};
 use crate::progress::Progress;
-use crate::shutdown::{Shutdown, Stage};
+use crate::shutdown::{self, Shutdown, Stage};
 
 /// How long open connections may finish after the stop was asked for.
 const STOP_GRACE: Duration = Duration::from_millis(500);
@@ -37,16 +44,71 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
 /// What the routes read.
 #[derive(Clone)]
 pub struct HttpState {
-    progress: Arc<Progress>,
+    pub(super) progress: Arc<Progress>,
     metrics: PrometheusHandle,
     readiness: Readiness,
     opened: Instant,
+    clock: SharedClock,
+    pub(super) about: Arc<About>,
+    pub(super) known: Known,
+    pub(super) tables: Arc<Tables>,
+    pub(super) live: Arc<Live>,
+    pub(super) viewers: Arc<Viewers>,
+    pub(super) shutdown: Shutdown,
 }
 
 impl HttpState {
-    /// The uptime counts from here.
+    /// Of a process that tells nothing of itself. The uptime counts from here.
     pub fn new(progress: Arc<Progress>, metrics: PrometheusHandle, readiness: Readiness) -> Self {
-        HttpState { progress, metrics, readiness, opened: Instant::now() }
+        Self::about(About::default(), progress, metrics, readiness, SystemClock::shared(), Known::default())
+    }
+
+    /// Of a process with these roles; what it learns later comes through `known`.
+    pub fn about(
+        about: About,
+        progress: Arc<Progress>,
+        metrics: PrometheusHandle,
+        readiness: Readiness,
+        clock: SharedClock,
+        known: Known,
+    ) -> Self {
+        HttpState {
+            progress,
+            metrics,
+            readiness,
+            opened: Instant::now(),
+            clock,
+            tables: Arc::new(Tables::new(&about)),
+            about: Arc::new(about),
+            known,
+            live: Arc::default(),
+            viewers: Arc::new(Viewers::new(Limits::default().viewers_max)),
+            // Until it is served.
+            shutdown: shutdown::channel().1,
+        }
+    }
+
+    /// What this process has done so far.
+    pub(super) fn status(&self) -> Status {
+        Status::read(&self.progress, &self.readiness, self.opened.elapsed())
+    }
+
+    /// Samples, reads tables and keeps the recorder, until it is dropped.
+    async fn keep(self) {
+        let sampler = Sampler {
+            progress: Arc::clone(&self.progress),
+            readiness: self.readiness.clone(),
+            about: Arc::clone(&self.about),
+            opened: self.opened,
+            clock: Arc::clone(&self.clock),
+            tables: Arc::clone(&self.tables),
+            step: STEP,
+        };
+        tokio::join!(
+            sampler.run(&self.live),
+            self.tables.keep(&self.known, &self.clock),
+            recorder::keep(&self.metrics)
+        );
     }
 }
 
@@ -66,11 +128,16 @@ pub async fn serve(listener: TcpListener, state: HttpState, shutdown: Shutdown) 
 /// As `serve`.
 pub async fn serve_with(
     listener: TcpListener,
-    state: HttpState,
+    mut state: HttpState,
     mut shutdown: Shutdown,
     limits: Limits,
 ) -> io::Result<()> {
     let listener = LimitedListener::new(listener, limits);
+    state.shutdown = shutdown.clone();
+    state.viewers = Arc::new(Viewers::new(limits.viewers_max));
+    // Ends with the set.
+    let mut keeping = JoinSet::new();
+    keeping.spawn(state.clone().keep());
     let service = TowerToHyperService::new(router(state));
     let mut connections = JoinSet::new();
     loop {
@@ -120,8 +187,24 @@ fn router(state: HttpState) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .route("/api/v1/status", get(status))
+        .route("/docs", get(openapi::to_docs))
+        .route("/docs/", get(openapi::docs))
+        .route("/docs/{file}", get(openapi::docs_file))
+        .route("/api/v1/openapi.json", get(openapi::document))
+        .route("/api/v1/status", get(api::status))
+        .route("/api/v1/snapshot", get(api::snapshot))
+        .route("/api/v1/events", get(api::events))
+        .route("/api/v1/stages", get(api::stages))
+        .route("/api/v1/partitions", get(api::partitions))
+        .route("/api/v1/users", get(api::users))
+        .route("/api/v1/users/{id}", get(api::user))
+        .route("/api/v1/symbols", get(api::symbols))
+        .route("/api/v1/symbols/{symbol}", get(api::symbol))
+        .route("/api/v1/windows", get(api::windows))
+        .route("/api/v1/dead-letters", get(api::dead_letters))
+        .route("/api/v1/audit", get(api::audit))
         .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
         .with_state(state)
 }
 
@@ -137,17 +220,13 @@ async fn metrics(State(state): State<HttpState>) -> Response {
     ([(CONTENT_TYPE, METRICS_TYPE)], fresh(), state.metrics.render()).into_response()
 }
 
-async fn status(State(state): State<HttpState>) -> Response {
-    let status = Status::read(&state.progress, &state.readiness, state.opened.elapsed());
-    (fresh(), Json(status)).into_response()
+async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    Problem::not_allowed(method.as_str(), uri.path())
 }
 
-async fn unknown_path(uri: Uri) -> Response {
-    let body = json!({
-        "error": format!("no such path: {}", uri.path()),
-        "paths": ["/", "/api/v1/status", "/metrics", "/healthz", "/readyz"],
-    });
-    (StatusCode::NOT_FOUND, Json(body)).into_response()
+async fn unknown_path(uri: Uri) -> Problem {
+    let path = uri.path();
+    Problem::not_found(format!("no such path: {path}; /docs/ lists those of the API, such as /api/v1/status"))
 }
 
 fn asset(content_type: &'static str, body: &'static str) -> Response {

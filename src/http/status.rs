@@ -5,12 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::figures::Counts;
 use super::readiness::Readiness;
 use crate::progress::{Progress, Stage};
 
 /// What this process has done so far.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Status {
     /// finstream's version.
     pub version: &'static str,
@@ -19,6 +21,7 @@ pub struct Status {
     /// Every role of this process is ready.
     pub ready: bool,
     /// Role -> what it waits for.
+    #[schema(value_type = BTreeMap<String, String>)]
     pub waiting_for: BTreeMap<&'static str, String>,
     /// Messages counted by this process.
     pub counters: Counters,
@@ -29,7 +32,7 @@ pub struct Status {
 }
 
 /// Messages since the start of this process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Counters {
     /// Arrivals whose time has come.
     pub scheduled: u64,
@@ -46,7 +49,7 @@ pub struct Counters {
 }
 
 /// How far behind the log the totals are; null: unknown, or no consumer here.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Lag {
     /// Records not yet applied.
     pub messages: Option<u64>,
@@ -55,7 +58,7 @@ pub struct Lag {
 }
 
 /// One stage's latencies in microseconds; null while no message has passed.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct StageStatus {
     /// The label that metrics use, `scheduled_to_committed` for the whole way.
     pub stage: &'static str,
@@ -95,7 +98,8 @@ impl Status {
 }
 
 impl Counters {
-    fn read(progress: &Progress) -> Self {
+    /// Reads them once.
+    pub fn read(progress: &Progress) -> Self {
         // From the end of the way to its start, so that a picture never shows more stored than sent.
         let stored = progress.stored.load(Ordering::Relaxed);
         let dead_letters = progress.dead_letters.load(Ordering::Relaxed);
@@ -108,7 +112,8 @@ impl Counters {
 }
 
 impl Lag {
-    fn read(progress: &Progress) -> Self {
+    /// Reads it once.
+    pub fn read(progress: &Progress) -> Self {
         Lag {
             messages: u64::try_from(progress.lag_messages.load(Ordering::Relaxed)).ok(),
             seconds: u64::try_from(progress.lag_us.load(Ordering::Relaxed)).ok().map(|lag_us| lag_us as f64 / 1e6),
@@ -119,19 +124,22 @@ impl Lag {
 impl StageStatus {
     fn read(progress: &Progress, stage: Stage) -> Self {
         let latencies = progress.latencies(stage);
-        let histogram = &latencies.histogram;
-        let quantile = |quantile| (!histogram.is_empty()).then(|| histogram.value_at_quantile(quantile));
+        Self::of(stage, &Counts::of(&latencies.histogram), latencies.negative, latencies.missing)
+    }
+
+    /// What these latencies come to.
+    pub fn of(stage: Stage, counts: &Counts, negative: u64, missing: u64) -> Self {
         StageStatus {
             stage: stage.label(),
             name: stage.name(),
-            messages: histogram.len(),
-            p50_us: quantile(0.5),
-            p90_us: quantile(0.9),
-            p99_us: quantile(0.99),
-            p999_us: quantile(0.999),
-            max_us: quantile(1.0),
-            negative: latencies.negative,
-            missing: latencies.missing,
+            messages: counts.len(),
+            p50_us: counts.quantile(0.5),
+            p90_us: counts.quantile(0.9),
+            p99_us: counts.quantile(0.99),
+            p999_us: counts.quantile(0.999),
+            max_us: counts.max(),
+            negative,
+            missing,
         }
     }
 }

@@ -72,7 +72,7 @@ impl Pipeline {
             tokio::time::sleep(AUDIT_AFTER_STOP_WITHIN).await;
         };
         let audited = tokio::select! {
-            audited = gauges::audit(settings) => audited,
+            audited = gauges::audit(settings, &self.known, &self.clock) => audited,
             () = stopped => {
                 let text = "not finished in the time of a stop: ask with `finstream verify`".to_string();
                 return (AuditSummary { verdict: "not made", text }, Exit::Done);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use metrics::gauge;
 
@@ -13,7 +13,7 @@ use super::process::Process;
 use crate::audit::{self, AuditError, AuditReport, AuditSettings, Verdict};
 use crate::clock::SharedClock;
 use crate::data_dir::DiskSpace;
-use crate::http::Readiness;
+use crate::http::{AuditResult, Known, Readiness};
 use crate::metrics::{
     AUDIT_BALANCED, AUDIT_DIFFERENCES, AUDIT_DURATION_SECONDS, AUDIT_TIMESTAMP_SECONDS, AUDITS_TOTAL,
     BROKER_REFUSES_APPENDS, CONSUMER_LAG_SECONDS, DISK_FREE_BYTES, DISK_LIMIT_BYTES, DISK_SIZE_BYTES,
@@ -97,8 +97,12 @@ fn flag(is_set: bool) -> f64 {
     if is_set { 1.0 } else { 0.0 }
 }
 
-/// Makes an audit, and shows what it found.
-pub(super) async fn audit(settings: AuditSettings) -> Result<AuditReport, AuditError> {
+/// Makes an audit, and shows what it found: in metrics and to viewers.
+pub(super) async fn audit(
+    settings: AuditSettings,
+    known: &Known,
+    clock: &SharedClock,
+) -> Result<AuditReport, AuditError> {
     let began = Instant::now();
     let audited = audit::verify(settings, |_| {}).await;
     let verdict = audited.as_ref().map_or("failed", |report| verdict_name(report.verdict));
@@ -112,8 +116,9 @@ pub(super) async fn audit(settings: AuditSettings) -> Result<AuditReport, AuditE
         }
         gauge!(AUDIT_DIFFERENCES).set(report.difference_counts.values().sum::<u64>() as f64);
         gauge!(AUDIT_DURATION_SECONDS).set(began.elapsed().as_secs_f64());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        gauge!(AUDIT_TIMESTAMP_SECONDS).set(now.as_secs_f64());
+        let now = clock.now();
+        gauge!(AUDIT_TIMESTAMP_SECONDS).set(now.0 as f64 / 1e6);
+        known.set_audit(AuditResult { made_at: now.to_string(), verdict, text: report.to_string() });
     }
     audited
 }

@@ -18,7 +18,7 @@ use crate::audit::{self, AuditError, AuditSettings, CheckpointError, Covered, Ve
 use crate::broker::Holder;
 use crate::clock::{Micros, SharedClock};
 use crate::config::KafkaSettings;
-use crate::http::Readiness;
+use crate::http::{AuditCheckpoint, Known, Readiness};
 use crate::ledger::{self, LedgerError, Settled};
 use crate::metrics::{
     CHECKPOINT_TIMESTAMP_SECONDS, KEEPING_ROUNDS_TOTAL, RETENTION_LEDGER_BYTES_TOTAL, RETENTION_ROWS_TOTAL,
@@ -75,6 +75,7 @@ struct Keeper {
     retention: Duration,
     retention_bytes: u64,
     readiness: Readiness,
+    known: Known,
     /// The embedded broker's, where it runs in this process.
     holder: Option<Holder>,
     rounds: u64,
@@ -109,6 +110,7 @@ impl Pipeline {
             retention,
             retention_bytes,
             readiness: self.readiness.clone(),
+            known: self.known.clone(),
             holder,
             rounds: 0,
             merger: Merger::default(),
@@ -254,7 +256,7 @@ impl Keeper {
             ledger_dirs: vec![self.ledger_dir.clone()],
             make_checkpoint: true,
         };
-        let report = gauges::audit(settings).await?;
+        let report = gauges::audit(settings, &self.known, &self.clock).await?;
         if report.verdict == Verdict::Balanced {
             if self.audit_after.take().is_some() {
                 tracing::info!("the books balance again: retention goes on");
@@ -285,6 +287,11 @@ impl Keeper {
             metrics::gauge!(CHECKPOINT_TIMESTAMP_SECONDS).set(covered.made_at.0 as f64 / 1e6);
         }
         self.has_looked = true;
+        let checkpoint = self
+            .covered
+            .as_ref()
+            .map(|covered| AuditCheckpoint { made_at: covered.made_at.to_string(), offsets: covered.offsets.clone() });
+        self.known.set_checkpoint(checkpoint);
         Ok(())
     }
 }

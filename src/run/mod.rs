@@ -57,6 +57,7 @@ pub fn main(cli: Cli) -> anyhow::Result<Exit> {
             Some(Command::Completions(arguments)) => manuals::completions(arguments),
             Some(Command::Man(arguments)) => manuals::manual(arguments),
             Some(Command::Schema) => print(&crate::transaction::schema_json()).map(|()| Exit::Done),
+            Some(Command::Openapi) => print(crate::http::openapi_json()).map(|()| Exit::Done),
         }
     });
     // Nothing is waited for any more: what had to be finished was awaited above.

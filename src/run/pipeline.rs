@@ -17,7 +17,7 @@ use crate::cli::Cli;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::ConfigError;
 use crate::data_dir::{DataDir, DataDirError};
-use crate::http::{self, HttpState, Readiness};
+use crate::http::{self, About, HttpState, Readiness};
 use crate::postgres::{PostgresError, PrivateCluster};
 use crate::progress::Progress;
 use crate::shutdown::{self, Shutdown, Stage};
@@ -71,6 +71,7 @@ pub(super) struct Pipeline {
     pub data_dir: DataDir,
     pub progress: Arc<Progress>,
     pub readiness: Readiness,
+    pub known: http::Known,
     pub clock: SharedClock,
     pub shutdown: Shutdown,
     /// The private PostgreSQL's folder, once it is known.
@@ -84,6 +85,7 @@ impl Pipeline {
             data_dir,
             progress: Arc::new(Progress::new()),
             readiness: Readiness::new(),
+            known: http::Known::default(),
             clock: SystemClock::shared(),
             shutdown,
             cluster_dir: Arc::default(),
@@ -120,6 +122,9 @@ impl Pipeline {
                 return Err(errors.into_iter().next().unwrap_or_else(|| anyhow!("start-up failed")));
             }
         };
+        if let Some(database) = &database {
+            self.known.set_reads(http::Reads::new(&database.database()));
+        }
         let served = self.serve_roles(broker.as_ref(), database.as_ref(), http_address).await;
 
         http_stop.raise(Stage::Drain);
@@ -173,21 +178,11 @@ impl Pipeline {
         let listener = http::bind(listen, explicit).await?;
         let address = listener.local_addr().context("the page's address")?;
         let metrics = http::install_recorder()?;
-        let upkeep = metrics.clone();
-        tokio::spawn(async move {
-            let mut interval = tokio::time::interval(http::UPKEEP_INTERVAL);
-            loop {
-                interval.tick().await;
-                upkeep.run_upkeep();
-            }
-        });
         self.start_gauges();
-        let state = HttpState::new(self.progress.clone(), metrics, self.readiness.clone());
-        tokio::spawn(async move {
-            if let Err(error) = http::serve(listener, state, shutdown).await {
-                say!("The page stopped: {error}; the pipeline goes on.");
-            }
-        });
+        let about = About { roles: self.plan.roles.names(), command: startup::own_command(self) };
+        let (progress, readiness) = (self.progress.clone(), self.readiness.clone());
+        let state = HttpState::about(about, progress, metrics, readiness, self.clock.clone(), self.known.clone());
+        http::serve_on_thread(listener, state, shutdown).context("cannot start the page's thread")?;
         Ok(address)
     }
 

@@ -171,6 +171,20 @@ pub fn next_command(pipeline: &Pipeline) -> String {
     format!("finstream{} sql 'select * from user_totals order by transactions desc limit 10'", place(pipeline))
 }
 
+/// What a person types to reach this data directory and its totals: `finstream`, with the flags that it takes.
+pub fn own_command(pipeline: &Pipeline) -> String {
+    let plan = &pipeline.plan;
+    let mut command = format!("finstream{}", place(pipeline));
+    if plan.database_url.is_some() {
+        // It may hold a password.
+        command += " --database-url …";
+    }
+    if plan.schema != "finstream" {
+        command += &format!(" --db-schema {}", plan.schema);
+    }
+    command
+}
+
 /// What a command needs to find this data directory.
 fn place(pipeline: &Pipeline) -> String {
     let default = pipeline.plan.data_dir.as_deref() == Some(std::path::Path::new("finstream-data"));

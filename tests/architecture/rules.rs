@@ -136,7 +136,12 @@ pub const ROOMS: &[Room] = &[
         "settings; of the log it knows the durability only",
     ),
     room("data_dir", &["clock"], "locks, endpoints and the format of the data directory, for whoever owns it"),
-    room("http", &["clock", "metrics", "progress", "shutdown"], "windows: they look, and cannot touch a role"),
+    room(
+        "http",
+        &["clock", "http::reads", "metrics", "progress", "shutdown"],
+        "windows: they look, and cannot touch a role",
+    ),
+    room("http::reads", &["clock", "postgres"], "what windows read of PostgreSQL, in sessions that can only read"),
     room(
         "run",
         &[
@@ -150,6 +155,7 @@ pub const ROOMS: &[Room] = &[
             "consumer",
             "data_dir",
             "http",
+            "http::reads",
             "kafka",
             "ledger",
             "metrics",
@@ -231,7 +237,15 @@ pub const BANS: &[Ban] = &[
     Ban {
         names: &["sqlx"],
         rooms: &["source", "producer", "http", "data_dir", "config"],
-        except: &[],
+        except: &[
+            "http/reads/mod.rs",
+            "http/reads/letters.rs",
+            "http/reads/partitions.rs",
+            "http/reads/pool.rs",
+            "http/reads/symbols.rs",
+            "http/reads/users.rs",
+            "http/reads/windows.rs",
+        ],
         because: "these rooms know no SQL",
     },
 ];
