@@ -219,3 +219,71 @@ async fn an_address_of_another_machine_is_an_error_even_as_a_default() {
     let error = http::bind("192.0.2.1:8080".parse().unwrap(), false).await.unwrap_err().to_string();
     assert!(error.contains("192.0.2.1:8080"), "{error}");
 }
+
+/// Reads the stream until it has seen `count` events; their bytes.
+async fn follow(address: SocketAddr, count: usize) -> Vec<String> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // HTTP/1.0 has no chunks between the events.
+    stream.write_all(b"GET /api/v1/events HTTP/1.0\r\nhost: test\r\n\r\n").await.unwrap();
+    let (mut text, mut piece) = (Vec::new(), [0; 16 * 1024]);
+    loop {
+        let whole = String::from_utf8_lossy(&text);
+        let mut parts: Vec<&str> = whole.split("event: snapshot\ndata: ").skip(1).collect();
+        // What follows the last line break is not whole yet.
+        if !whole.ends_with("\n\n") {
+            parts.pop();
+        }
+        if parts.len() >= count {
+            return parts.into_iter().take(count).map(str::to_owned).collect();
+        }
+        let read = stream.read(&mut piece).await.unwrap();
+        assert!(read > 0, "the stream ended: {whole}");
+        text.extend_from_slice(&piece[..read]);
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_viewers_get_the_bytes_that_were_made_once_a_second() {
+    const VIEWERS: usize = 1_000;
+    let limits = Limits { connections_max: VIEWERS + 24, viewers_max: VIEWERS, ..Limits::default() };
+    let server = Server::start_with(limits).await;
+    let viewers: Vec<_> = (0..VIEWERS).map(|_| tokio::spawn(follow(server.address, 2))).collect();
+    let mut made = std::collections::BTreeSet::new();
+    let began = std::time::Instant::now();
+    for viewer in viewers {
+        made.extend(tokio::time::timeout(PATIENCE * 3, viewer).await.unwrap().unwrap());
+    }
+    // Each holds the time at which it was made, to the microsecond.
+    let seconds = began.elapsed().as_secs() as usize + 2;
+    assert!((2..=seconds).contains(&made.len()), "{} documents in {seconds} s", made.len());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn one_viewer_too_many_is_told_so_and_the_others_and_prometheus_are_served() {
+    let limits = Limits { viewers_max: 1, ..Limits::default() };
+    let server = Server::start_with(limits).await;
+    let mut viewer = TcpStream::connect(server.address).await.unwrap();
+    viewer.write_all(b"GET /api/v1/events HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+    let mut head = [0; 512];
+    assert!(viewer.read(&mut head).await.unwrap() > 0, "the first one is in");
+    let (code, head, body) = server.get("/api/v1/events").await;
+    assert_eq!(code, 503);
+    assert!(head.contains("application/problem+json") && body.contains("viewers"), "{body}");
+    assert_eq!(server.get("/metrics").await.0, 200);
+    drop(viewer);
+    // That it is gone shows when the next event cannot be written.
+    let came_in = async {
+        loop {
+            let mut next = TcpStream::connect(server.address).await.unwrap();
+            next.write_all(b"GET /api/v1/events HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+            let mut head = [0; 512];
+            let read = next.read(&mut head).await.unwrap();
+            if head[..read].starts_with(b"HTTP/1.1 200") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, came_in).await.unwrap();
+    server.stop().await;
+}
