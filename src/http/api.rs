@@ -130,9 +130,9 @@ pub struct List<Row> {
     pub next: Option<String>,
 }
 
-/// A page of windows; of the kind that was asked for.
+/// A page of windows, of the kind that was asked for. `by` tells the kinds of an empty page apart.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-#[serde(untagged)]
+#[serde(tag = "by", rename_all = "snake_case")]
 pub enum Windows {
     /// Purchases and refunds per merchant category.
     Category(List<CategoryWindowRow>),

@@ -153,7 +153,7 @@ fn every_answer_is_as_the_document_says_and_agrees_with_postgresql() {
 #[test]
 fn what_cannot_be_answered_is_a_problem_document_that_says_why() {
     let sandbox = Sandbox::new();
-    let mut running = sandbox.start(&["--role", "broker,consumer"]);
+    let mut running = sandbox.start(&["--rate", "200"]);
     let address = address(&mut running);
     let document = document(&address);
     let problem = |code: u16, method: &str, path: &str| {
@@ -191,6 +191,7 @@ fn what_cannot_be_answered_is_a_problem_document_that_says_why() {
         assert!(detail.contains(named), "{path}: {detail}");
     }
     // PostgreSQL is stopped: whoever asks is told so soon, and it is asked again when it is back.
+    wait_until("the roles", || running.is_ready());
     let postmaster = sandbox.postmaster_pid();
     let stopped = rustix::process::Pid::from_raw(postmaster as i32).unwrap();
     wait_until("PostgreSQL", || get(&address, "/api/v1/users").code == 200);

@@ -9,6 +9,9 @@ pub fn faults(document: &Value, schema: &Value, value: &Value, place: &str) -> V
         let found = document.pointer(reference.trim_start_matches('#')).expect("the reference leads somewhere");
         return faults(document, found, value, place);
     }
+    if let Some(parts) = schema["allOf"].as_array() {
+        return faults(document, &merged(document, parts), value, place);
+    }
     for any in ["oneOf", "anyOf"] {
         if let Some(choices) = schema[any].as_array() {
             let all: Vec<Vec<String>> = choices.iter().map(|choice| faults(document, choice, value, place)).collect();
@@ -61,6 +64,22 @@ pub fn faults(document: &Value, schema: &Value, value: &Value, place: &str) -> V
         _ => {}
     }
     found
+}
+
+/// One schema of objects with the members of all of these.
+fn merged(document: &Value, parts: &[Value]) -> Value {
+    let (mut properties, mut required) = (serde_json::Map::new(), Vec::new());
+    for part in parts {
+        let part = match part["$ref"].as_str() {
+            Some(reference) => {
+                document.pointer(reference.trim_start_matches('#')).expect("the reference leads somewhere")
+            }
+            None => part,
+        };
+        properties.extend(part["properties"].as_object().cloned().unwrap_or_default());
+        required.extend(part["required"].as_array().cloned().unwrap_or_default());
+    }
+    serde_json::json!({ "type": "object", "properties": properties, "required": required })
 }
 
 fn has_type(wanted: &Value, value: &Value) -> bool {
