@@ -183,7 +183,16 @@ fn router(state: HttpState) -> Router {
     Router::new()
         .route("/", get(|| async { asset("text/html; charset=utf-8", include_str!("page/index.html")) }))
         .route("/page.css", get(|| async { asset("text/css; charset=utf-8", include_str!("page/page.css")) }))
-        .route("/page.js", get(|| async { asset("text/javascript; charset=utf-8", include_str!("page/page.js")) }))
+        .route("/page.js", get(|| async { script(include_str!("page/page.js")) }))
+        .route("/page/chart.js", get(|| async { script(include_str!("page/chart.js")) }))
+        .route("/page/dom.js", get(|| async { script(include_str!("page/dom.js")) }))
+        .route("/page/format.js", get(|| async { script(include_str!("page/format.js")) }))
+        .route("/page/heat.js", get(|| async { script(include_str!("page/heat.js")) }))
+        .route("/page/history.js", get(|| async { script(include_str!("page/history.js")) }))
+        .route("/page/model.js", get(|| async { script(include_str!("page/model.js")) }))
+        .route("/page/overview.js", get(|| async { script(include_str!("page/overview.js")) }))
+        .route("/page/stages.js", get(|| async { script(include_str!("page/stages.js")) }))
+        .route("/page/tables.js", get(|| async { script(include_str!("page/tables.js")) }))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -227,6 +236,10 @@ async fn wrong_method(method: Method, uri: Uri) -> Problem {
 async fn unknown_path(uri: Uri) -> Problem {
     let path = uri.path();
     Problem::not_found(format!("no such path: {path}; /docs/ lists those of the API, such as /api/v1/status"))
+}
+
+fn script(body: &'static str) -> Response {
+    asset("text/javascript; charset=utf-8", body)
 }
 
 fn asset(content_type: &'static str, body: &'static str) -> Response {

@@ -1,67 +1,60 @@
-// Shows /api/v1/status, refreshed each second. Reads only; everything is written with textContent.
+// The page of one finstream process. It looks, and can change nothing. model.js hears, the others show.
 
-const REFRESH_MS = 1000;
-const number = new Intl.NumberFormat("en");
-const milliseconds = new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+import { byId, set, put, tooltips } from "./page/dom.js";
+import { History } from "./page/history.js";
+import { model, start } from "./page/model.js";
+import { makePipeline, showBooks, showHeader, showPipeline, showVerdict } from "./page/overview.js";
+import { showWaterfall } from "./page/stages.js";
+import { makeTransactions, showPartitions, showTotals, showTransactions } from "./page/tables.js";
 
-const byId = (id) => document.getElementById(id);
+/** While the page is paused: what it showed then. */
+let held = null;
+let waterfallOf = "recent";
+let history = null;
+let drawing = 0;
 
-function element(name, text) {
-  const made = document.createElement(name);
-  made.textContent = text;
-  return made;
+function show() {
+  drawing = 0;
+  showHeader(model, held !== null);
+  const shown = held ?? model;
+  showVerdict(shown);
+  const now = shown.document;
+  if (!now) return;
+  showPipeline(now);
+  showBooks(now);
+  history.show(shown.history);
+  showWaterfall(now, waterfallOf);
+  showPartitions(now);
+  showTotals(now);
+  showTransactions(now);
 }
 
-function counter(name, value) {
-  const box = document.createElement("div");
-  box.append(element("dt", name), element("dd", value));
-  return box;
+/** Several changes before the next frame are shown once. A hidden tab has no frames: its title and icon still tell. */
+function changed() {
+  if (document.hidden) showVerdict(held ?? model);
+  else drawing ||= requestAnimationFrame(show);
 }
 
-const known = (value, format) => (value === null ? "–" : format(value));
-const inMilliseconds = (us) => known(us, (value) => milliseconds.format(value / 1000));
-
-function show(status, ratePerSecond) {
-  const waiting = Object.entries(status.waiting_for).map(([role, what]) => `${role} waits for ${what}`);
-  const state = status.ready ? "ready" : waiting.join("; ") || "starting";
-  byId("state").textContent = `${state} · version ${status.version} · up ${Math.round(status.uptime_seconds)} s`;
-
-  byId("counters").replaceChildren(
-    ...Object.entries(status.counters).map(([name, value]) => counter(name.replaceAll("_", " "), number.format(value))),
-    counter("stored per second", known(ratePerSecond, (value) => number.format(Math.round(value)))),
-    counter("lag, messages", known(status.lag.messages, (value) => number.format(value))),
-    counter("lag, seconds", known(status.lag.seconds, (value) => milliseconds.format(value))),
-  );
-
-  byId("stages").replaceChildren(
-    ...status.stages.map((stage) => {
-      const row = document.createElement("tr");
-      const heading = element("th", stage.name);
-      heading.scope = "row";
-      const times = [stage.p50_us, stage.p90_us, stage.p99_us, stage.p999_us, stage.max_us].map(inMilliseconds);
-      const cells = [number.format(stage.messages), ...times, number.format(stage.negative), number.format(stage.missing)];
-      row.append(heading, ...cells.map((text) => element("td", text)));
-      return row;
-    }),
-  );
+function pause() {
+  const columns = Object.entries(model.history).map(([name, value]) => [name, Array.isArray(value) ? [...value] : value]);
+  held = held ? null : { ...model, history: Object.fromEntries(columns) };
+  const button = byId("pause");
+  set(button, { "aria-pressed": String(held !== null) });
+  put(button, held ? "Go on" : "Pause");
+  set(document.body, { "data-paused": held !== null });
+  changed();
 }
 
-let previous = null;
-
-async function refresh() {
-  try {
-    const response = await fetch("/api/v1/status", { cache: "no-store" });
-    if (!response.ok) throw new Error(`HTTP ${response.status}`);
-    const status = await response.json();
-    const seconds = previous ? status.uptime_seconds - previous.uptime_seconds : 0;
-    const rate = seconds > 0 ? (status.counters.stored - previous.counters.stored) / seconds : null;
-    show(status, rate);
-    previous = status;
-  } catch (error) {
-    byId("state").textContent = `no answer (${error.message}); trying again`;
-    previous = null;
-  }
-  setTimeout(refresh, REFRESH_MS);
+makePipeline();
+makeTransactions();
+tooltips();
+history = new History(changed);
+byId("pause").addEventListener("click", pause);
+document.addEventListener("visibilitychange", changed);
+for (const input of document.querySelectorAll("input[name=span]")) {
+  input.addEventListener("change", () => {
+    waterfallOf = input.value;
+    changed();
+  });
 }
-
-refresh();
+start(changed);
