@@ -119,6 +119,16 @@ alert-test: setup ## a real Prometheus: unit tests of the rules, data for every 
 dashboard-types: ## the dashboards against Grafana's own TypeScript types (needs node and npm)
 	@scripts/grafana-schema.sh
 
+.PHONY: test-page
+test-page: setup ## the page in a headless Chromium (fetched first, with axe-core): figures, states, accessibility
+	@scripts/browser.sh
+	@$(CARGO) test $(PROFILE) --test page -- --include-ignored --nocapture --test-threads 1 --skip screenshots $(ARGS)
+
+.PHONY: screenshots
+screenshots: setup ## pictures of the page of a real run, into docs/images (two minutes)
+	@scripts/browser.sh
+	@FINSTREAM_SCREENSHOTS=$(CURDIR)/docs/images $(CARGO) test $(PROFILE) --test page -- --ignored --nocapture --exact real::screenshots
+
 .PHONY: check
 check: setup fmt-check lint architecture deny compose-check ## what CI checks besides the tests
 
