@@ -29,7 +29,8 @@ pub fn healthy(seconds: usize) -> Value {
                 { "user_id": "user-000001", "transactions": 98_765, "spend": "54665432.10", "currency": "USD" },
                 { "user_id": "<b onclick=alert(1)>&amp;", "transactions": 594, "spend": "-27.05", "currency": "EUR" },
             ], "sql": "select user_id from user_totals limit 8",
-            "command": "finstream --data-dir ./finstream-data sql 'select user_id from user_totals limit 8'", "as_of": time(seconds as i64, 0) },
+            "command": "finstream --data-dir ./finstream-data sql 'select user_id from user_totals limit 8'",
+            "psql": "psql -h /tmp/sockets finstream -c 'select user_id from user_totals limit 8'", "as_of": time(seconds as i64, 0) },
         "top_symbols": { "rows": [], "sql": "select symbol from symbol_totals limit 8",
             "command": "finstream --data-dir ./finstream-data sql 'select symbol from symbol_totals limit 8'", "as_of": time(seconds as i64, 0) },
         "transactions": (0..20).map(|back| transaction(seconds as i64, back)).collect::<Vec<_>>(),
@@ -175,7 +176,7 @@ fn transaction(second: i64, back: u32) -> Value {
     let at = |us: u32| time(second, 400_000 - back * 500 + us);
     json!({ "partition": back % 6, "offset": 166_000 - back / 6, "run_id": "01a22d13-a2b0-73c3-bf1c-fc9e941dba1a",
         "sequence": 1_000_000 - back, "transaction_id": format!("01a22d13-a2b0-73c3-bf1c-fc9e941dba1a-{}", 1_000_000 - back),
-        "user_id": format!("user-{back:06}"), "kind": "card_purchase", "amount": format!("{}.05", 12 + back), "currency": "USD",
+        "user_id": format!("user-{back:06}"), "kind": "purchase", "amount": format!("{}.05", 12 + back), "currency": "USD",
         "scheduled_at": at(0), "sent_at": at(100), "acknowledged_at": at(620), "received_at": at(700),
         "processed_at": at(4_000), "committed_at": at(5_900 + back * 100) })
 }

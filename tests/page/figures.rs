@@ -43,7 +43,7 @@ fn each_figure_of_the_document_is_on_the_page() {
         ("#users tbody tr:nth-child(2)", "<b onclick=alert(1)>&amp; 594 −27.05 EUR"),
         ("#users .wrap", "finstream --data-dir ./finstream-data sql 'select user_id from user_totals limit 8'"),
         ("#symbols .empty", "No trade yet: symbols come with market data, for example --source yfinance:FILE."),
-        ("#transactions-rows tr:nth-child(2)", "user-000001 card_purchase 13.05 USD 6.0 ms 1 : 166,000"),
+        ("#transactions-rows tr:nth-child(2)", "user-000001 purchase 13.05 USD 6.0 ms 1 : 166,000"),
         ("#way-rows tr:nth-child(3)", "acknowledged +620 µs 520 µs"),
         ("#way-rows tr:nth-child(6)", "committed +5.9 ms 1.9 ms"),
     ] {

@@ -16,13 +16,13 @@ export const count = (value) => (isKnown(value) ? whole.format(value) : DASH);
 /** Per second: whole from 10 on, one decimal below, so that "0.4/s" does not read as nothing. */
 export function rate(value) {
   if (!isKnown(value)) return DASH;
-  return `${value !== 0 && value < 10 ? fixed[1].format(value) : whole.format(value)}/s`;
+  return `${value !== 0 && value < 9.95 ? fixed[1].format(value) : whole.format(value)}/s`;
 }
 
 /** Microseconds -> [figure, unit] with two or three digits: "85 µs", "5.9 ms", "12 ms", "1.24 s", "2.1 min". */
 export function latencyParts(us) {
   if (!isKnown(us)) return [DASH, ""];
-  if (us < 1000) return [whole.format(us), "µs"];
+  if (us < 999.5) return [whole.format(us), "µs"];
   if (us < 9_950) return [fixed[1].format(us / 1e3), "ms"];
   if (us < 999_500) return [whole.format(us / 1e3), "ms"];
   if (us < 9_995_000) return [fixed[2].format(us / 1e6), "s"];

@@ -133,19 +133,23 @@ function quantity(element, [figure, unit]) {
 
 // ---- The books -------------------------------------------------------------------------------------------------------
 
-export function showBooks({ books, counters }) {
-  const { produced, acknowledged, stored } = books;
+export function showBooks({ books, counters, roles }) {
+  // What another process does is not known here: its counter here is zero, and would read as a loss.
+  const of = (role, value) => (value === 0 && !roles?.includes(role) ? null : value);
+  const produced = of("producer", books.produced);
+  const acknowledged = of("producer", books.acknowledged);
+  const stored = of("consumer", books.stored);
   put(byId("books-produced"), count(produced));
   put(byId("books-acknowledged"), count(acknowledged));
   put(byId("books-stored"), count(stored));
   set(byId("books-acknowledged"), { "data-sign": sign(produced, acknowledged) });
   set(byId("books-stored"), { "data-sign": sign(acknowledged, stored) });
-  put(byId("books-way"), count(books.on_the_way));
-  put(byId("books-dead"), count(books.dead_letters));
-  put(byId("books-unknown"), count(counters?.unknown));
+  put(byId("books-way"), count(produced === null || stored === null ? null : books.on_the_way));
+  put(byId("books-dead"), count(of("consumer", books.dead_letters)));
+  put(byId("books-unknown"), count(of("producer", counters?.unknown)));
   put(byId("books-text"), books.text ?? DASH);
-  const balanced = produced !== null && produced === acknowledged && acknowledged === stored;
-  set(byId("books"), { "data-balanced": balanced, "data-dead": books.dead_letters > 0 });
+  const accounted = produced > 0 && stored !== null && produced === stored + books.dead_letters + books.on_the_way;
+  set(byId("books"), { "data-balanced": accounted && !counters?.unknown, "data-dead": books.dead_letters > 0 });
 }
 
 function sign(left, right) {

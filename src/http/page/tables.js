@@ -69,12 +69,14 @@ class Totals {
     this.table = el("table", {}, el("caption", { class: "hidden" }, `${name} of all that is stored`), el("thead", {}, el("tr", {}, ...headings)), body);
     this.note = el("p", { class: "empty", hidden: true });
     this.when = el("p", { class: "note" });
-    this.sql = el("code");
-    this.command = el("code");
+    [this.sql, this.command, this.psql] = [el("code"), el("code"), el("code")];
+    const asPsql = el("div", { class: "command" }, el("pre", {}, this.psql), copyButton("Copy psql", () => this.psql.textContent));
     this.asked = el("div", { class: "asked", hidden: true },
       el("div", { class: "command" }, el("div", { class: "wrap", tabindex: "0", role: "region", "aria-label": `Command for ${name.toLowerCase()}` }, this.command),
         copyButton("Copy command", () => this.command.textContent)),
-      el("details", {}, el("summary", {}, "SQL"), el("div", { class: "command" }, el("pre", { tabindex: "0" }, this.sql), copyButton("Copy SQL", () => this.sql.textContent))));
+      el("details", {}, el("summary", {}, "SQL and psql"),
+        el("div", { class: "command" }, el("pre", {}, this.sql), copyButton("Copy SQL", () => this.sql.textContent)), asPsql));
+    this.asPsql = asPsql;
     byId(id).append(el("div", { class: "title" }, el("h2", { id: `${id}-title` }, name), this.when), this.table, this.note, this.asked);
     this.show = rows(body, () => row(...columns.map(([, kind]) => kind)), (tr, one) => cells(tr, columns.map(([, , text]) => text(one))));
   }
@@ -82,19 +84,22 @@ class Totals {
   update(document) {
     const answer = document[this.source];
     const failed = answer?.error ?? null;
-    if (answer && !failed) this.answer = answer;
+    // Rows of before stay while there is an error, whether the server keeps them or not.
+    if (answer?.sql && !(failed && this.answer && !answer.rows?.length)) this.answer = answer;
     const known = this.answer;
-    const empty = !known || known.rows.length === 0;
-    explain(this.note, this.table, empty ? (failed ? `PostgreSQL does not answer: ${failed}` : known ? this.none : "Not asked yet.") : null);
+    const asked = Boolean(known?.as_of);
+    const empty = !known?.rows?.length;
+    explain(this.note, this.table, !empty ? null : failed ? `PostgreSQL does not answer: ${failed}` : asked ? this.none : "Asking PostgreSQL …");
     this.show(known?.rows ?? []);
-    const since = known ? clock(Date.parse(known.as_of)) : null;
-    put(this.when, failed && known ? `PostgreSQL does not answer; as of ${since}` : since ? `as of ${since}` : "");
-    set(byId(this.id), { "data-old": Boolean(failed && known) });
+    const since = asked ? `as of ${clock(Date.parse(known.as_of))}` : "";
+    put(this.when, failed && !empty ? `PostgreSQL does not answer; ${since}` : since);
+    set(byId(this.id), { "data-old": Boolean(failed && !empty) });
     this.asked.hidden = !known;
-    if (known) {
-      put(this.sql, known.sql);
-      put(this.command, known.command);
-    }
+    if (!known) return;
+    put(this.sql, known.sql);
+    put(this.command, known.command);
+    put(this.psql, known.psql ?? "");
+    this.asPsql.hidden = !known.psql;
   }
 }
 
