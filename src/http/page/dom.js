@@ -52,9 +52,9 @@ export function row(...classes) {
   );
 }
 
-/** Puts a text into each cell of a row; undefined leaves a cell alone. */
+/** Puts a text into each cell of a row; undefined leaves a cell alone, null is not known. */
 export function cells(tr, texts) {
-  texts.forEach((text, at) => text !== undefined && put(tr.children[at], text));
+  texts.forEach((text, at) => text !== undefined && put(tr.children[at], text ?? "–"));
 }
 
 /** Shows an explanation instead of a table, or the table again. */
