@@ -75,7 +75,7 @@ export class Axes {
       svg("path", { d: `M${left} ${y.toFixed(1)}h${width}` }),
       svg("text", { x: left - 6, y: (y + 3.5).toFixed(1), "text-anchor": "end" }, label),
     ]);
-    const parts = width < 300 ? 2 : span === 900 ? 3 : 4;
+    const parts = span === 900 ? 3 : width < 300 ? 2 : 4;
     for (let part = 0; part <= parts; part += 1) {
       const seconds = (span / parts) * part;
       const x = this.x(seconds, span);

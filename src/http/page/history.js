@@ -5,7 +5,7 @@ import { byId, cells, put, row, rows, set } from "./dom.js";
 import { clock, count, duration, latency, rate, seconds, short } from "./format.js";
 import { HeatMap } from "./heat.js";
 
-const axisLatency = (us) => latency(us).replace(".0 ", " ");
+const axisLatency = (us) => latency(us).replace(/\.0+ /, " ");
 
 export class History {
   constructor(changed) {

@@ -8,6 +8,8 @@ const COLUMNS_MAX = 900;
 /** Events come once a second: after so long without one the server counts as gone. */
 const SILENCE_MS = 4000;
 const RETRY_MS = 1500;
+/** The first document has 15 minutes in it, and the machine may be busy. */
+const SNAPSHOT_MS = 10_000;
 
 const SERIES = ["scheduled_per_second", "stored_per_second", "p50_us", "p99_us", "p999_us", "lag_seconds"];
 
@@ -36,7 +38,7 @@ async function begin() {
   clearTimeout(retry);
   source?.close();
   try {
-    const response = await fetch(SNAPSHOT, { cache: "no-store", signal: AbortSignal.timeout(SILENCE_MS) });
+    const response = await fetch(SNAPSHOT, { cache: "no-store", signal: AbortSignal.timeout(SNAPSHOT_MS) });
     if (!response.ok) throw new Error(`it answers ${response.status}`);
     const first = await response.json();
     if (mine !== beginning) return;
@@ -44,7 +46,8 @@ async function begin() {
     hear(first);
     listen(mine);
   } catch (error) {
-    if (mine === beginning) lose(error.name === "TypeError" ? "it does not answer" : error.message);
+    const why = { TypeError: "it cannot be reached", TimeoutError: "it does not answer in time" };
+    if (mine === beginning) lose(why[error.name] ?? error.message);
   }
 }
 
@@ -91,7 +94,7 @@ function append(history, columns) {
   const length = columns.stored_per_second?.length ?? 0;
   const step = (columns.step_seconds ?? 1) * 1000;
   const began = Date.parse(columns.began_at);
-  if (columns.heat?.bounds?.length) history.bounds = columns.heat.bounds;
+  if (columns.heat?.bounds_us?.length) history.bounds = columns.heat.bounds_us;
   for (let at = 0; at < length; at += 1) {
     const time = began + at * step;
     // The server's seconds are not exactly as long as ours: what counts is how many lie between.

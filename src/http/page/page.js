@@ -5,7 +5,7 @@ import { History } from "./page/history.js";
 import { model, start } from "./page/model.js";
 import { makePipeline, showBooks, showHeader, showPipeline, showVerdict } from "./page/overview.js";
 import { showWaterfall } from "./page/stages.js";
-import { makeTransactions, showPartitions, showTotals, showTransactions } from "./page/tables.js";
+import { makeTotals, makeTransactions, showPartitions, showTotals, showTransactions } from "./page/tables.js";
 
 /** While the page is paused: what it showed then. */
 let held = null;
@@ -47,6 +47,7 @@ function pause() {
 
 makePipeline();
 makeTransactions();
+makeTotals();
 tooltips();
 history = new History(changed);
 byId("pause").addEventListener("click", pause);

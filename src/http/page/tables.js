@@ -67,7 +67,8 @@ class Totals {
     const headings = columns.map(([text, kind]) => el("th", { scope: "col", class: kind }, text || el("span", { class: "hidden" }, "currency")));
     const body = el("tbody");
     this.table = el("table", {}, el("caption", { class: "hidden" }, `${name} of all that is stored`), el("thead", {}, el("tr", {}, ...headings)), body);
-    this.note = el("p", { class: "empty", hidden: true });
+    this.note = el("p", { class: "empty" }, "Nothing heard yet.");
+    this.table.hidden = true;
     this.when = el("p", { class: "note" });
     [this.sql, this.command, this.psql] = [el("code"), el("code"), el("code")];
     const asPsql = el("div", { class: "command" }, el("pre", {}, this.psql), copyButton("Copy psql", () => this.psql.textContent));
@@ -103,10 +104,13 @@ class Totals {
   }
 }
 
-let totals = null;
+let totals = [];
+
+export function makeTotals() {
+  totals = [USERS, SYMBOLS].map((kind) => new Totals(kind));
+}
 
 export function showTotals(document) {
-  totals ??= [new Totals(USERS), new Totals(SYMBOLS)];
   for (const one of totals) one.update(document);
 }
 
@@ -120,7 +124,7 @@ let latest = null;
 const idOf = (one) => `${one.partition}:${one.offset}`;
 
 const makeTransaction = () => {
-  const tr = row("pick", "figure", "", "wide", "figure", "figure", "figure wide");
+  const tr = row("pick", "figure wide", "", "wide", "figure", "figure", "figure wide");
   const input = el("input", { type: "radio", name: "transaction" });
   input.addEventListener("change", () => choose(input.value));
   tr.children[0].append(input);
