@@ -42,7 +42,8 @@ export class Axes {
     this.content = svg("g");
     this.cursor = svg("path", { class: "cursor" });
     this.root = svg("svg", { role: "img", height: HEIGHT, "aria-label": label }, this.grid, this.content, this.cursor);
-    drawing.append(this.root);
+    this.nothing = el("p", { class: "nothing", hidden: true }, "No figures yet: they come with the first messages.");
+    drawing.append(this.root, this.nothing);
     this.width = 0;
     this.drawn = "";
   }
@@ -121,7 +122,9 @@ export class LineChart {
     this.axes.measure();
     const from = Math.max(0, history.times.length - span - 1);
     const columns = this.series.map(({ key }) => history[key].slice(from));
-    this.scale(columns.flat().filter((value) => value !== null && value >= 0));
+    const known = columns.flat().filter((value) => value !== null && value >= 0);
+    this.scale(known);
+    this.axes.nothing.hidden = known.length > 0;
     this.axes.ticks(span, this.marks());
     columns.forEach((column, at) => this.draw(this.paths[at], column, span));
     this.axes.mark(moment, span);

@@ -51,6 +51,7 @@ export class HeatMap {
     const at = history.heat.length - 1 - moment;
     put(this.value, mostOf(history.heat[at], bounds));
     const total = sum(columns);
+    this.axes.nothing.hidden = total !== null;
     const words = total ? `most messages took ${mostOf(total, bounds)}; all lie ${extent(total, bounds)}` : "no message yet";
     set(this.axes.root, { "aria-label": `${this.title}, last ${ago(span).slice(1)}: ${words}.` });
   }

@@ -115,6 +115,8 @@ export function showPipeline({ pipeline }) {
     const here = place?.here ?? false;
     set(item, { "data-here": here, "data-slowest": place?.slowest ?? false, "data-flows": here && place.rate_per_second > 0, "data-noted": Boolean(place?.note) });
     part("badge").hidden = !place?.slowest;
+    const known = typeof place?.rate_per_second === "number";
+    set(part("rate"), { "data-unknown": !known });
     put(part("rate"), rate(place?.rate_per_second).replace("/s", ""));
     quantity(part("p50"), latencyParts(place?.p50_us));
     quantity(part("p99"), latencyParts(place?.p99_us));

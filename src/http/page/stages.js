@@ -72,6 +72,7 @@ export function showWaterfall({ stages, recent_stages: recent }, which) {
       label: known ? label : "nothing measured",
     } };
   }));
+  put(byId("stages-zero"), top === null ? "" : "0");
   put(byId("stages-scale"), top === null ? "" : latency(top));
 }
 
