@@ -11,7 +11,7 @@ const BRANCH = "sent_to_acknowledged";
 // ---- The waterfall ---------------------------------------------------------------------------------------------------
 
 const makeStage = () => {
-  const tr = row("", "bar", "figure", "figure wide", "figure", "figure wide", "figure wide", "figure wide", "figure wide");
+  const tr = row("", "bar", "figure", "figure wide wider", "figure", "figure wide", "figure wide", "figure wide", "figure wide wider");
   tr.children[1].append(bar());
   return tr;
 };
