@@ -60,16 +60,15 @@ fn a_phone_never_scrolls_sideways() {
 #[ignore = "needs a browser: make test-page"]
 fn explanations_are_reached_by_keyboard_and_leave_with_escape() {
     let (_server, mut browser) = open(document::healthy(100), Look::LIGHT);
+    // The first stop of the Tab key leads past the header.
+    browser.press("Tab", 9);
+    browser.wait_for("document.activeElement.className === 'skip'");
     browser.value("document.querySelector('#stages .term').focus()");
     browser.wait_for("!document.querySelector('#tip').hidden");
     assert_eq!(browser.text("#tip"), "Half of the messages took at most this long.");
     assert_eq!(browser.value("document.activeElement.getAttribute('aria-describedby')"), "tip");
     browser.press("Escape", 27);
     browser.wait_for("document.querySelector('#tip').hidden");
-    // The first stop of the Tab key leads past the header.
-    browser.value("document.activeElement.blur()");
-    browser.press("Tab", 9);
-    browser.wait_for("document.activeElement.className === 'skip'");
 }
 
 #[test]

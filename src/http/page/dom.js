@@ -103,6 +103,13 @@ export function tooltips() {
     owner = null;
     tip.hidden = true;
   };
+  const place = () => {
+    const at = owner.getBoundingClientRect();
+    const left = Math.min(Math.max(8, at.left), document.documentElement.clientWidth - tip.offsetWidth - 8);
+    const fits = at.bottom + 6 + tip.offsetHeight < window.innerHeight;
+    tip.style.left = `${left}px`;
+    tip.style.top = `${fits ? at.bottom + 6 : at.top - tip.offsetHeight - 6}px`;
+  };
   const show = (event) => {
     const target = event.target.closest?.("[data-tip]");
     if (!target) {
@@ -113,17 +120,11 @@ export function tooltips() {
     put(tip, target.dataset.tip);
     tip.hidden = false;
     target.setAttribute("aria-describedby", "tip");
-    const place = target.getBoundingClientRect();
-    const left = Math.min(Math.max(8, place.left), document.documentElement.clientWidth - tip.offsetWidth - 8);
-    const below = place.bottom + 6;
-    const fits = below + tip.offsetHeight < window.innerHeight;
-    tip.style.left = `${left}px`;
-    tip.style.top = `${fits ? below : place.top - tip.offsetHeight - 6}px`;
+    place();
   };
-  document.addEventListener("pointerover", show);
-  document.addEventListener("focusin", show);
-  document.addEventListener("click", show);
+  for (const kind of ["pointerover", "focusin", "click"]) document.addEventListener(kind, show);
   document.addEventListener("focusout", hide);
-  document.addEventListener("scroll", hide, { passive: true });
+  // Focus itself scrolls: what it leads to must stay explained.
+  document.addEventListener("scroll", () => owner && place(), { passive: true });
   document.addEventListener("keydown", (event) => event.key === "Escape" && hide());
 }
