@@ -127,6 +127,11 @@ async fn the_page_loads_nothing_from_elsewhere() {
         assert!(head.contains(&format!("content-type: {kind}")), "{path}: {head}");
         assert!(head.contains("content-security-policy: default-src 'none'"), "{path}: {head}");
         assert!(!body.contains("//cdn") && !body.contains("https://"), "{path}");
+        // What a script imports is there, too.
+        for (at, _) in body.match_indices("\"./page/") {
+            let module = body[at + 2..].split('"').next().unwrap();
+            assert_eq!(server.get(module).await.0, 200, "{path} imports {module}");
+        }
     }
     server.stop().await;
 }

@@ -232,6 +232,12 @@ impl Drop for Browser {
         if std::thread::panicking() && !self.problems.is_empty() {
             eprintln!("console:\n{}", self.problems.join("\n"));
         }
+        // It takes its own children along when it is asked to close; killed, it would leave them to find out.
+        let _ = self.commands.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0");
+        let until = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < until && self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
