@@ -31,7 +31,11 @@ export function frame(figure, { title, legend }) {
 /** Colour is never alone: lines differ in dashes, too. */
 function keyMark(mark) {
   if (!mark) return "";
-  return svg("svg", { viewBox: "0 0 18 6", width: 18, height: 6, "aria-hidden": "true" }, svg("path", { d: "M0 3h18", class: `line ${mark}` }));
+  return svg(
+    "svg",
+    { viewBox: "0 0 18 6", width: 18, height: 6, "aria-hidden": "true" },
+    svg("path", { d: "M0 3h18", class: `line ${mark}` }),
+  );
 }
 
 /** Axes and gridlines around an area of figures; `ticks` are [value, label], `y(value)` is in pixels. */
@@ -141,7 +145,8 @@ export class LineChart {
     if (!this.log) return;
     const low = values.length ? Math.max(16, Math.min(...values)) : this.least / 10;
     const wantedLow = Math.min(decade(low, Math.floor), this.top / 10);
-    if (this.bottom === null || wantedLow < this.bottom || low > this.bottom * 10 || this.bottom >= this.top) this.bottom = wantedLow;
+    if (this.bottom === null || wantedLow < this.bottom || low > this.bottom * 10 || this.bottom >= this.top)
+      this.bottom = wantedLow;
   }
 
   y(value) {

@@ -16,12 +16,21 @@ const ROWS_MIN = 12;
 export class HeatMap {
   constructor(figure) {
     this.title = "How the latencies are spread";
-    const { drawing, values } = frame(figure, { title: this.title, legend: [{ key: "most", name: "most messages in", mark: "" }] });
+    const { drawing, values } = frame(figure, {
+      title: this.title,
+      legend: [{ key: "most", name: "most messages in", mark: "" }],
+    });
     this.value = values.get("most");
     this.axes = new Axes(drawing, this.title);
     this.canvas = el("canvas", { "aria-hidden": "true" });
     drawing.append(this.canvas);
-    const key = el("p", { class: "ramp" }, el("span", {}, "fewer"), el("canvas", { width: SHADES, height: 1, "aria-hidden": "true" }), el("span", {}, "more messages a second"));
+    const key = el(
+      "p",
+      { class: "ramp" },
+      el("span", {}, "fewer"),
+      el("canvas", { width: SHADES, height: 1, "aria-hidden": "true" }),
+      el("span", {}, "more messages a second"),
+    );
     figure.append(key);
     this.key = key.children[1];
     this.low = null;
@@ -52,7 +61,9 @@ export class HeatMap {
     put(this.value, mostOf(history.heat[at], bounds));
     const total = sum(columns);
     this.axes.nothing.hidden = total !== null;
-    const words = total ? `most messages took ${mostOf(total, bounds)}; all lie ${extent(total, bounds)}` : "no message yet";
+    const words = total
+      ? `most messages took ${mostOf(total, bounds)}; all lie ${extent(total, bounds)}`
+      : "no message yet";
     set(this.axes.root, { "aria-label": `${this.title}, last ${ago(span).slice(1)}: ${words}.` });
   }
 
@@ -82,7 +93,8 @@ export class HeatMap {
     const height = this.high - this.low + 1;
     const { left, top, width, height: pixels } = this.axes.inner;
     set(this.canvas, { width: span, height });
-    for (const [name, value] of Object.entries({ left, top, width, height: pixels })) this.canvas.style[name] = `${value}px`;
+    for (const [name, value] of Object.entries({ left, top, width, height: pixels }))
+      this.canvas.style[name] = `${value}px`;
     const image = new ImageData(span, height);
     const most = columns.reduce((max, column) => Math.max(max, ...(column ?? [0])), 1);
     const first = span - columns.length;
@@ -113,10 +125,13 @@ export class HeatMap {
   }
 }
 
-const sum = (columns) => columns.reduce((total, column) => {
-  column?.forEach((messages, row) => { (total ??= [])[row] = (total[row] ?? 0) + messages; });
-  return total;
-}, null);
+const sum = (columns) =>
+  columns.reduce((total, column) => {
+    column?.forEach((messages, row) => {
+      (total ??= [])[row] = (total[row] ?? 0) + messages;
+    });
+    return total;
+  }, null);
 
 function between(row, bounds) {
   if (row >= bounds.length) return `more than ${latency(bounds.at(-1))}`;

@@ -7,6 +7,9 @@ import { HeatMap } from "./heat.js";
 
 const axisLatency = (us) => latency(us).replace(/\.0+ /, " ");
 
+/** A lag of milliseconds is told in milliseconds. */
+const age = (value) => (value !== null && value < 1 ? latency(value * 1e6) : duration(value));
+
 export class History {
   constructor(changed) {
     this.charts = [
@@ -16,7 +19,9 @@ export class History {
           { key: "stored_per_second", name: "stored", mark: "one", area: true },
           { key: "scheduled_per_second", name: "scheduled", mark: "two" },
         ],
-        format: rate, tick: (value) => short(value), least: 4,
+        format: rate,
+        tick: (value) => short(value),
+        least: 4,
       }),
       new LineChart(byId("chart-latency"), {
         title: "End-to-end latency",
@@ -25,13 +30,18 @@ export class History {
           { key: "p99_us", name: "p99", mark: "two" },
           { key: "p999_us", name: "p99.9", mark: "three" },
         ],
-        format: latency, tick: axisLatency, log: true, least: 1000,
+        format: latency,
+        tick: axisLatency,
+        log: true,
+        least: 1000,
       }),
       new HeatMap(byId("chart-heat")),
       new LineChart(byId("chart-lag"), {
         title: "Behind the log",
         series: [{ key: "lag_seconds", name: "age of the oldest record not yet stored", mark: "one", area: true }],
-        format: duration, tick: (value) => `${short(value)} s`, least: 0.8,
+        format: age,
+        tick: (value) => `${short(value)} s`,
+        least: 0.8,
       }),
     ];
     this.moment = 0;

@@ -16,11 +16,19 @@ export function showVerdict(model) {
   set(document.body, { "data-state": state, "data-link": link });
   set(byId("verdict-mark"), { href: `#i-${state}` });
 
-  const [text, more] = lost ? lostWords(model) : now ? verdictWords(now) : ["Connecting to finstream …", "The figures come within a second."];
+  const [text, more] = lost
+    ? lostWords(model)
+    : now
+      ? verdictWords(now)
+      : ["Connecting to finstream …", "The figures come within a second."];
   put(byId("verdict-text"), text);
   put(byId("verdict-more"), more);
   announce(lost ? "lost" : `${state} ${now?.verdict.fault ?? ""}`, `${text}. ${more}`, Boolean(now) || lost);
-  const title = lost ? "No answer · finstream" : now ? `${WORDS[state] ?? state} · ${rate(now.rates?.stored)} · finstream` : "finstream";
+  const title = lost
+    ? "No answer · finstream"
+    : now
+      ? `${WORDS[state] ?? state} · ${rate(now.rates?.stored)} · finstream`
+      : "finstream";
   if (document.title !== title) document.title = title;
   icon(state);
 }
@@ -38,7 +46,11 @@ function lostWords({ heard, document: now, reason }) {
 
 function verdictWords({ verdict, waiting_for: waits, now, roles }) {
   const waiting = Object.entries(waits ?? {}).map(([role, what]) => `${role} waits for ${what}`);
-  const more = verdict.cure ?? (waiting.length ? `The ${waiting.join("; the ")}.` : `As of ${clock(Date.parse(now))}. Roles in this process: ${roles?.join(", ") || "none yet"}.`);
+  const more =
+    verdict.cure ??
+    (waiting.length
+      ? `The ${waiting.join("; the ")}.`
+      : `As of ${clock(Date.parse(now))}. Roles in this process: ${roles?.join(", ") || "none yet"}.`);
   return [verdict.text, more];
 }
 
@@ -51,10 +63,21 @@ function announce(state, text, worthIt) {
   put(byId("announcement"), text);
 }
 
-const COLOURS = { healthy: "#1a7f4b", starting: "#2f6fd6", idle: "#66717f", degraded: "#c77700", broken: "#c62f2f", lost: "#66717f" };
+const COLOURS = {
+  healthy: "#1a7f4b",
+  starting: "#2f6fd6",
+  idle: "#66717f",
+  degraded: "#c77700",
+  broken: "#c62f2f",
+  lost: "#66717f",
+};
 const GLYPHS = {
-  healthy: "M8 16.5l5 5L24 10", degraded: "M16 7v11M16 22.5v2", broken: "M10 10l12 12M22 10L10 22",
-  idle: "M12 10v12M20 10v12", starting: "M16 8v8l6 4", lost: "M16 8v10M16 22.5v2",
+  healthy: "M8 16.5l5 5L24 10",
+  degraded: "M16 7v11M16 22.5v2",
+  broken: "M10 10l12 12M22 10L10 22",
+  idle: "M12 10v12M20 10v12",
+  starting: "M16 8v8l6 4",
+  lost: "M16 8v10M16 22.5v2",
 };
 let shownIcon = null;
 
@@ -71,7 +94,11 @@ function icon(state) {
 export function showHeader(model, paused) {
   const { document: now, link } = model;
   const silent = model.heard === null ? null : Math.round((Date.now() - model.heard) / 1000);
-  const words = { connecting: "connecting", live: "live, each second", lost: silent === null ? "no answer" : `last heard ${silent} s ago` };
+  const words = {
+    connecting: "connecting",
+    live: "live, each second",
+    lost: silent === null ? "no answer" : `last heard ${silent} s ago`,
+  };
   put(byId("link-text"), paused ? "paused" : words[link]);
   if (!now) return;
   put(byId("version"), now.version);
@@ -84,10 +111,25 @@ export function showHeader(model, paused) {
 
 const PLACES = {
   source: { name: "Source", task: "makes transactions", queue: "due, not sent", icon: "M5 12h9M10 7l5 5-5 5M19 5v14" },
-  producer: { name: "Producer", task: "publishes them", queue: "unacknowledged", icon: "M4 19V9l5 3V9l5 3V5h6v14zM8 16h.5M12 16h.5M16 16h.5" },
-  broker: { name: "Broker", task: "keeps the log", queue: "not yet read", icon: "M4 6h16v4H4zM4 14h16v4H4zM7 8h.5M7 16h.5" },
+  producer: {
+    name: "Producer",
+    task: "publishes them",
+    queue: "unacknowledged",
+    icon: "M4 19V9l5 3V9l5 3V5h6v14zM8 16h.5M12 16h.5M16 16h.5",
+  },
+  broker: {
+    name: "Broker",
+    task: "keeps the log",
+    queue: "not yet read",
+    icon: "M4 6h16v4H4zM4 14h16v4H4zM7 8h.5M7 16h.5",
+  },
   consumer: { name: "Consumer", task: "adds up batches", queue: "being applied", icon: "M5 5h14M5 5l5 7-5 7h14" },
-  postgres: { name: "PostgreSQL", task: "holds the totals", queue: "uncommitted", icon: "M5 6c0-3 14-3 14 0v12c0 3-14 3-14 0zM5 6c0 3 14 3 14 0M5 12c0 3 14 3 14 0" },
+  postgres: {
+    name: "PostgreSQL",
+    task: "holds the totals",
+    queue: "uncommitted",
+    icon: "M5 6c0-3 14-3 14 0v12c0 3-14 3-14 0zM5 6c0 3 14 3 14 0M5 12c0 3 14 3 14 0",
+  },
 };
 
 export function makePipeline() {
@@ -95,14 +137,21 @@ export function makePipeline() {
     const place = PLACES[item.dataset.place];
     const part = (name, tag = "span") => el(tag, { "data-part": name });
     item.append(
-      el("div", { class: "place" },
+      el(
+        "div",
+        { class: "place" },
         svg("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, svg("path", { d: place.icon })),
-        el("h3", {}, place.name), el("span", { class: "badge", "data-part": "badge", hidden: true }, "slowest")),
+        el("h3", {}, place.name),
+        el("span", { class: "badge", "data-part": "badge", hidden: true }, "slowest"),
+      ),
       el("p", { class: "rate" }, part("rate", "strong"), el("span", {}, " tx/s")),
-      el("dl", {},
+      el(
+        "dl",
+        {},
         el("div", {}, el("dt", {}, "p50"), part("p50", "dd")),
         el("div", {}, el("dt", {}, "p99"), part("p99", "dd")),
-        el("div", {}, el("dt", {}, place.queue), part("queue", "dd"))),
+        el("div", {}, el("dt", {}, place.queue), part("queue", "dd")),
+      ),
       el("p", { class: "note", "data-part": "note" }, place.task),
     );
   }
@@ -113,7 +162,12 @@ export function showPipeline({ pipeline }) {
     const place = pipeline?.find((one) => one.place === item.dataset.place);
     const part = (name) => item.querySelector(`[data-part=${name}]`);
     const here = place?.here ?? false;
-    set(item, { "data-here": here, "data-slowest": place?.slowest ?? false, "data-flows": here && place.rate_per_second > 0, "data-noted": Boolean(place?.note) });
+    set(item, {
+      "data-here": here,
+      "data-slowest": place?.slowest ?? false,
+      "data-flows": here && place.rate_per_second > 0,
+      "data-noted": Boolean(place?.note),
+    });
     part("badge").hidden = !place?.slowest;
     const known = typeof place?.rate_per_second === "number";
     set(part("rate"), { "data-unknown": !known });

@@ -36,7 +36,10 @@ function changed() {
 }
 
 function pause() {
-  const columns = Object.entries(model.history).map(([name, value]) => [name, Array.isArray(value) ? [...value] : value]);
+  const columns = Object.entries(model.history).map(([name, value]) => [
+    name,
+    Array.isArray(value) ? [...value] : value,
+  ]);
   held = held ? null : { ...model, history: Object.fromEntries(columns) };
   const button = byId("pause");
   set(button, { "aria-pressed": String(held !== null) });

@@ -11,18 +11,31 @@ const BRANCH = "sent_to_acknowledged";
 // ---- The waterfall ---------------------------------------------------------------------------------------------------
 
 const makeStage = () => {
-  const tr = row("", "bar", "figure", "figure wide wider", "figure", "figure wide", "figure wide", "figure wide", "figure wide wider");
+  const tr = row(
+    "",
+    "bar",
+    "figure",
+    "figure wide wider",
+    "figure",
+    "figure wide",
+    "figure wide",
+    "figure wide",
+    "figure wide wider",
+  );
   tr.children[1].append(bar());
   return tr;
 };
 
 /** A bar in hundredths of its cell, with a thin line that reaches further. */
 function bar() {
-  return svg("svg", { class: "span", role: "img", width: "100%", height: 22 },
+  return svg(
+    "svg",
+    { class: "span", role: "img", width: "100%", height: 22 },
     svg("rect", { class: "track", x: "0", y: "10.5", width: "100%", height: "1" }),
     svg("rect", { class: "reach", y: "10", height: "2", rx: "1" }),
     svg("rect", { class: "end", y: "6", height: "10", width: "2" }),
-    svg("rect", { class: "body", y: "5", height: "12", rx: "2.5" }));
+    svg("rect", { class: "body", y: "5", height: "12", rx: "2.5" }),
+  );
 }
 
 function setBar(drawing, { from, to, reach, kind, label }) {
@@ -38,11 +51,20 @@ function setBar(drawing, { from, to, reach, kind, label }) {
 }
 
 const showStages = rows(byId("stages-rows"), makeStage, (tr, { stage, bar: span }) => {
-  set(tr, { "data-stage": stage.stage, class: stage.stage === WHOLE ? "whole" : stage.stage === BRANCH ? "branch" : null });
+  set(tr, {
+    "data-stage": stage.stage,
+    class: stage.stage === WHOLE ? "whole" : stage.stage === BRANCH ? "branch" : null,
+  });
   const untrue = stage.missing + stage.negative;
   cells(tr, [
-    stage.name.replace("->", "→"), undefined, latency(stage.p50_us), latency(stage.p90_us), latency(stage.p99_us),
-    latency(stage.p999_us), latency(stage.max_us), count(stage.messages),
+    stage.name.replace("->", "→"),
+    undefined,
+    latency(stage.p50_us),
+    latency(stage.p90_us),
+    latency(stage.p99_us),
+    latency(stage.p999_us),
+    latency(stage.max_us),
+    count(stage.messages),
     untrue ? `${count(stage.missing)}, ${count(stage.negative)}` : "0",
   ]);
   setBar(tr.children[1].firstChild, span);
@@ -61,17 +83,24 @@ export function showWaterfall({ stages, recent_stages: recent }, which) {
   const wanted = Math.max(chainMost * 1.25, Math.min(whole?.p99_us ?? 0, chainMost * 4)) || null;
   if (wanted !== null && (top === null || wanted > top || wanted < top / 2.2)) top = rounded(wanted);
   const part = (us) => (us === null || us === undefined || top === null ? null : (us / top) * 100);
-  showStages(all.map((stage) => {
-    const at = CHAIN.indexOf(stage.stage);
-    const from = stage.stage === WHOLE ? 0 : stage.stage === BRANCH ? ends[1] : (ends[at] ?? 0);
-    const label = `from ${latency(from)}, half take ${latency(stage.p50_us)}, 99 % at most ${latency(stage.p99_us)}`;
-    const known = stage.p50_us !== null && stage.p50_us !== undefined;
-    return { stage, bar: {
-      from: part(from), to: known ? part(from + stage.p50_us) : null, reach: known ? part(from + stage.p99_us) : null,
-      kind: stage.stage === WHOLE ? "whole" : stage.stage === BRANCH ? "branch" : `step-${at + 1}`,
-      label: known ? label : "nothing measured",
-    } };
-  }));
+  showStages(
+    all.map((stage) => {
+      const at = CHAIN.indexOf(stage.stage);
+      const from = stage.stage === WHOLE ? 0 : stage.stage === BRANCH ? ends[1] : (ends[at] ?? 0);
+      const label = `from ${latency(from)}, half take ${latency(stage.p50_us)}, 99 % at most ${latency(stage.p99_us)}`;
+      const known = stage.p50_us !== null && stage.p50_us !== undefined;
+      return {
+        stage,
+        bar: {
+          from: part(from),
+          to: known ? part(from + stage.p50_us) : null,
+          reach: known ? part(from + stage.p99_us) : null,
+          kind: stage.stage === WHOLE ? "whole" : stage.stage === BRANCH ? "branch" : `step-${at + 1}`,
+          label: known ? label : "nothing measured",
+        },
+      };
+    }),
+  );
   put(byId("stages-zero"), top === null ? "" : "0");
   put(byId("stages-scale"), top === null ? "" : latency(top));
 }
@@ -110,13 +139,24 @@ const showMoments = rows(byId("way-rows"), makeMoment, (tr, { moment, transactio
   const part = (us) => (us === null || begin === null || !whole ? null : ((us - begin) / whole) * 100);
   const step = at === null || before === null ? null : at - before;
   set(tr, { class: moment.kind === "branch" ? "branch" : null });
-  cells(tr, [moment.name, undefined, moment.after ? since(begin, at) : clockWithMillis(transaction[moment.key]), moment.after ? latency(step) : ""]);
+  cells(tr, [
+    moment.name,
+    undefined,
+    moment.after ? since(begin, at) : clockWithMillis(transaction[moment.key]),
+    moment.after ? latency(step) : "",
+  ]);
   // The first moment is a point, and the others are the steps that lead to them.
-  const label = at === null ? "not known" : moment.after ? `${latency(step)} after ${moment.after.replace("_at", "")}` : "the beginning";
+  const label =
+    at === null
+      ? "not known"
+      : moment.after
+        ? `${latency(step)} after ${moment.after.replace("_at", "")}`
+        : "the beginning";
   setBar(tr.children[1].firstChild, { from: part(before), to: part(at), reach: null, kind: moment.kind, label });
 });
 
-const since = (begin, at) => (begin === null || at === null ? DASH : at < begin ? `−${latency(begin - at)}` : `+${latency(at - begin)}`);
+const since = (begin, at) =>
+  begin === null || at === null ? DASH : at < begin ? `−${latency(begin - at)}` : `+${latency(at - begin)}`;
 
 export function showWay(transaction) {
   byId("way").hidden = !transaction;

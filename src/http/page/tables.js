@@ -8,16 +8,27 @@ import { showWay, took } from "./stages.js";
 
 const makePartition = () => {
   const tr = row("", "figure wide", "figure", "figure", "bar wide", "figure", "figure", "wide");
-  tr.children[4].append(svg("svg", { class: "span", width: "100%", height: 14, "aria-hidden": "true" },
-    svg("rect", { class: "track", x: "0", y: "6.5", width: "100%", height: "1" }),
-    svg("rect", { class: "body", x: "0", y: "3", height: "8", rx: "2" })));
+  tr.children[4].append(
+    svg(
+      "svg",
+      { class: "span", width: "100%", height: 14, "aria-hidden": "true" },
+      svg("rect", { class: "track", x: "0", y: "6.5", width: "100%", height: "1" }),
+      svg("rect", { class: "body", x: "0", y: "3", height: "8", rx: "2" }),
+    ),
+  );
   return tr;
 };
 
 const showPartitionRows = rows(byId("partitions-rows"), makePartition, (tr, { partition, most }) => {
   cells(tr, [
-    partition.partition, count(partition.log_start), count(partition.log_end), count(partition.committed), undefined,
-    count(partition.lag_messages), seconds(partition.lag_seconds), partition.owned ? "this process" : "elsewhere, or nobody",
+    partition.partition,
+    count(partition.log_start),
+    count(partition.log_end),
+    count(partition.committed),
+    undefined,
+    count(partition.lag_messages),
+    seconds(partition.lag_seconds),
+    partition.owned ? "this process" : "elsewhere, or nobody",
   ]);
   const part = most > 0 ? ((partition.lag_messages ?? 0) / most) * 100 : 0;
   set(tr.children[4].firstChild.children[1], { width: `${part.toFixed(1)}%` });
@@ -27,9 +38,15 @@ export function showPartitions({ partitions, roles, lag }) {
   const all = partitions ?? [];
   const table = document.querySelector("#partitions table");
   const here = roles?.includes("consumer");
-  explain(byId("partitions-empty"), table, all.length ? null : here
-    ? "No partition is assigned yet: the consumer waits for the broker or its group."
-    : "The consumer is not in this process: the page of the process that runs it shows its partitions.");
+  explain(
+    byId("partitions-empty"),
+    table,
+    all.length
+      ? null
+      : here
+        ? "No partition is assigned yet: the consumer waits for the broker or its group."
+        : "The consumer is not in this process: the page of the process that runs it shows its partitions.",
+  );
   // The longest bar is a fixed number of messages at least, so that a lag of 3 does not look like a crisis.
   const most = Math.max(1000, ...all.map(({ lag_messages: messages }) => messages ?? 0));
   showPartitionRows(all.map((partition) => ({ partition, most })));
@@ -39,7 +56,10 @@ export function showPartitions({ partitions, roles, lag }) {
 // ---- The biggest totals ----------------------------------------------------------------------------------------------
 
 const USERS = {
-  name: "Top users", id: "users", source: "top_users", none: "No user has a transaction yet.",
+  name: "Top users",
+  id: "users",
+  source: "top_users",
+  none: "No user has a transaction yet.",
   columns: [
     ["user", "", (one) => one.user_id],
     ["transactions", "figure", (one) => count(one.transactions)],
@@ -48,7 +68,9 @@ const USERS = {
   ],
 };
 const SYMBOLS = {
-  name: "Top symbols", id: "symbols", source: "top_symbols",
+  name: "Top symbols",
+  id: "symbols",
+  source: "top_symbols",
   none: "No trade yet: symbols come with market data, for example --source yfinance:FILE.",
   columns: [
     ["symbol", "", (one) => one.symbol],
@@ -64,22 +86,69 @@ const SYMBOLS = {
 class Totals {
   constructor({ name, id, source, none, columns }) {
     Object.assign(this, { source, none, id, answer: null });
-    const headings = columns.map(([text, kind]) => el("th", { scope: "col", class: kind }, text || el("span", { class: "hidden" }, "currency")));
+    const headings = columns.map(([text, kind]) =>
+      el("th", { scope: "col", class: kind }, text || el("span", { class: "hidden" }, "currency")),
+    );
     const body = el("tbody");
-    this.table = el("table", {}, el("caption", { class: "hidden" }, `${name} of all that is stored`), el("thead", {}, el("tr", {}, ...headings)), body);
+    this.table = el(
+      "table",
+      {},
+      el("caption", { class: "hidden" }, `${name} of all that is stored`),
+      el("thead", {}, el("tr", {}, ...headings)),
+      body,
+    );
     this.note = el("p", { class: "empty" }, "Nothing heard yet.");
     this.table.hidden = true;
     this.when = el("p", { class: "note" });
     [this.sql, this.command, this.psql] = [el("code"), el("code"), el("code")];
-    const asPsql = el("div", { class: "command" }, el("pre", {}, this.psql), copyButton("Copy psql", () => this.psql.textContent));
-    this.asked = el("div", { class: "asked", hidden: true },
-      el("div", { class: "command" }, el("div", { class: "wrap", tabindex: "0", role: "region", "aria-label": `Command for ${name.toLowerCase()}` }, this.command),
-        copyButton("Copy command", () => this.command.textContent)),
-      el("details", {}, el("summary", {}, "SQL and psql"),
-        el("div", { class: "command" }, el("pre", {}, this.sql), copyButton("Copy SQL", () => this.sql.textContent)), asPsql));
+    const asPsql = el(
+      "div",
+      { class: "command" },
+      el("pre", {}, this.psql),
+      copyButton("Copy psql", () => this.psql.textContent),
+    );
+    this.asked = el(
+      "div",
+      { class: "asked", hidden: true },
+      el(
+        "div",
+        { class: "command" },
+        el(
+          "div",
+          { class: "wrap", tabindex: "0", role: "region", "aria-label": `Command for ${name.toLowerCase()}` },
+          this.command,
+        ),
+        copyButton("Copy command", () => this.command.textContent),
+      ),
+      el(
+        "details",
+        {},
+        el("summary", {}, "SQL and psql"),
+        el(
+          "div",
+          { class: "command" },
+          el("pre", {}, this.sql),
+          copyButton("Copy SQL", () => this.sql.textContent),
+        ),
+        asPsql,
+      ),
+    );
     this.asPsql = asPsql;
-    byId(id).append(el("div", { class: "title" }, el("h2", { id: `${id}-title` }, name), this.when), this.table, this.note, this.asked);
-    this.show = rows(body, () => row(...columns.map(([, kind]) => kind)), (tr, one) => cells(tr, columns.map(([, , text]) => text(one))));
+    byId(id).append(
+      el("div", { class: "title" }, el("h2", { id: `${id}-title` }, name), this.when),
+      this.table,
+      this.note,
+      this.asked,
+    );
+    this.show = rows(
+      body,
+      () => row(...columns.map(([, kind]) => kind)),
+      (tr, one) =>
+        cells(
+          tr,
+          columns.map(([, , text]) => text(one)),
+        ),
+    );
   }
 
   update(document) {
@@ -90,7 +159,11 @@ class Totals {
     const known = this.answer;
     const asked = Boolean(known?.as_of);
     const empty = !known?.rows?.length;
-    explain(this.note, this.table, !empty ? null : failed ? `PostgreSQL does not answer: ${failed}` : asked ? this.none : "Asking PostgreSQL …");
+    explain(
+      this.note,
+      this.table,
+      !empty ? null : failed ? `PostgreSQL does not answer: ${failed}` : asked ? this.none : "Asking PostgreSQL …",
+    );
     this.show(known?.rows ?? []);
     const since = asked ? `as of ${clock(Date.parse(known.as_of))}` : "";
     put(this.when, failed && !empty ? `PostgreSQL does not answer; ${since}` : since);
@@ -134,11 +207,21 @@ const makeTransaction = () => {
 
 const showTransactionRows = rows(byId("transactions-rows"), makeTransaction, (tr, one) => {
   const input = tr.children[0].firstChild;
-  set(input, { value: idOf(one), "aria-label": `Show the way of the transaction of ${one.user_id ?? "an unknown user"} at offset ${one.offset}` });
+  set(input, {
+    value: idOf(one),
+    "aria-label": `Show the way of the transaction of ${one.user_id ?? "an unknown user"} at offset ${one.offset}`,
+  });
   input.checked = idOf(one) === idOf(chosen ?? shown[0]);
   set(tr, { "data-chosen": input.checked });
-  cells(tr, [undefined, clockWithMillis(one.scheduled_at), one.user_id, one.kind, `${decimal(one.amount)} ${one.currency ?? ""}`,
-    latency(took(one)), `${one.partition} : ${count(one.offset)}`]);
+  cells(tr, [
+    undefined,
+    clockWithMillis(one.scheduled_at),
+    one.user_id,
+    one.kind,
+    `${decimal(one.amount)} ${one.currency ?? ""}`,
+    latency(took(one)),
+    `${one.partition} : ${count(one.offset)}`,
+  ]);
 });
 
 function choose(id) {
@@ -160,9 +243,15 @@ export function showTransactions(document) {
   // What is chosen learns what came to be known of it since.
   chosen &&= all.find((one) => idOf(one) === idOf(chosen)) ?? chosen;
   const table = byId("transactions-rows").parentElement;
-  explain(byId("transactions-empty"), table, shown.length ? null : document.roles?.includes("consumer")
-    ? "No transaction has been stored yet. The last 20 appear here as soon as one is."
-    : "The consumer is not in this process: the page of the process that runs it shows what it stores.");
+  explain(
+    byId("transactions-empty"),
+    table,
+    shown.length
+      ? null
+      : document.roles?.includes("consumer")
+        ? "No transaction has been stored yet. The last 20 appear here as soon as one is."
+        : "The consumer is not in this process: the page of the process that runs it shows what it stores.",
+  );
   showTransactionRows(shown);
   const follow = byId("follow");
   put(follow, chosen ? "Follow the newest" : "Following the newest");
