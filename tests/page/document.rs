@@ -55,8 +55,8 @@ pub fn database_away(seconds: usize) -> Value {
     document["verdict"] = json!({ "state": "broken", "text": "PostgreSQL is away: nothing is stored, 82,140 messages wait in the log",
         "fault": "database_away", "cure": "Nothing is lost. Start PostgreSQL again; the consumer goes on by itself." });
     document["waiting_for"] = json!({ "consumer": "PostgreSQL to come back" });
-    document["top_users"] = json!({ "error": "connection refused" });
-    document["top_symbols"] = json!({ "error": "connection refused" });
+    document["top_users"] = json!({ "error": "PostgreSQL does not answer" });
+    document["top_symbols"] = json!({ "error": "PostgreSQL does not answer" });
     document["pipeline"][4] = slowest(place("postgres", 0.0, None, Some(5_000), "away for 41 s"));
     document["pipeline"][3]["slowest"] = false.into();
     document["lag"] = json!({ "messages": 82_140, "seconds": 41.2 });
@@ -84,8 +84,8 @@ pub fn starting() -> Value {
     }
     document["partitions"] = json!([]);
     document["transactions"] = json!([]);
-    document["top_users"] = json!({ "error": "not connected yet" });
-    document["top_symbols"] = json!({ "error": "not connected yet" });
+    document["top_users"] = json!({ "error": "PostgreSQL was not asked yet" });
+    document["top_symbols"] = json!({ "error": "PostgreSQL was not asked yet" });
     document["books"] = json!({ "produced": null, "acknowledged": null, "stored": null, "dead_letters": null,
         "on_the_way": null, "text": null });
     document
@@ -104,8 +104,8 @@ pub fn producer_only(seconds: usize) -> Value {
     document["roles"] = json!(["producer"]);
     document["partitions"] = json!([]);
     document["transactions"] = json!([]);
-    document["top_users"] = json!({ "error": "this process has no database" });
-    document["top_symbols"] = json!({ "error": "this process has no database" });
+    document["top_users"] = json!({ "error": "no consumer runs in this process, so PostgreSQL is not known here" });
+    document["top_symbols"] = json!({ "error": "no consumer runs in this process, so PostgreSQL is not known here" });
     for (at, name) in [(2, "broker"), (3, "consumer"), (4, "postgres")] {
         document["pipeline"][at] = elsewhere(name, false);
     }

@@ -20,7 +20,7 @@ fn a_process_without_data_says_what_it_waits_for() {
         ("#verdict-more", "The consumer waits for a broker at 127.0.0.1:9092."),
         ("#partitions-empty", "No partition is assigned yet: the consumer waits for the broker or its group."),
         ("#transactions-empty", "No transaction has been stored yet. The last 20 appear here as soon as one is."),
-        ("#users .empty", "PostgreSQL does not answer: not connected yet"),
+        ("#users .empty", "PostgreSQL was not asked yet"),
         ("#pipeline li:nth-child(1) .note", "not in this process"),
         ("#books-produced", "–"),
         ("#chart-rates .legend", "stored – scheduled –"),

@@ -8,6 +8,7 @@ const COLUMNS_MAX = 900;
 /** Events come once a second: after so long without one the server counts as gone. */
 const SILENCE_MS = 4000;
 const RETRY_MS = 1500;
+const SOON_MS = 200;
 /** The first document has 15 minutes in it, and the machine may be busy. */
 const SNAPSHOT_MS = 10_000;
 
@@ -39,6 +40,11 @@ async function begin() {
   source?.close();
   try {
     const response = await fetch(SNAPSHOT, { cache: "no-store", signal: AbortSignal.timeout(SNAPSHOT_MS) });
+    if (response.status === 503 && model.document === null && mine === beginning) {
+      // Its first second is not over yet.
+      retry = setTimeout(begin, SOON_MS);
+      return;
+    }
     if (!response.ok) throw new Error(`it answers ${response.status}`);
     const first = await response.json();
     if (mine !== beginning) return;

@@ -159,14 +159,11 @@ class Totals {
     const known = this.answer;
     const asked = Boolean(known?.as_of);
     const empty = !known?.rows?.length;
-    explain(
-      this.note,
-      this.table,
-      !empty ? null : failed ? `PostgreSQL does not answer: ${failed}` : asked ? this.none : "Asking PostgreSQL …",
-    );
+    const why = failed ? sentence(failed) : asked ? this.none : "Asking PostgreSQL …";
+    explain(this.note, this.table, empty ? why : null);
     this.show(known?.rows ?? []);
     const since = asked ? `as of ${clock(Date.parse(known.as_of))}` : "";
-    put(this.when, failed && !empty ? `PostgreSQL does not answer; ${since}` : since);
+    put(this.when, failed && !empty ? `${sentence(failed)}; ${since}` : since);
     set(byId(this.id), { "data-old": Boolean(failed && !empty) });
     this.asked.hidden = !known;
     if (!known) return;
@@ -176,6 +173,8 @@ class Totals {
     this.asPsql.hidden = !known.psql;
   }
 }
+
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 let totals = [];
 
