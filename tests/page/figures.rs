@@ -48,13 +48,20 @@ fn each_figure_of_the_document_is_on_the_page() {
         ("#way-rows tr:nth-child(6)", "committed +5.9 ms 1.9 ms"),
     ] {
         let shown = browser.text(selector);
-        assert!(shown == text || selector.contains("transactions-rows") && shown.ends_with(text), "{selector}: {shown}");
+        assert!(
+            shown == text || selector.contains("transactions-rows") && shown.ends_with(text),
+            "{selector}: {shown}"
+        );
     }
     // The last column of the charts: second 99 of a wave of 60 seconds, 0.15 from its middle.
     let legend = browser.text("#chart-latency .legend");
     assert_eq!(legend, "p50 6.7 ms p99 9.3 ms p99.9 16 ms");
     assert_eq!(browser.text("#chart-rates .legend"), "stored 23,000/s scheduled 23,000/s");
-    assert!(browser.text("#chart-heat .legend").contains("4.1 ms to 5.8 ms (8,880)"), "{}", browser.text("#chart-heat"));
+    assert!(
+        browser.text("#chart-heat .legend").contains("4.1 ms to 5.8 ms (8,880)"),
+        "{}",
+        browser.text("#chart-heat")
+    );
     assert!(browser.value("document.title") == "Healthy · 20,137/s · finstream");
     browser.assert_no_problems();
     drop(server);

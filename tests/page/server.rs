@@ -53,9 +53,10 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let now = Arc::new(watch::Sender::new(document));
         let mut routes = Router::new()
-            .route("/api/v1/snapshot", get(|State(now): State<Arc<watch::Sender<Value>>>| async move {
-                Json(now.borrow().clone())
-            }))
+            .route(
+                "/api/v1/snapshot",
+                get(|State(now): State<Arc<watch::Sender<Value>>>| async move { Json(now.borrow().clone()) }),
+            )
             .route("/api/v1/events", get(events));
         for (path, file) in FILES {
             routes = routes.route(path, get(move || async move { asset(file) }));
