@@ -5,11 +5,9 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use crate::browser::{Browser, Look};
 use crate::server::{FILES, POLICY};
-use crate::support::{Running, Sandbox, Signal, setting};
+use crate::support::{Running, Sandbox, Signal, setting, wait_until};
 
 /// From the moment when a cold process listens to text on the screen.
 const FIRST_PAINT_MAX: Duration = Duration::from_secs(1);
@@ -116,11 +114,11 @@ fn during_a_real_run_the_page_agrees_with_metrics_and_postgresql() {
 
     // PostgreSQL hangs, and comes back.
     let frozen = Frozen::freeze(sandbox.postmaster_pid());
-    let broken = "['broken', 'degraded'].includes(document.body.dataset.state)";
-    browser.wait_for(broken);
+    wait_until("the database to be away", || browser.text("#verdict-text").starts_with("PostgreSQL"));
+    assert_eq!(browser.value("document.body.dataset.state"), "broken");
     println!("{} / {}", browser.text("#verdict-text"), browser.text("#verdict-more"));
     drop(frozen);
-    browser.wait_for("document.body.dataset.state === 'healthy'");
+    wait_until("health again", || browser.value("document.body.dataset.state") == "healthy");
     browser.assert_no_problems();
     assert_eq!(running.stop().0, Some(0));
 }
@@ -172,11 +170,8 @@ fn screenshots() {
     shoot(&mut browser, "phone", Look::PHONE, 2_200);
     let frozen = Frozen::freeze(sandbox.postmaster_pid());
     browser.look(Look::LIGHT);
-    browser.wait_for("['broken', 'degraded'].includes(document.body.dataset.state)");
-    std::thread::park_timeout(Duration::from_secs(10));
+    wait_until("the database to be away", || browser.text("#verdict-text").starts_with("PostgreSQL"));
     browser.screenshot(&folder.join("page-fault.png"), 900);
     drop(frozen);
-    let last: Value = browser.value("document.body.dataset.state");
-    println!("state at the end: {last}");
     running.stop();
 }
