@@ -150,7 +150,7 @@ fn screenshots() {
     let seconds = setting("FINSTREAM_SCREENSHOT_SECONDS", 130);
     std::fs::create_dir_all(&folder).unwrap();
     let sandbox = Sandbox::new();
-    let mut running = sandbox.start(&["--rate", "2000", "--arrival", "poisson"]);
+    let mut running = sandbox.start(&["--rate", "2000"]);
     let url = url(&mut running);
     let mut browser = Browser::start();
     browser.open(&url, Look::LIGHT);
