@@ -112,8 +112,9 @@ async fn metrics_are_histograms_with_the_documented_bounds_and_never_summaries()
     assert!(body.contains("# TYPE finstream_stage_latency_seconds histogram"), "{body}");
     assert!(body.contains("# HELP finstream_sink_stored_messages_total "), "{body}");
     assert!(!body.contains("quantile="), "a summary: {body}");
-    let buckets = body.lines().filter(|line| line.starts_with("finstream_stage_latency_seconds_bucket")).count();
-    assert_eq!(buckets, 39 + 1, "39 bounds and +Inf");
+    let stage = "finstream_stage_latency_seconds_bucket{stage=\"scheduled_to_committed\"";
+    let buckets = body.lines().filter(|line| line.starts_with(stage)).count();
+    assert_eq!(buckets, 39 + 1 + 1, "39 bounds, the service level and +Inf");
     assert!(body.contains("finstream_build_info{version="), "{body}");
     server.stop().await;
 }

@@ -23,7 +23,7 @@ fn rows_go_behind_a_balanced_audit_and_stay_when_the_books_do_not_balance() {
     assert!(!report.contains("cut already"), "the log was held for the first audit, too: {report}");
     assert!(report.contains("messages were proven up to the checkpoint of"), "{report}");
 
-    // A wrong total: what an earlier audit has covered goes, and nothing else.
+    // A wrong total: nothing goes, not even what an earlier audit has covered.
     sandbox.sql(
         "update user_aggregates set spend = spend + 0.01 where user_id = (select min(user_id) from user_aggregates)",
     );

@@ -41,8 +41,8 @@ const LOOK_FOR_OTHERS_ROUNDS: u64 = 12;
 const COVER_PART: u32 = 4;
 /// Log of a message, with its share of the journal.
 const LOG_BYTES: u64 = 400;
-/// Books that do not balance are looked at again after this part of the retention time, within these bounds.
-const AUDIT_AGAIN_PART: u32 = 8;
+/// Books that do not balance are looked at again after so many times what the audit took, within these bounds.
+const AUDIT_AGAIN_FACTOR: u32 = 20;
 const AUDIT_AGAIN_MIN: Duration = Duration::from_secs(60);
 const AUDIT_AGAIN_MAX: Duration = Duration::from_secs(3600);
 /// Who waits, in the readiness.
@@ -194,8 +194,11 @@ impl Keeper {
         let sum = |each: fn(&Excess) -> i64| excess.iter().map(each).sum::<i64>();
         let (much, kept) = (sum(|part| part.to - part.from), sum(|part| part.next_offset - part.from));
         let is_much = much > 0 && much >= kept / STRIDE;
-        if !(is_much && self.is_covered(&excess)) && (is_much || self.is_due(&excess)) && !self.audit(topic_ref).await?
-        {
+        // Books that did not balance prove nothing, not even what an older checkpoint stands for, until they balance again.
+        let is_doubtful = self.audit_after.is_some();
+        let is_proven = is_much && !is_doubtful && self.is_covered(&excess);
+        let is_asked = is_much || is_doubtful || self.is_due(&excess);
+        if !is_proven && is_asked && !self.audit(topic_ref).await? {
             return Ok(());
         }
         let Some(covered) = self.covered.clone().filter(|_| is_much) else { return Ok(()) };
@@ -224,7 +227,8 @@ impl Keeper {
     fn hold(&self, topic: &str) {
         let Some(holder) = &self.holder else { return };
         let nothing = BTreeMap::new();
-        holder.hold(topic, self.covered.as_ref().map_or(&nothing, |covered| &covered.offsets));
+        let proven = self.covered.as_ref().filter(|_| self.audit_after.is_none());
+        holder.hold(topic, proven.map_or(&nothing, |covered| &covered.offsets));
     }
 
     /// Whether the checkpoint stands for all that is to go.
@@ -256,6 +260,7 @@ impl Keeper {
             ledger_dirs: vec![self.ledger_dir.clone()],
             make_checkpoint: true,
         };
+        let began = Instant::now();
         let report = gauges::audit(settings, &self.known, &self.clock).await?;
         if report.verdict == Verdict::Balanced {
             if self.audit_after.take().is_some() {
@@ -272,7 +277,7 @@ impl Keeper {
             );
         }
         self.readiness.waiting(ROLE, "books that balance: nothing is removed until then (finstream verify)");
-        let again = (self.retention / AUDIT_AGAIN_PART).clamp(AUDIT_AGAIN_MIN, AUDIT_AGAIN_MAX);
+        let again = (began.elapsed() * AUDIT_AGAIN_FACTOR).clamp(AUDIT_AGAIN_MIN, AUDIT_AGAIN_MAX);
         self.audit_after = Some(Instant::now() + again);
         Ok(false)
     }
