@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::figures::Counts;
 use super::history::{COLUMNS_MAX, Column, History, Recent, rounded, thousandths};
-use super::known::About;
+use super::known::{About, Known};
 use super::places::places;
 use super::readiness::Readiness;
 use super::snapshot::{Books, Links, PartitionView, Rates, Snapshot, TransactionView};
@@ -92,6 +92,8 @@ pub struct Sampler {
     pub readiness: Readiness,
     /// This process.
     pub about: Arc<About>,
+    /// How audits ended.
+    pub known: Known,
     /// When the windows opened.
     pub opened: Instant,
     /// The wall clock.
@@ -184,6 +186,7 @@ impl Sampler {
             was_ready,
             waiting_for: &waiting_for,
             database_away: progress.database_away.load(Ordering::Relaxed),
+            books_differ: self.known.audits().last.is_some_and(|audit| audit.verdict == "differences"),
             lag_messages: lag.messages,
             history,
             command: &self.about.command,
@@ -263,6 +266,7 @@ mod tests {
             readiness: Readiness::new(),
             tables: Arc::new(Tables::new(&about)),
             about,
+            known: Known::default(),
             opened: Instant::now(),
             clock: SystemClock::shared(),
             step: Duration::from_millis(20),

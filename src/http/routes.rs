@@ -99,6 +99,7 @@ impl HttpState {
             progress: Arc::clone(&self.progress),
             readiness: self.readiness.clone(),
             about: Arc::clone(&self.about),
+            known: self.known.clone(),
             opened: self.opened,
             clock: Arc::clone(&self.clock),
             tables: Arc::clone(&self.tables),

@@ -6,10 +6,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::history::{Column, History, RECENT_SECONDS};
+use crate::metrics::{LAG_SLO_SECONDS, LATENCY_SLO_BUDGET, LATENCY_SLO_SECONDS};
 use crate::progress::Stage;
 
-/// The objective: what is read is stored within this.
-const LAG_SECONDS_MAX: f64 = 5.0;
 /// A lag grows when it is more than ten seconds ago by this.
 const LAG_GROWS_BY: f64 = 1.0;
 /// Arrivals that wait for the producer for longer than this are late.
@@ -53,6 +52,8 @@ pub enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
+    /// The last audit has found differences between ledger, log and PostgreSQL.
+    BooksDiffer,
     /// PostgreSQL does not store.
     DatabaseAway,
     /// The producer or the broker holds back for want of space.
@@ -67,6 +68,8 @@ pub enum Fault {
     Waiting,
     /// Messages were refused.
     DeadLetters,
+    /// More messages take longer than the objective than may.
+    Slow,
 }
 
 /// What is judged.
@@ -81,6 +84,8 @@ pub struct Facts<'a> {
     pub waiting_for: &'a BTreeMap<&'static str, String>,
     /// PostgreSQL does not store.
     pub database_away: bool,
+    /// The last audit has found differences.
+    pub books_differ: bool,
     /// Records not applied.
     pub lag_messages: Option<u64>,
     /// The last columns.
@@ -97,12 +102,14 @@ impl Verdict {
     /// The worst that there is to say.
     pub fn of(facts: &Facts<'_>) -> Verdict {
         facts
-            .outage()
+            .books()
+            .or_else(|| facts.outage())
             .or_else(|| facts.waiting())
             .or_else(|| facts.lag())
             .or_else(|| facts.late())
             .or_else(|| facts.refused())
             .or_else(|| facts.silence())
+            .or_else(|| facts.slow())
             .unwrap_or_else(|| Verdict::new(State::Healthy, None, facts.healthy(), None))
     }
 }
@@ -110,6 +117,12 @@ impl Verdict {
 impl Facts<'_> {
     fn runs(&self, role: &str) -> bool {
         self.roles.contains(&role)
+    }
+
+    fn books(&self) -> Option<Verdict> {
+        let text = "The books do not balance: ledger, log and PostgreSQL differ".to_owned();
+        let cure = format!("{} verify names the differences; meanwhile nothing is removed.", self.command);
+        self.books_differ.then(|| Verdict::new(State::Broken, Some(Fault::BooksDiffer), text, Some(cure)))
     }
 
     fn outage(&self) -> Option<Verdict> {
@@ -147,7 +160,7 @@ impl Facts<'_> {
             && stored == 0
             && self.history.last(RECENT_SECONDS).count() == RECENT_SECONDS;
         let behind = now.unwrap_or(0.0);
-        if behind < LAG_SECONDS_MAX && !is_stalled {
+        if behind < LAG_SLO_SECONDS && !is_stalled {
             return None;
         }
         let stores = self.rate(|column| column.stored);
@@ -219,6 +232,18 @@ impl Facts<'_> {
         };
         let fault = (seconds > RECENT_SECONDS).then_some(Fault::NoData);
         Some(Verdict::new(State::Idle, fault, text, fault.map(|_| cure)))
+    }
+
+    fn slow(&self) -> Option<Verdict> {
+        let latencies = &self.history.recent(Stage::EndToEnd).counts;
+        let (slo_us, part) = (LATENCY_SLO_SECONDS * 1e6, 1.0 - LATENCY_SLO_BUDGET);
+        let p99_us = latencies.quantile(part).filter(|us| *us as f64 > slo_us)?;
+        let rate = grouped(self.rate(|column| column.stored).round() as u64);
+        let (p99, slo) = (latency(p99_us), latency(slo_us as u64));
+        let text =
+            format!("Slow: p99 {p99} at {rate} tx/s; the objective is {slo} for {:.0} % of messages", part * 100.0);
+        let cure = "The slowest place of the way below is marked. A lower --rate, a quicker disk or more cores help.";
+        Some(Verdict::new(State::Degraded, Some(Fault::Slow), text, Some(cure.to_owned())))
     }
 
     fn healthy(&self) -> String {
@@ -293,6 +318,11 @@ mod tests {
 
     /// Seconds of 20,140 messages each, as `change` makes them.
     fn history(seconds: u64, change: impl Fn(u64, &mut Column)) -> History {
+        history_at(8_100, seconds, change)
+    }
+
+    /// The same, where each message takes so long.
+    fn history_at(latency_us: u64, seconds: u64, change: impl Fn(u64, &mut Column)) -> History {
         let mut history = History::default();
         for second in 0..seconds {
             let (length, lag_seconds) = (Duration::from_secs(1), Some(0.2));
@@ -308,7 +338,7 @@ mod tests {
             };
             change(second, &mut column);
             let mut histogram = crate::progress::Progress::new().latencies(Stage::EndToEnd).histogram;
-            histogram.saturating_record_n(8_100, column.stored);
+            histogram.saturating_record_n(latency_us, column.stored);
             let mut stages = vec![Recent::default(); Stage::ALL.len()];
             stages[Stage::EndToEnd as usize].counts = Counts::of(&histogram);
             history.add(column, stages);
@@ -324,6 +354,7 @@ mod tests {
             was_ready: true,
             waiting_for: &waiting_for,
             database_away: false,
+            books_differ: false,
             lag_messages: Some(9),
             history,
             command: "finstream",
@@ -353,11 +384,22 @@ mod tests {
         }
         let away = judge(&growing, ALL, |facts| facts.database_away = true);
         assert_eq!((away.state, away.fault), (State::Broken, Some(Fault::DatabaseAway)));
+        let differ = judge(&growing, ALL, |facts| (facts.database_away, facts.books_differ) = (true, true));
+        assert_eq!((differ.state, differ.fault), (State::Broken, Some(Fault::BooksDiffer)));
+        assert!(differ.cure.is_some_and(|cure| cure.contains("finstream verify")));
         let falling = history(20, |second, column| column.lag_seconds = Some(40.0 - second as f64));
         let catching_up = judge(&falling, ALL, |_| {});
         assert_eq!((catching_up.state, catching_up.fault), (State::Degraded, None));
         let stalled = judge(&history(20, |_, column| column.stored = 0), ALL, |_| {});
         assert_eq!((stalled.state, stalled.fault), (State::Broken, Some(Fault::LagGrowing)));
+    }
+
+    #[test]
+    fn messages_that_take_longer_than_the_objective_are_told_of() {
+        let slow = judge(&history_at(212_000, 20, |_, _| {}), ALL, |_| {});
+        assert_eq!((slow.state, slow.fault), (State::Degraded, Some(Fault::Slow)));
+        assert!(slow.text.starts_with("Slow: p99 21") && slow.text.contains("the objective is 50 ms"), "{}", slow.text);
+        assert_eq!(judge(&history_at(40_000, 20, |_, _| {}), ALL, |_| {}).fault, None);
     }
 
     #[test]
@@ -373,6 +415,7 @@ mod tests {
                 was_ready: facts.1,
                 waiting_for,
                 database_away: false,
+                books_differ: false,
                 lag_messages: None,
                 history: &history,
                 command: "finstream",
