@@ -45,11 +45,7 @@ get_browser() {
 sha512_of() { if have sha512sum; then sha512sum "$1"; else shasum -a 512 "$1"; fi | cut -d ' ' -f 1; }
 
 get_axe() {
-    if ! have npm; then
-        { have apt-get && find_root; } || die 'no npm: install Node.js with npm, then run this again'
-        say 'installing npm (apt-get)'
-        apt_install npm || die "apt-get failed: see $log"
-    fi
+    need_npm
     say "fetching axe-core $axe_version from npm into .local-deps/axe-core"
     new=$(mktemp -d "$deps/axe-core.new.XXXXXX")
     trap 'rm -rf "$new"' EXIT

@@ -9,7 +9,7 @@ if command -v cargo-deb >/dev/null 2>&1; then
     tool=$(command -v cargo-deb)
 elif [ ! -x "$tool" ]; then
     echo 'deb: installing cargo-deb into .local-deps/cargo-deb' >&2
-    scripts/with-env cargo install cargo-deb --version 3.8.0 --locked --quiet --root "$root/.local-deps/cargo-deb"
+    scripts/with-env cargo install cargo-deb --version 3.8.0 --locked --quiet --debug --root "$root/.local-deps/cargo-deb"
 fi
 scripts/with-env cargo build --release --locked --bin finstream
 made=target/packaging
@@ -23,4 +23,4 @@ done
 for shell in bash zsh fish; do
     "$finstream" completions "$shell" >"$made/finstream.$shell"
 done
-scripts/with-env "$tool" --no-build --no-strip --output target/debian/ "$@"
+scripts/with-env "$tool" --no-build --output target/debian/ "$@"

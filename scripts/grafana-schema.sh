@@ -1,6 +1,6 @@
 #!/bin/sh
 # Checks the dashboards against Grafana's own TypeScript types (@grafana/schema, the version of docker-compose.yml's
-# Grafana): a misspelled option, a wrong enum, a panel without its grid. Needs node 18 or newer and npm.
+# Grafana): a misspelled option, a wrong enum, a panel without its grid. Installs Node.js with npm where it is missing.
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 deps=$root/.local-deps
@@ -14,7 +14,7 @@ speaker=grafana-schema
 
 made=$deps/grafana-schema
 wanted=$root/scripts/grafana-schema
-have node && have npm || die 'node 18 or newer and npm are needed: install nodejs and npm, then run this again'
+need_npm
 
 if ! cmp -s "$wanted/package-lock.json" "$made/package-lock.json" || [ ! -d "$made/node_modules/typescript" ]; then
     say 'fetching @grafana/schema and typescript'

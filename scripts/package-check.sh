@@ -10,6 +10,19 @@ fail() {
 }
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
+# First, while the binary is the one that is built here already.
+scripts/deb.sh --quiet
+package=$(ls -t target/debian/finstream_*.deb | head -n 1)
+unpacked=target/debian/unpacked
+rm -rf "$unpacked"
+dpkg-deb --extract "$package" "$unpacked"
+[ "$("$unpacked/usr/bin/finstream" --version)" = "finstream $version" ] || fail 'the binary of the package says another version'
+for file in usr/share/man/man1/finstream.1.gz usr/share/man/man1/finstream-verify.1.gz \
+    usr/share/bash-completion/completions/finstream usr/lib/systemd/system/finstream.service etc/default/finstream; do
+    [ -s "$unpacked/$file" ] || fail "the package has no $file"
+done
+dpkg-deb --field "$package" Depends | grep -q libc6 || fail 'the package does not say what it needs'
+
 scripts/with-env cargo package --locked --allow-dirty --no-verify --quiet
 rm -rf target/package/unpacked
 mkdir -p target/package/unpacked
@@ -22,15 +35,4 @@ done
 (cd "$crate" && CARGO_TARGET_DIR="$root/target" "$root/scripts/with-env" cargo build --release --locked --bin finstream --quiet)
 [ "$(target/release/finstream --version)" = "finstream $version" ] || fail 'the binary of the crate says another version'
 
-scripts/deb.sh --quiet
-package=$(ls -t target/debian/finstream_*.deb | head -n 1)
-rm -rf target/debian/unpacked
-dpkg-deb --extract "$package" target/debian/unpacked
-cd target/debian/unpacked
-[ "$(usr/bin/finstream --version)" = "finstream $version" ] || fail 'the binary of the package says another version'
-for file in usr/share/man/man1/finstream.1.gz usr/share/man/man1/finstream-verify.1.gz \
-    usr/share/bash-completion/completions/finstream usr/lib/systemd/system/finstream.service etc/default/finstream; do
-    [ -s "$file" ] || fail "the package has no $file"
-done
-dpkg-deb --field "$root/$package" Depends | grep -q libc6 || fail 'the package does not say what it needs'
 echo "package-check: finstream-$version.crate and $(basename "$package") are well"

@@ -32,6 +32,14 @@ find_root() {
     sudo -v
 }
 
+# Node.js with npm.
+need_npm() {
+    ! { have node && have npm; } || return 0
+    { have apt-get && find_root; } || die 'no Node.js with npm (18 or newer): install it, then run this again'
+    say 'installing Node.js and npm (apt-get)'
+    apt_install nodejs npm || die "apt-get failed: see $log"
+}
+
 apt_install() {
     # An empty or old package list is the usual reason for a failure: fetch it and try once more.
     # shellcheck disable=SC2086 # empty, or the word sudo

@@ -28,7 +28,7 @@ pub(super) fn manual(arguments: &ManArgs) -> anyhow::Result<Exit> {
             let known: Vec<&str> = all.get_subcommands().map(clap::Command::get_name).collect();
             let unknown = || ConfigError::new(format!("no command {name:?}: write one of {}", known.join(", ")));
             let found = all.find_subcommand(name).ok_or_else(unknown)?;
-            found.clone().name(format!("finstream-{name}"))
+            found.clone()
         }
     };
     let mut page = Vec::new();
