@@ -110,13 +110,23 @@ SECONDS ?= 1800
 fuzz: setup ## throw bytes at the broker: each target for SECONDS=1800; some targets in ARGS
 	@scripts/fuzz.sh $(SECONDS) $(ARGS)
 
+.PHONY: api-test
+api-test: setup ## schemathesis asks the HTTP API of a live run what its document allows, and what not
+	@$(CARGO) build $(PROFILE) --bin finstream
+	@scripts/schemathesis.sh
+
+.PHONY: http-cost
+http-cost: setup ## CPU time of the HTTP thread at 20,000/s with one viewer and a scrape every 2 s
+	@$(CARGO) build $(PROFILE) --bin finstream
+	@scripts/http-cost.sh
+
 .PHONY: alert-test
 alert-test: setup ## a real Prometheus: unit tests of the rules, data for every panel, each alert fires and clears
 	@scripts/prometheus.sh >/dev/null
 	@$(CARGO) test $(PROFILE) --test dashboards --test prometheus -- --nocapture
 
 .PHONY: dashboard-types
-dashboard-types: ## the dashboards against Grafana's own TypeScript types (needs node and npm)
+dashboard-types: ## the dashboards against Grafana's own TypeScript types
 	@scripts/grafana-schema.sh
 
 .PHONY: test-page
@@ -172,9 +182,10 @@ up-cluster: ## the same with three Redpanda nodes, each message on all of them; 
 	@scripts/compose-addresses.sh
 
 .PHONY: watch
-watch: ## Prometheus and Grafana in containers, for a finstream that runs on this host
-	@scripts/compose-secrets.sh
-	@docker compose --profile watch up --detach --wait
+watch: ## Prometheus and Grafana in containers, for the finstream of DATA_DIR=finstream-data that runs on this host
+	@scripts/compose-secrets.sh $${DATA_DIR:-finstream-data}
+	@COMPOSE_PROFILES=watch FINSTREAM_COMPOSE_TARGETS=host FINSTREAM_COMPOSE_POSTGRES=host.docker.internal:5433 \
+		FINSTREAM_COMPOSE_DATABASE=postgres FINSTREAM_COMPOSE_READER=host_reader_password docker compose up --detach --wait
 	@scripts/compose-addresses.sh watch
 
 .PHONY: down

@@ -4,7 +4,8 @@ set -eu
 echo 'Grafana     http://127.0.0.1:3000'
 echo 'Prometheus  http://127.0.0.1:9090'
 if [ "${1:-}" = watch ]; then
-    echo 'They look at a finstream on this host: finstream --http 0.0.0.0:8080 --insecure-listen'
+    echo 'They look at this finstream on this host, which asks readers of PostgreSQL for a password and viewers for none:'
+    echo '  finstream --http 0.0.0.0:8080 --pg-listen 0.0.0.0:5433 --insecure-listen'
     exit
 fi
 echo 'Console     http://127.0.0.1:8090'

@@ -1,5 +1,7 @@
 #!/bin/sh
 # Makes the passwords of docker-compose.yml, each once, in .secrets/ (not in git).
+#   scripts/compose-secrets.sh [DATA_DIR]
+# With a data directory, also takes the password of readers (--pg-listen) from there.
 set -eu
 secrets=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)/.secrets
 mkdir -p "$secrets"
@@ -11,6 +13,15 @@ for name in postgres_password grafana_admin_password grafana_reader_password; do
         chmod 644 "$secrets/$name"
     fi
 done
+if [ $# -gt 0 ]; then
+    reader=$1/postgres-reader-password
+    if [ ! -r "$reader" ]; then
+        echo "no $reader: first start finstream here with --http 0.0.0.0:8080 --pg-listen 0.0.0.0:5433 --insecure-listen" >&2
+        exit 1
+    fi
+    cp "$reader" "$secrets/host_reader_password"
+    chmod 644 "$secrets/host_reader_password"
+fi
 # What finstream's containers connect with: a password is not for the environment, where `docker inspect` shows it.
 printf 'postgres://finstream:%s@postgres:5432/finstream\n' "$(cat "$secrets/postgres_password")" >"$secrets/database_url"
 chmod 644 "$secrets/database_url"

@@ -337,6 +337,14 @@ pub struct PipelineArgs {
     )]
     pub retention_bytes: ByteSize,
 
+    /// Let readers into the private PostgreSQL, such as Grafana in a container
+    ///
+    /// The role finstream_reader may look at the totals and change nothing; its password is in the file
+    /// postgres-reader-password of the data directory.
+    #[arg(long, value_name = "ADDR", env = "FINSTREAM_PG_LISTEN", help_heading = "Consumer", hide_short_help = true,
+          value_parser = address, conflicts_with = "database_url")]
+    pub pg_listen: Option<SocketAddr>,
+
     /// Allow addresses other than loopback; there is no authentication
     #[arg(long, env = "FINSTREAM_INSECURE_LISTEN", help_heading = "Broker", hide_short_help = true)]
     pub insecure_listen: bool,

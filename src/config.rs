@@ -358,6 +358,29 @@ pub fn loopback_only(flag: &str, address: SocketAddr, insecure_listen: bool) -> 
     )))
 }
 
+/// Where the private PostgreSQL lets readers in (`--pg-listen`).
+///
+/// # Errors
+/// Port 0; a process without a consumer; an address other than loopback without `--insecure-listen`.
+pub fn pg_listen(pipeline: &PipelineArgs, has_consumer: bool) -> Result<Option<SocketAddr>, ConfigError> {
+    let Some(address) = pipeline.pg_listen else { return Ok(None) };
+    if !has_consumer {
+        return Err(ConfigError::new(format!(
+            "--pg-listen {address}: only the role consumer has a PostgreSQL; add it to --role"
+        )));
+    }
+    if address.port() == 0 {
+        return Err(ConfigError::new(format!("--pg-listen {address}: PostgreSQL wants a port; 5433 is often free")));
+    }
+    if !address.ip().is_loopback() && !pipeline.insecure_listen {
+        return Err(ConfigError::new(format!(
+            "--pg-listen {address} is open to the network: a password is asked for, and what is read goes over it in the \
+             clear; use 127.0.0.1, or add --insecure-listen"
+        )));
+    }
+    Ok(Some(address))
+}
+
 /// The shortest `--retention`: a segment stays open for a minute, and what is cut sooner may not have been read yet.
 const RETENTION_MIN: Duration = Duration::from_secs(60);
 /// The smallest `--retention-bytes`: a consumer that pauses for a moment at full speed must find what it left off at.

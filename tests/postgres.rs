@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use finstream::data_dir::DataDir;
-use finstream::postgres::{Database, OutputFormat, PgSettings, PrivateCluster, write_query};
+use finstream::postgres::{Database, Missing, OutputFormat, PgSettings, PrivateCluster, write_query};
 use finstream::shutdown;
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::Connection;
@@ -235,7 +235,7 @@ async fn processes_that_start_at_once_migrate_once() {
 #[tokio::test]
 async fn an_unreachable_database_is_named_within_the_patience() {
     let database = Database::external("postgres://ann:secret@127.0.0.1:1/books", "finstream").unwrap();
-    let error = database.prepare_within(Duration::from_millis(300)).await.unwrap_err().to_string();
+    let error = database.prepare_within(Duration::from_millis(300), Missing::Create).await.unwrap_err().to_string();
     assert!(error.contains("ann@127.0.0.1:1/books") && !error.contains("secret"), "{error}");
 }
 

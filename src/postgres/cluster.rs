@@ -4,6 +4,7 @@
 //! it. A server that a crash left behind is used again.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::account::Account;
-use super::cluster_files::{self, Location, PORT, SUPERUSER};
+use super::cluster_files::{self, Location, SUPERUSER};
 use super::{Binaries, Database, PostgresError, server};
 use crate::data_dir::{DataDir, DataDirError, ServiceLock};
 use crate::shutdown::{Shutdown, Stage};
@@ -31,6 +32,8 @@ const LOST_SOCKET_PATIENCE: Duration = Duration::from_secs(5);
 pub struct PgSettings {
     /// `--pg-bin`: the folder of initdb, postgres and pg_ctl.
     pub pg_bin: Option<PathBuf>,
+    /// `--pg-listen`: where readers with a password are let in, besides the socket.
+    pub listen: Option<SocketAddr>,
 }
 
 impl PgSettings {
@@ -38,6 +41,7 @@ impl PgSettings {
     pub fn from_environment() -> PgSettings {
         PgSettings {
             pg_bin: std::env::var_os("FINSTREAM_PG_BIN").filter(|folder| !folder.is_empty()).map(PathBuf::from),
+            listen: None,
         }
     }
 }
@@ -52,11 +56,11 @@ pub struct PrivateCluster {
     users: Mutex<Option<ServiceLock>>,
 }
 
-/// Connection settings of a server of ours on the socket in `socket_dir`.
-pub(super) fn options(socket_dir: &Path) -> PgConnectOptions {
+/// Connection settings of a server of ours, on its socket.
+pub(super) fn options(location: &Location) -> PgConnectOptions {
     PgConnectOptions::new_without_pgpass()
-        .socket(socket_dir)
-        .port(PORT)
+        .socket(&location.socket_dir)
+        .port(location.port())
         .username(SUPERUSER)
         .database("postgres")
         .ssl_mode(PgSslMode::Disable)
@@ -66,9 +70,11 @@ impl PrivateCluster {
     /// Makes sure that the private server runs, creating its cluster where there is none, and joins its users.
     ///
     /// # Errors
-    /// No binaries, a cluster of another major version, or a server that does not start: with the cure.
+    /// No binaries, a cluster of another major version, a server that does not start, or one that others use and that does
+    /// not listen where `settings` want it: with the cure.
     pub async fn ensure(data: &DataDir, settings: PgSettings) -> Result<PrivateCluster, PostgresError> {
         let start_lock = start_lock(data).await?;
+        let settings = PgSettings { listen: agree_on_listening(data, settings.listen).await?, ..settings };
         let users = data.clone();
         let users = blocking(move || users.shared_lock(USERS_LOCK)).await?;
         let (location, major) = up(data, &settings).await?;
@@ -179,12 +185,17 @@ impl PrivateCluster {
             .ok()
             .map(|binaries| binaries.program("psql"))
             .filter(|psql| psql.is_file());
-        Database::private(&self.location.socket_dir, schema, psql)
+        Database::private(&self.location, schema, psql)
     }
 
     /// Where the totals are on disk; outside of the data directory when root's server user cannot enter that.
     pub fn cluster_path(&self) -> &Path {
         &self.location.cluster
+    }
+
+    /// Where it listens for readers, if it does.
+    pub fn listen(&self) -> Option<SocketAddr> {
+        self.location.listen
     }
 
     /// The folder of the unix socket.
@@ -212,7 +223,7 @@ async fn up(data: &DataDir, settings: &PgSettings) -> Result<(Location, u32), Po
     let recorded = Location::read(data);
     if let Some(location) = &recorded
         && let Some(major) = cluster_files::major(&location.cluster)
-        && server::ready(&location.cluster, &socket_of(&location.socket_dir))
+        && server::ready(&location.cluster, &location.socket())
     {
         // It runs, perhaps left over from a crash.
         return Ok((location.clone(), major));
@@ -248,16 +259,20 @@ async fn up(data: &DataDir, settings: &PgSettings) -> Result<(Location, u32), Po
         Some(location) if cluster_files::claim(&location.socket_dir, account).is_ok() => location.socket_dir.clone(),
         _ => cluster_files::socket_dir(data, account)?,
     };
-    let location = Location { cluster, socket_dir };
+    let location = Location { cluster, socket_dir, listen: settings.listen };
     location.write(data)?;
     if data.format()?.postgresql_major != Some(binaries.major) {
         data.record_postgresql_major(binaries.major)?;
     }
+    let socket = location.socket();
     settle(&location).await;
-    let socket = socket_of(&location.socket_dir);
     if !server::ready(&location.cluster, &socket) {
         server::stop(data, &location.cluster).await?;
-        cluster_files::configure(&location.cluster, &location.socket_dir, account, binaries.major)?;
+        cluster_files::configure(&location, account, binaries.major)?;
+        // A crash may have left the socket of another port.
+        if let Some(old) = recorded.as_ref().map(Location::socket).filter(|old| *old != socket) {
+            let _ = (fs::remove_file(&old), fs::remove_file(server::lock_of(&old)));
+        }
         let started = server::start(data, &location.cluster, &socket, account, &binaries).await;
         if started.is_err() {
             // Nobody joined, so nobody will leave and tidy up.
@@ -271,7 +286,7 @@ async fn up(data: &DataDir, settings: &PgSettings) -> Result<(Location, u32), Po
 /// Waits while a server is there that takes no sessions yet (recovery) or any more (shutdown).
 async fn settle(location: &Location) {
     let begun = tokio::time::Instant::now();
-    let socket = socket_of(&location.socket_dir);
+    let socket = location.socket();
     while server::postmaster(&location.cluster).is_some() && !server::ready(&location.cluster, &socket) {
         // Without its socket (a cleaner of /tmp took it) it can never be reached again.
         let patience = if socket.exists() { server::START_PATIENCE } else { LOST_SOCKET_PATIENCE };
@@ -282,8 +297,28 @@ async fn settle(location: &Location) {
     }
 }
 
-fn socket_of(socket_dir: &Path) -> PathBuf {
-    socket_dir.join(format!(".s.PGSQL.{PORT}"))
+/// Where the server is to listen: as `wanted` when nobody else uses it, and then one that runs and does otherwise (a crash
+/// left it) is stopped first. Whoever wants nothing takes what others have.
+async fn agree_on_listening(data: &DataDir, wanted: Option<SocketAddr>) -> Result<Option<SocketAddr>, PostgresError> {
+    let Some(location) = Location::read(data).filter(|location| location.listen != wanted) else { return Ok(wanted) };
+    let users = data.clone();
+    match (blocking(move || users.lock(USERS_LOCK)).await, wanted) {
+        (Ok(alone), _) => {
+            server::stop(data, &location.cluster).await?;
+            drop(alone);
+            Ok(wanted)
+        }
+        (Err(PostgresError::DataDir(DataDirError::Busy(_))), None) => Ok(location.listen),
+        (Err(PostgresError::DataDir(DataDirError::Busy(_))), Some(address)) => {
+            let now = location.listen.map_or_else(|| "on its socket only".to_owned(), |now| format!("on {now}"));
+            Err(PostgresError::Settings(format!(
+                "--pg-listen {address}: the private PostgreSQL of {} is in use by another finstream, which has it listen \
+                 {now}; give --pg-listen to that one",
+                data.path().display()
+            )))
+        }
+        (Err(error), _) => Err(error),
+    }
 }
 
 async fn start_lock(data: &DataDir) -> Result<ServiceLock, PostgresError> {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,13 +11,14 @@ use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
 use super::account::Account;
+use super::reader::READER;
 use super::{Binaries, PostgresError};
 use crate::data_dir::DataDir;
 
 /// The superuser of the private cluster; its default schema has the same name.
 pub(super) const SUPERUSER: &str = "finstream";
-/// Only a part of the socket's name: nothing listens on TCP.
-pub(super) const PORT: u16 = 5432;
+/// Only a part of the socket's name, unless the server listens on TCP: then both have the port of that address.
+const PORT: u16 = 5432;
 /// A longer path of a unix socket is refused by the system.
 const SOCKET_PATH_BYTES_MAX: usize = 103;
 /// The log starts anew beyond this size; one old one is kept.
@@ -36,9 +38,22 @@ pub(super) struct Location {
     pub cluster: PathBuf,
     /// Holds the socket of the running server.
     pub socket_dir: PathBuf,
+    /// Where the server listens for readers besides its socket, since it was started last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
 }
 
 impl Location {
+    /// PostgreSQL has one port for its socket and its addresses.
+    pub(super) fn port(&self) -> u16 {
+        self.listen.map_or(PORT, |address| address.port())
+    }
+
+    /// The socket itself.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.socket_dir.join(format!(".s.PGSQL.{}", self.port()))
+    }
+
     pub(super) fn read(data: &DataDir) -> Option<Location> {
         serde_json::from_slice(&fs::read(record(data)).ok()?).ok()
     }
@@ -152,16 +167,28 @@ fn list(folder: &Path, paths: &mut Vec<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// The settings of a server of ours, written at each start.
-pub(super) fn configure(cluster: &Path, socket_dir: &Path, account: Account, major: u32) -> Result<(), PostgresError> {
+/// The settings of a server of ours, written at each start, and who may connect to it.
+pub(super) fn configure(location: &Location, account: Account, major: u32) -> Result<(), PostgresError> {
+    let cluster = &location.cluster;
+    let listen = location.listen.map_or(String::new(), |address| address.ip().to_string());
+    // initdb's own file would let everyone on this machine in as the superuser, once the server listens on TCP.
+    let mut access = String::from("# Managed by finstream: rewritten at each start.\nlocal all all trust\n");
+    if location.listen.is_some() {
+        access += &format!("host postgres {READER} all scram-sha-256\n");
+    }
+    let hba = cluster.join("finstream_hba.conf");
+    fs::write(&hba, access).map_err(PostgresError::io("write", &hba))?;
+    account.own(&hba)?;
     let wal_sync = if cfg!(target_os = "macos") { "wal_sync_method = fsync_writethrough\n" } else { "" };
     // Before a recovery every file is synced: one call for the whole file system instead of a thousand.
     let recovery_sync =
         if cfg!(target_os = "linux") && major >= 14 { "recovery_init_sync_method = syncfs\n" } else { "" };
     let text = format!(
         "# Managed by finstream: rewritten at each start. Put settings of your own into postgresql.auto.conf (alter system).
-listen_addresses = ''
-port = {PORT}
+listen_addresses = '{listen}'
+port = {port}
+hba_file = '{hba}'
+password_encryption = 'scram-sha-256'
 unix_socket_directories = '{sockets}'
 unix_socket_permissions = 0700
 max_connections = 64
@@ -194,11 +221,17 @@ maintenance_work_mem = 64MB
 random_page_cost = 1.1
 jit = off
 ",
-        sockets = socket_dir.display().to_string().replace('\'', "''"),
+        port = location.port(),
+        hba = quoted(&hba),
+        sockets = quoted(&location.socket_dir),
     );
     let path = cluster.join("finstream.conf");
     fs::write(&path, text).map_err(PostgresError::io("write", &path))?;
     account.own(&path)
+}
+
+fn quoted(path: &Path) -> String {
+    path.display().to_string().replace('\'', "''")
 }
 
 /// PG_VERSION of a cluster.
@@ -231,7 +264,7 @@ pub(super) fn socket_dir(data: &DataDir, account: Account) -> Result<PathBuf, Po
                 &id[id.len() - 12..],
                 ["", "a", "b", "c", "d", "e", "f", "g"][attempt]
             ));
-            if folder.join(".s.PGSQL.5432").as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            if folder.join(".s.PGSQL.65535").as_os_str().len() > SOCKET_PATH_BYTES_MAX {
                 break;
             }
             match claim(&folder, account) {

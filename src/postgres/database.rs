@@ -1,6 +1,6 @@
 //! A database and the schema of ours in it: how it is reached, and how it is made ready.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError};
 use sqlx::{ConnectOptions, Connection, Executor};
 
+use super::PostgresError;
+use super::cluster_files::Location;
+use super::migrate::{self, Missing};
 use super::session::{self, CONNECT_DEADLINE, SessionError};
-use super::{PostgresError, migrate};
 
 /// How long [`Database::prepare`] waits for a server that is starting or unreachable.
 pub const PREPARE_PATIENCE: Duration = Duration::from_secs(30);
@@ -58,17 +60,18 @@ impl Database {
         Self::build(options, schema, target, PathBuf::from("psql"), environment)
     }
 
-    /// The private server on a socket in `socket_dir`.
-    pub(super) fn private(socket_dir: &Path, schema: &str, psql: Option<PathBuf>) -> Result<Database, PostgresError> {
+    /// The private server on its socket.
+    pub(super) fn private(location: &Location, schema: &str, psql: Option<PathBuf>) -> Result<Database, PostgresError> {
+        let socket_dir = &location.socket_dir;
         let environment = vec![
             ("PGHOST", socket_dir.display().to_string()),
-            ("PGPORT", super::cluster_files::PORT.to_string()),
+            ("PGPORT", location.port().to_string()),
             ("PGUSER", super::cluster_files::SUPERUSER.to_owned()),
             ("PGDATABASE", "postgres".to_owned()),
         ];
         let target = format!("private (socket in {})", socket_dir.display());
         let psql = psql.unwrap_or_else(|| PathBuf::from("psql"));
-        Self::build(super::cluster::options(socket_dir), schema, target, psql, environment)
+        Self::build(super::cluster::options(location), schema, target, psql, environment)
     }
 
     fn build(
@@ -103,15 +106,27 @@ impl Database {
     /// # Errors
     /// The server does not answer within [`PREPARE_PATIENCE`], refuses, or the schema belongs to a newer finstream.
     pub async fn prepare(&self) -> Result<(), PostgresError> {
-        self.prepare_within(PREPARE_PATIENCE).await
+        self.prepare_within(PREPARE_PATIENCE, Missing::Create).await
     }
 
-    /// As [`Database::prepare`], with another patience.
+    /// As [`Database::prepare`], with another patience, and with a word on a schema that is not there.
     ///
     /// # Errors
-    /// As [`Database::prepare`].
-    pub async fn prepare_within(&self, patience: Duration) -> Result<(), PostgresError> {
+    /// As [`Database::prepare`]; the schema is missing.
+    pub async fn prepare_within(&self, patience: Duration, missing: Missing) -> Result<(), PostgresError> {
         let deadline = Instant::now() + patience;
+        loop {
+            match self.prepare_once(deadline, patience, missing).await {
+                // The server went away meanwhile, and comes again: what was begun is rolled back.
+                Err(PostgresError::Sql(error)) if is_passing(&error) && Instant::now() + RETRY_PAUSE < deadline => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn prepare_once(&self, deadline: Instant, patience: Duration, missing: Missing) -> Result<(), PostgresError> {
         let mut connection = loop {
             match tokio::time::timeout_at(deadline.into(), PgConnection::connect_with(&self.options)).await {
                 Ok(Ok(connection)) => break connection,
@@ -128,7 +143,7 @@ impl Database {
         };
         let checked = session::check_backend(&mut connection, &self.options);
         session::answered(CONNECT_DEADLINE, checked).await.map_err(|error| self.unusable(error))?;
-        migrate::run(&mut connection, self).await?;
+        migrate::run(&mut connection, self, missing).await?;
         connection.close().await?;
         Ok(())
     }
@@ -199,7 +214,7 @@ fn check_schema(schema: &str) -> Result<(), PostgresError> {
 }
 
 /// Whether time may heal it: the server starts, stops, is not there yet, or is full.
-fn is_passing(error: &sqlx::Error) -> bool {
+pub(super) fn is_passing(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) => true,
         sqlx::Error::Database(error) => {

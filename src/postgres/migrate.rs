@@ -1,11 +1,13 @@
 //! Migrations: refinery over sqlx's connection, in one transaction, under an advisory lock.
 
+use std::io;
+
 use refinery_core::traits::r#async::{AsyncQuery, AsyncTransaction};
 use refinery_core::{AsyncMigrate, Migration, Runner};
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 
-use super::database::execute;
+use super::database::{execute, is_passing};
 use super::session::check_schema;
 use super::{Database, PostgresError};
 
@@ -18,16 +20,29 @@ const LOCK_CLASS: i32 = 0x66_69_6e_73;
 /// How long a second process waits for the one that migrates.
 const LOCK_PATIENCE_MS: u32 = 60_000;
 
-/// Creates the schema if there is none and applies what is missing: all or nothing.
-pub(super) async fn run(connection: &mut PgConnection, database: &Database) -> Result<(), PostgresError> {
+/// What is done where the schema is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// It is made.
+    Create,
+    /// Whoever asks a question has misspelt it, where finstream has others there; elsewhere it is made.
+    Refuse,
+}
+
+/// Applies what is missing: all or nothing.
+pub(super) async fn run(
+    connection: &mut PgConnection,
+    database: &Database,
+    missing: Missing,
+) -> Result<(), PostgresError> {
     // Settings and lock end with the transaction, so that a connection that is lent to others carries none of them.
     let mut transaction = connection.begin().await?;
-    migrate(&mut transaction, database).await?;
+    migrate(&mut transaction, database, missing).await?;
     transaction.commit().await?;
     Ok(())
 }
 
-async fn migrate(connection: &mut PgConnection, database: &Database) -> Result<(), PostgresError> {
+async fn migrate(connection: &mut PgConnection, database: &Database, missing: Missing) -> Result<(), PostgresError> {
     let schema = &database.schema;
     // refinery itself takes no lock; advisory locks obey lock_timeout.
     execute(
@@ -44,6 +59,9 @@ async fn migrate(connection: &mut PgConnection, database: &Database) -> Result<(
     )?;
     let (exists,): (bool,) =
         sqlx::query_as("select to_regnamespace($1) is not null").bind(schema).fetch_one(&mut *connection).await?;
+    if !exists && missing == Missing::Refuse {
+        refuse_misspelt(connection, database).await?;
+    }
     if !exists {
         // Asked first: a user without the right to create schemas may be given one.
         execute(connection, &format!("create schema {schema}")).await.map_err(|error| {
@@ -58,6 +76,22 @@ async fn migrate(connection: &mut PgConnection, database: &Database) -> Result<(
     let applied = runner.run_async(&mut Migrator(&mut *connection)).await;
     applied.map_err(|error| explain(database, &error))?;
     Ok(())
+}
+
+/// There are other schemas of finstream's in this database, and not this one.
+async fn refuse_misspelt(connection: &mut PgConnection, database: &Database) -> Result<(), PostgresError> {
+    let there: Vec<(String,)> = sqlx::query_as(
+        "select nspname::text from pg_namespace join pg_class on relnamespace = pg_namespace.oid \
+         where relname = 'partition_offsets' and relkind in ('r', 'p') order by nspname limit 10",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    if there.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = there.into_iter().map(|(name,)| name).collect();
+    Err(database
+        .schema_error(format!("is not there; finstream has there: {}. Name one with --db-schema", names.join(", "))))
 }
 
 /// A schema that a newer finstream has migrated holds what we do not know.
@@ -93,6 +127,10 @@ fn explain(database: &Database, error: &refinery_core::Error) -> PostgresError {
             let mut reason = error.to_string();
             let mut source = std::error::Error::source(error);
             while let Some(cause) = source {
+                if cause.downcast_ref::<sqlx::Error>().is_some_and(is_passing) {
+                    let lost = io::Error::new(io::ErrorKind::ConnectionReset, cause.to_string());
+                    return PostgresError::Sql(sqlx::Error::Io(lost));
+                }
                 reason = format!("{reason}: {cause}");
                 source = cause.source();
             }

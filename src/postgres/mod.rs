@@ -14,13 +14,16 @@ mod cluster_files;
 mod database;
 mod migrate;
 mod query;
+mod reader;
 mod server;
 mod session;
 
 pub use binaries::Binaries;
 pub use cluster::{PgSettings, PrivateCluster};
-pub use database::Database;
+pub use database::{Database, PREPARE_PATIENCE};
+pub use migrate::Missing;
 pub use query::{OutputFormat, write_query};
+pub use reader::{READER, admit_reader};
 #[cfg(test)]
 pub(crate) use session::silent_server;
 pub use session::{

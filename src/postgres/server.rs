@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, test_kill_process,
 use tokio::process::Command;
 
 use super::account::Account;
-use super::cluster_files::{PORT, last_lines, log_path, open_log};
+use super::cluster_files::{last_lines, log_path, open_log};
 use super::{Binaries, PostgresError};
 use crate::data_dir::DataDir;
 
@@ -184,6 +184,13 @@ fn processes_in(cluster: &Path) -> Vec<Pid> {
         .collect()
 }
 
+/// The pid file beside a socket.
+pub(super) fn lock_of(socket: &Path) -> PathBuf {
+    let mut lock = socket.as_os_str().to_owned();
+    lock.push(".lock");
+    PathBuf::from(lock)
+}
+
 /// Removes the pid files (of the cluster and of the socket, which is in a folder of ours) of a server that is gone where
 /// PostgreSQL itself would be misled by them: the pid belongs to a zombie or to a stranger by now. Left-over backends
 /// still keep a second server out, by their shared memory.
@@ -191,7 +198,7 @@ fn remove_stale_files(cluster: &Path, socket: &Path) -> Result<(), PostgresError
     if postmaster(cluster).is_some() || !Path::new("/proc/self").exists() {
         return Ok(());
     }
-    for path in [cluster.join("postmaster.pid"), socket.with_extension(format!("{PORT}.lock"))] {
+    for path in [cluster.join("postmaster.pid"), lock_of(socket)] {
         if path.exists() {
             fs::remove_file(&path).map_err(PostgresError::io("remove", &path))?;
         }

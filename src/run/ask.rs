@@ -12,7 +12,7 @@ use crate::audit::{self, AuditProgress, AuditSettings, Verdict};
 use crate::cli::{Cli, SharedArgs, SqlArgs, VerifyArgs};
 use crate::config::{self, BrokerSettings, ConfigError};
 use crate::data_dir::DataDir;
-use crate::postgres::{OutputFormat, write_query};
+use crate::postgres::{Missing, OutputFormat, PgSettings, write_query};
 
 /// The data directory of a question: it must be there already, unless everything asked about is elsewhere.
 pub(super) fn existing_data_dir(shared: &SharedArgs) -> anyhow::Result<DataDir> {
@@ -29,7 +29,8 @@ pub(super) fn existing_data_dir(shared: &SharedArgs) -> anyhow::Result<DataDir> 
 pub(super) async fn database(shared: &SharedArgs, data_dir: &DataDir) -> anyhow::Result<DatabaseService> {
     let url = shared.database_url.as_deref().map(config::database_url).transpose()?;
     let schema = config::schema(&shared.db_schema)?;
-    DatabaseService::start(data_dir, url.as_deref(), &schema, shared.pg_bin.as_deref()).await
+    let settings = PgSettings { pg_bin: shared.pg_bin.clone(), listen: None };
+    DatabaseService::start(data_dir, url.as_deref(), &schema, settings, Missing::Refuse).await
 }
 
 /// The Kafka API of a question: given, running, or an embedded broker on a free port that only we use.
@@ -175,8 +176,8 @@ async fn psql(database: &DatabaseService) -> anyhow::Result<Exit> {
     let mut command = database.database().psql();
     if std::io::stdin().is_terminal() {
         say!(
-            "Views: user_totals, symbol_totals, message_latencies, stage_latency_percentiles, pipeline_progress, runs, \
-             repeated_transactions. \\q leaves."
+            "Views: user_totals, symbol_totals, category_windows, symbol_windows, message_latencies, \
+             stage_latency_percentiles, pipeline_progress, runs, repeated_transactions. \\q leaves."
         );
     }
     // psql answers Ctrl-C itself; it must not end us while psql has the terminal.

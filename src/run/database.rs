@@ -1,13 +1,16 @@
 //! The database that this process uses: the private cluster, or the user's own server.
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use sqlx::{Connection, PgConnection, Row};
 
 use super::summary::TopUser;
 use crate::data_dir::DataDir;
-use crate::postgres::{Database, PgSettings, PrivateCluster};
+use crate::postgres::{
+    Database, Missing, PREPARE_PATIENCE, PgSettings, PostgresError, PrivateCluster, READER, admit_reader,
+};
 use crate::shutdown::{self, Stage, Trigger};
 
 /// A wait for the server that people should hear of.
@@ -23,6 +26,8 @@ pub struct DatabaseService {
 
 struct Private {
     cluster: std::sync::Arc<PrivateCluster>,
+    /// Where readers are let in, and the file with their password.
+    readers: Option<(SocketAddr, PathBuf)>,
     watch: tokio::task::JoinHandle<()>,
     stop_watch: Trigger,
 }
@@ -47,18 +52,19 @@ impl DatabaseService {
         data_dir: &DataDir,
         url: Option<&str>,
         schema: &str,
-        pg_bin: Option<&Path>,
+        settings: PgSettings,
+        missing: Missing,
     ) -> anyhow::Result<DatabaseService> {
-        let service = match url {
+        let listen = settings.listen;
+        let mut service = match url {
             Some(url) => DatabaseService { database: Database::external(url, schema)?, private: None },
             None => {
-                let settings = PgSettings { pg_bin: pg_bin.map(Path::to_owned) };
                 let cluster = std::sync::Arc::new(PrivateCluster::ensure(data_dir, settings).await?);
                 let database = cluster.database(schema)?;
                 let (stop_watch, stopped) = shutdown::channel();
                 let watched = cluster.clone();
                 let watch = tokio::spawn(async move { watched.watch(stopped, |line| say!("{line}.")).await });
-                DatabaseService { database, private: Some(Private { cluster, watch, stop_watch }) }
+                DatabaseService { database, private: Some(Private { cluster, readers: None, watch, stop_watch }) }
             }
         };
         let target = service.database.target.clone();
@@ -66,7 +72,7 @@ impl DatabaseService {
             tokio::time::sleep(SAY_WAITING_AFTER).await;
             say!("Waiting for PostgreSQL: {target}");
         });
-        let prepared = service.database.prepare().await;
+        let prepared = service.prepare(data_dir, listen, missing).await;
         waiting.abort();
         match prepared {
             Ok(()) => Ok(service),
@@ -76,6 +82,27 @@ impl DatabaseService {
                 Err(error.into())
             }
         }
+    }
+
+    /// The schema, and the readers' role where the private server listens for them.
+    async fn prepare(
+        &mut self,
+        data_dir: &DataDir,
+        listen: Option<SocketAddr>,
+        missing: Missing,
+    ) -> Result<(), PostgresError> {
+        self.database.prepare_within(PREPARE_PATIENCE, missing).await?;
+        if let (Some(private), Some(address)) = (&mut self.private, listen) {
+            private.readers = Some((address, admit_reader(data_dir, &self.database).await?));
+        }
+        Ok(())
+    }
+
+    /// Where readers reach the private server, for the start-up block.
+    pub fn readers(&self) -> Option<String> {
+        let (address, password) = self.private.as_ref()?.readers.as_ref()?;
+        let password = super::kafka::shown(password);
+        Some(format!("{address}, database postgres, role {READER}, its password in {password}"))
     }
 
     /// Where roles connect to.

@@ -18,7 +18,7 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::ConfigError;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::http::{self, About, HttpState, Readiness};
-use crate::postgres::{PostgresError, PrivateCluster};
+use crate::postgres::{Missing, PgSettings, PostgresError, PrivateCluster};
 use crate::progress::Progress;
 use crate::shutdown::{self, Shutdown, Stage};
 use crate::source;
@@ -163,7 +163,8 @@ impl Pipeline {
         }
         self.readiness.waiting("consumer", "PostgreSQL");
         let plan = &self.plan;
-        DatabaseService::start(&self.data_dir, plan.database_url.as_deref(), &plan.schema, plan.pg_bin.as_deref())
+        let settings = PgSettings { pg_bin: plan.pg_bin.clone(), listen: plan.pg_listen };
+        DatabaseService::start(&self.data_dir, plan.database_url.as_deref(), &plan.schema, settings, Missing::Create)
             .await
             .inspect(|database| {
                 // Set once: a process has one database.

@@ -32,6 +32,8 @@ pub struct Plan {
     pub schema: String,
     /// `--pg-bin`.
     pub pg_bin: Option<PathBuf>,
+    /// Where the private PostgreSQL lets readers in.
+    pub pg_listen: Option<SocketAddr>,
     /// The broker's address, and whether the user named it.
     pub kafka_listen: SocketAddr,
     /// The page's address, and whether the user named it.
@@ -101,6 +103,7 @@ impl Plan {
             database_url: shared.database_url.as_deref().map(config::database_url).transpose()?,
             schema: config::schema(&shared.db_schema)?,
             pg_bin: shared.pg_bin.clone(),
+            pg_listen: config::pg_listen(pipeline, roles.consumer)?,
             kafka_listen: config::loopback_only("--kafka-listen", kafka_listen, insecure)?,
             http: (config::loopback_only("--http", http, insecure)?, pipeline.http.is_some()),
             source,

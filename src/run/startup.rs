@@ -30,7 +30,10 @@ pub fn print(
     let mut rows = Vec::new();
     rows.push(("broker", broker_row(broker, endpoint)));
     if let Some(database) = database {
-        rows.push(("database", format!("{}  (finstream{} sql)", database.describe(), place(pipeline))));
+        rows.push(("database", format!("{}  ({} sql)", database.describe(), own_command(pipeline))));
+    }
+    if let Some(readers) = database.and_then(DatabaseService::readers) {
+        rows.push(("readers", readers));
     }
     rows.push(("page", format!("http://{http}/  (metrics: /metrics, health: /healthz, /readyz)")));
     if plan.roles.producer {
@@ -168,13 +171,15 @@ pub fn next_command(pipeline: &Pipeline) -> String {
     if pipeline.plan.data_dir.is_none() {
         return String::new();
     }
-    format!("finstream{} sql 'select * from user_totals order by transactions desc limit 10'", place(pipeline))
+    format!("{} sql 'select * from user_totals order by transactions desc limit 10'", own_command(pipeline))
 }
 
 /// What a person types to reach this data directory and its totals: `finstream`, with the flags that it takes.
 pub fn own_command(pipeline: &Pipeline) -> String {
     let plan = &pipeline.plan;
-    let mut command = format!("finstream{}", place(pipeline));
+    let default = plan.data_dir.as_deref() == Some(Path::new("finstream-data"));
+    let place = if default { String::new() } else { format!(" --data-dir {}", shown(pipeline.data_dir.path())) };
+    let mut command = format!("finstream{place}");
     if plan.database_url.is_some() {
         // It may hold a password.
         command += " --database-url …";
@@ -183,10 +188,4 @@ pub fn own_command(pipeline: &Pipeline) -> String {
         command += &format!(" --db-schema {}", plan.schema);
     }
     command
-}
-
-/// What a command needs to find this data directory.
-fn place(pipeline: &Pipeline) -> String {
-    let default = pipeline.plan.data_dir.as_deref() == Some(std::path::Path::new("finstream-data"));
-    if default { String::new() } else { format!(" --data-dir {}", shown(pipeline.data_dir.path())) }
 }

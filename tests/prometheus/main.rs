@@ -105,8 +105,8 @@ fn the_exposition_is_what_the_catalog_says(address: &str) {
 
 /// As the role that Grafana reads with, with what Grafana puts in place of its variables.
 fn every_sql_panel_has_rows(sandbox: &Sandbox, psql: &str) {
-    let psql = psql.replace("user=finstream", "user=grafana_reader").replace(" options=-csearch_path=finstream", "");
-    assert!(psql.contains("user=grafana_reader"), "{psql}");
+    let psql = psql.replace("user=finstream", "user=finstream_reader").replace(" options=-csearch_path=finstream", "");
+    assert!(psql.contains("user=finstream_reader"), "{psql}");
     let ask = |query: &str| {
         let command = format!("{psql} --no-psqlrc --tuples-only --no-align --command \"$QUERY\"");
         let output = Command::new("sh").args(["-c", &command]).env("QUERY", query).output().unwrap();
