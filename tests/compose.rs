@@ -70,7 +70,8 @@ fn every_service_has_a_profile_limits_and_a_start_order() {
         // finstream's own check is in its image; the Console's image has none, and nothing waits for it.
         let checks_itself = ["producer", "consumer", "console"].contains(name);
         assert!(checks_itself || whole.contains("healthcheck:"), "{name}: no health check");
-        let waits = ["redpanda", "postgres", "prometheus"].contains(name) || whole.contains("condition: service_healthy");
+        let waits =
+            ["redpanda", "postgres", "prometheus"].contains(name) || whole.contains("condition: service_healthy");
         assert!(waits, "{name}: starts in no order");
     }
     let with = |profile: &str| {

@@ -24,7 +24,8 @@ fn commands() -> Vec<String> {
 #[test]
 fn bash_completes_flags_and_commands() {
     let script = told(&["completions", "bash"]);
-    let ask = "COMP_WORDS=(finstream --batch-); COMP_CWORD=1; _finstream finstream --batch- finstream; echo ${COMPREPLY[@]}";
+    let ask =
+        "COMP_WORDS=(finstream --batch-); COMP_CWORD=1; _finstream finstream --batch- finstream; echo ${COMPREPLY[@]}";
     let mut bash = Command::new("bash").arg("--norc").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut bash.stdin.take().unwrap(), format!("{script}\n{ask}\n").as_bytes()).unwrap();
     let output = bash.wait_with_output().unwrap();
@@ -40,7 +41,10 @@ fn each_command_has_a_manual_page() {
     let commands = commands();
     assert!(commands.len() >= 7, "{commands:?}");
     let main = told(&["man"]);
-    assert!(main.starts_with(".ie") && main.contains(".TH finstream 1") && main.contains("\\-\\-batch\\-wait"), "{main}");
+    assert!(
+        main.starts_with(".ie") && main.contains(".TH finstream 1") && main.contains("\\-\\-batch\\-wait"),
+        "{main}"
+    );
     for command in commands {
         let page = told(&["man", &command]);
         assert!(page.contains(&format!(".TH finstream-{command} 1")), "{page}");
