@@ -33,9 +33,12 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
+    /// None of them fires before its fault. Two scrapes that a busy machine misses are an outage at this speed: it passes.
     fn is_quiet(&self, alerts: &[&str]) {
-        let firing = self.prometheus.firing(self.job);
-        assert!(!alerts.iter().any(|alert| firing.iter().any(|name| name == alert)), "{firing:?} before the fault");
+        self.until(&format!("none of {alerts:?} before the fault"), || {
+            let firing = self.prometheus.firing(self.job);
+            !alerts.iter().any(|alert| firing.iter().any(|name| name == alert))
+        });
     }
 
     fn fires(&self, alerts: &[&str]) {
