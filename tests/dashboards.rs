@@ -188,7 +188,7 @@ fn every_alert_has_its_words_its_section_of_the_runbook_and_a_unit_test() {
         let (name, text) = (&alert.name, &alert.text);
         assert!(text.contains("severity: critical") || text.contains("severity: warning"), "{name}");
         assert!(text.contains("summary: \"") && text.contains("description: \""), "{name}");
-        let link = format!("runbook_url: docs/RUNBOOK.md#{}\n", name.to_lowercase());
+        let link = format!("runbook: docs/RUNBOOK.md#{}\n", name.to_lowercase());
         assert!(text.contains(&link), "{name}: no {link}");
         let section = runbook.split(&format!("\n## {name}\n")).nth(1).expect(name);
         let section = section.split("\n## ").next().unwrap();
