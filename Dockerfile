@@ -2,7 +2,7 @@
 #
 # Built on the Debian that it runs on, so that glibc is the same. The image has no PostgreSQL: in containers the totals are
 # in a server of their own (--database-url); the embedded broker works, with its data in the volume /data.
-FROM rust:1.90.0-bookworm AS build
+FROM rust:1.95.0-bookworm AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ make zlib1g-dev \
     && rm -rf /var/lib/apt/lists/*
@@ -27,7 +27,8 @@ WORKDIR /data
 VOLUME /data
 ENV FINSTREAM_DATA_DIR=/data FINSTREAM_HTTP=0.0.0.0:8080 FINSTREAM_INSECURE_LISTEN=true
 EXPOSE 8080
-# Ready, as each role says it of itself. A first start waits for Kafka and PostgreSQL.
+# Alive. Whoever starts a container anew when this fails must not do so because PostgreSQL is away; `finstream-health /readyz`
+# tells whether each role does its work.
 HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=3 CMD ["finstream-health"]
 # finstream drains within 10 s of SIGTERM.
 STOPSIGNAL SIGTERM

@@ -178,7 +178,7 @@ up: ## Redpanda, PostgreSQL, finstream's producer and consumer, Prometheus and G
 up-cluster: ## the same with three Redpanda nodes, each message on all of them; faults/redpanda.toml breaks them
 	@scripts/compose-secrets.sh
 	@FINSTREAM_REPLICATION_FACTOR=3 FINSTREAM_COMPOSE_BROKERS=redpanda:9092,redpanda-1:9092,redpanda-2:9092 \
-		docker compose --profile cluster up --build --detach --wait
+		FINSTREAM_COMPOSE_TARGETS=cluster docker compose --profile cluster up --build --detach --wait
 	@scripts/compose-addresses.sh
 
 .PHONY: watch
