@@ -110,6 +110,17 @@ fn queries_ask_for_a_window_that_holds_data_and_for_the_chosen_processes() {
     }
 }
 
+/// The lag of a consumer without partitions is NaN, and so would be every sum with it.
+#[test]
+fn sums_over_consumers_leave_out_those_that_do_not_know() {
+    let panels = panels();
+    let all = panels.iter().flat_map(|panel| panel.queries("expr").into_iter().map(|expr| (&panel.name, expr)));
+    let sums = all.filter(|(_, expr)| expr.contains("sum") && expr.contains("_lag_"));
+    for (name, expr) in sums.collect::<Vec<_>>() {
+        assert!(expr.contains("} >= 0)"), "{name}: {expr}");
+    }
+}
+
 #[test]
 fn every_metric_used_is_exposed_and_every_exposed_one_is_shown_or_listed() {
     let shown: BTreeSet<String> =
