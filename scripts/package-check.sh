@@ -18,9 +18,11 @@ rm -rf "$unpacked"
 dpkg-deb --extract "$package" "$unpacked"
 [ "$("$unpacked/usr/bin/finstream" --version)" = "finstream $version" ] || fail 'the binary of the package says another version'
 for file in usr/share/man/man1/finstream.1.gz usr/share/man/man1/finstream-verify.1.gz \
-    usr/share/bash-completion/completions/finstream usr/lib/systemd/system/finstream.service etc/default/finstream; do
+    usr/share/bash-completion/completions/finstream usr/lib/systemd/system/finstream.service usr/lib/sysusers.d/finstream.conf \
+    etc/default/finstream; do
     [ -s "$unpacked/$file" ] || fail "the package has no $file"
 done
+dpkg-deb --info "$package" postinst | grep -q systemd-sysusers || fail 'the package does not make the user of its service'
 dpkg-deb --field "$package" Depends | grep -q libc6 || fail 'the package does not say what it needs'
 
 scripts/with-env cargo package --locked --allow-dirty --no-verify --quiet
