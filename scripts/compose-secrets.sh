@@ -16,7 +16,9 @@ done
 if [ $# -gt 0 ]; then
     reader=$1/postgres-reader-password
     if [ ! -r "$reader" ]; then
-        echo "no $reader: first start finstream here with --http 0.0.0.0:8080 --pg-listen 0.0.0.0:5433 --insecure-listen" >&2
+        echo "no $reader: first start finstream here so that containers reach it:" >&2
+        echo '  Linux: finstream --http 172.17.0.1:8080 --pg-listen 172.17.0.1:5433 --insecure-listen  (Docker'"'"'s bridge)' >&2
+        echo '  macOS: finstream --pg-listen 127.0.0.1:5433  (Docker Desktop leads host.docker.internal to loopback)' >&2
         exit 1
     fi
     cp "$reader" "$secrets/host_reader_password"
