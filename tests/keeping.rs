@@ -36,6 +36,21 @@ fn rows_go_behind_a_balanced_audit_and_stay_when_the_books_do_not_balance() {
     assert_eq!(code, Some(1), "{output}");
     assert_eq!(output.matches("so nothing is removed").count(), 1, "{output}");
     assert!(sandbox.expect(1, &["verify"]).contains("wrong total"));
+
+    // Who comes next knows of it from the start.
+    let before = number(cuts);
+    let mut running = sandbox.start(&arguments);
+    running.wait_for("an audit has found differences, so nothing is removed");
+    let enough = number(rows) + 200_000;
+    wait_until("more rows than may be kept", || number(rows) > enough);
+    assert_eq!(number(cuts), before);
+    sandbox.sql(
+        "update user_aggregates set spend = spend - 0.01 where user_id = (select min(user_id) from user_aggregates)",
+    );
+    running.wait_for("the books balance again");
+    wait_until("rows to go again", || number(cuts) > before);
+    let (code, output) = running.stop();
+    assert_eq!(code, Some(0), "{output}");
 }
 
 #[test]

@@ -19,7 +19,9 @@ use crate::metrics::{
     BROKER_REFUSES_APPENDS, CONSUMER_LAG_SECONDS, DISK_FREE_BYTES, DISK_LIMIT_BYTES, DISK_SIZE_BYTES,
     PRODUCER_OUTSTANDING_MESSAGES, ROLE_READY, SINK_DATABASE_AWAY,
 };
+use crate::postgres::{CONNECT_DEADLINE, Database, answered, connect};
 use crate::progress::Progress;
+use crate::sink::{self, SinkError};
 
 /// Between two looks: a scrape shows nothing that is older.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -104,6 +106,7 @@ pub(super) async fn audit(
     clock: &SharedClock,
 ) -> Result<AuditReport, AuditError> {
     let began = Instant::now();
+    let (database, topic) = (settings.database.clone(), settings.kafka.transactions_topic());
     let audited = audit::verify(settings, |_| {}).await;
     let verdict = audited.as_ref().map_or("failed", |report| verdict_name(report.verdict));
     metrics::counter!(AUDITS_TOTAL, "verdict" => verdict).increment(1);
@@ -118,9 +121,26 @@ pub(super) async fn audit(
         gauge!(AUDIT_DURATION_SECONDS).set(began.elapsed().as_secs_f64());
         let now = clock.now();
         gauge!(AUDIT_TIMESTAMP_SECONDS).set(now.0 as f64 / 1e6);
+        if let Verdict::Balanced | Verdict::Differences = report.verdict
+            && let Err(error) = write_down(&database, &topic, report.verdict == Verdict::Differences).await
+        {
+            tracing::warn!("cannot write down in PostgreSQL what the audit has found: {error}");
+        }
         known.set_audit(AuditResult { made_at: now.to_string(), verdict, text: report.to_string() });
     }
     audited
+}
+
+/// Whoever keeps the tables next, also after a restart, has to know of differences.
+async fn write_down(database: &Database, topic: &str, differs: bool) -> Result<(), SinkError> {
+    let mut connection = connect(&database.options, CONNECT_DEADLINE).await?;
+    let writing = async {
+        match sink::current_stream(&mut connection, topic).await? {
+            Some(stream) => sink::set_differs(&mut connection, stream.topic_ref, differs).await,
+            None => Ok(()),
+        }
+    };
+    answered(CONNECT_DEADLINE, writing).await
 }
 
 /// A verdict in one word.

@@ -21,7 +21,8 @@ use crate::config::KafkaSettings;
 use crate::http::{AuditCheckpoint, Known, Readiness};
 use crate::ledger::{self, LedgerError, Settled};
 use crate::metrics::{
-    CHECKPOINT_TIMESTAMP_SECONDS, KEEPING_ROUNDS_TOTAL, RETENTION_LEDGER_BYTES_TOTAL, RETENTION_ROWS_TOTAL,
+    AUDIT_BALANCED, CHECKPOINT_TIMESTAMP_SECONDS, KEEPING_ROUNDS_TOTAL, RETENTION_LEDGER_BYTES_TOTAL,
+    RETENTION_ROWS_TOTAL,
 };
 use crate::postgres::{Database, PostgresError, answered};
 use crate::shutdown::{Shutdown, Stage};
@@ -39,14 +40,17 @@ const LOOK_FOR_OTHERS_ROUNDS: u64 = 12;
 /// something to cut, and little that is cut uncovered, an audit is due when this part of what may be kept has come since
 /// the last one.
 const COVER_PART: u32 = 4;
+/// Where there is no checkpoint at all, an audit is due after this.
+const FIRST_AFTER: Duration = Duration::from_secs(600);
 /// Log of a message, with its share of the journal.
 const LOG_BYTES: u64 = 400;
 /// Books that do not balance are looked at again after so many times what the audit took, within these bounds.
 const AUDIT_AGAIN_FACTOR: u32 = 20;
 const AUDIT_AGAIN_MIN: Duration = Duration::from_secs(60);
 const AUDIT_AGAIN_MAX: Duration = Duration::from_secs(3600);
-/// Who waits, in the readiness.
+/// Who waits, in the readiness, and for what.
 const ROLE: &str = "retention";
+const UNBALANCED: &str = "books that balance: nothing is removed until then (finstream verify)";
 
 /// Why a round was not finished; the next one starts over.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +93,9 @@ struct Keeper {
     /// The time of the last checkpoint, or of the start.
     since: Micros,
     clock: SharedClock,
-    /// Books that did not balance are not asked again before.
+    /// The last audit, by whichever process, has found differences; or this one's could not decide.
+    is_doubtful: bool,
+    /// An audit that found no balance, or failed, is not made again before.
     audit_after: Option<Instant>,
     has_trouble: bool,
 }
@@ -120,6 +126,7 @@ impl Pipeline {
             has_looked: false,
             since: self.clock.now(),
             clock: self.clock.clone(),
+            is_doubtful: false,
             audit_after: None,
             has_trouble: false,
         };
@@ -167,6 +174,8 @@ impl Keeper {
                 let asking = sqlx::query_scalar("select books_id from schema_owner").fetch_optional(&mut connection);
                 self.books_id = answered(ANSWER_DEADLINE, asking).await?;
             }
+            let looking = sink::differs(&mut connection, stream.topic_ref);
+            self.doubt(answered(ANSWER_DEADLINE, looking).await?, is_keeper);
             // Who stands by learns of the others' checkpoints for the sake of the broker here.
             let is_time = self.holder.is_some() && self.rounds.is_multiple_of(LOOK_FOR_OTHERS_ROUNDS);
             self.rounds += 1;
@@ -195,9 +204,8 @@ impl Keeper {
         let (much, kept) = (sum(|part| part.to - part.from), sum(|part| part.next_offset - part.from));
         let is_much = much > 0 && much >= kept / STRIDE;
         // Books that did not balance prove nothing, not even what an older checkpoint stands for, until they balance again.
-        let is_doubtful = self.audit_after.is_some();
-        let is_proven = is_much && !is_doubtful && self.is_covered(&excess);
-        let is_asked = is_much || is_doubtful || self.is_due(&excess);
+        let is_proven = is_much && !self.is_doubtful && self.is_covered(&excess);
+        let is_asked = is_much || self.is_doubtful || self.is_due(&excess);
         if !is_proven && is_asked && !self.audit(topic_ref).await? {
             return Ok(());
         }
@@ -223,11 +231,26 @@ impl Keeper {
         Ok(())
     }
 
+    /// What the database says of differences. The keeper's doubt stays until its own audit balances.
+    fn doubt(&mut self, differs: bool, is_keeper: bool) {
+        if !differs && !is_keeper && std::mem::take(&mut self.is_doubtful) {
+            self.readiness.ready(ROLE);
+        }
+        if differs && !self.is_doubtful {
+            self.is_doubtful = true;
+            metrics::gauge!(AUDIT_BALANCED).set(0.0);
+            self.readiness.waiting(ROLE, UNBALANCED);
+            tracing::warn!(
+                "an audit has found differences, so nothing is removed, whatever --retention says, until one balances"
+            );
+        }
+    }
+
     /// Has the embedded broker keep what no checkpoint covers.
     fn hold(&self, topic: &str) {
         let Some(holder) = &self.holder else { return };
         let nothing = BTreeMap::new();
-        let proven = self.covered.as_ref().filter(|_| self.audit_after.is_none());
+        let proven = self.covered.as_ref().filter(|_| !self.is_doubtful);
         holder.hold(topic, proven.map_or(&nothing, |covered| &covered.offsets));
     }
 
@@ -246,7 +269,10 @@ impl Keeper {
         let since: u64 = excess.iter().map(|part| (part.next_offset - offset(part)).max(0).unsigned_abs()).sum();
         let age = Duration::from_micros((self.clock.now().0 - self.since.0).max(0).unsigned_abs());
         let is_old = age >= self.retention / COVER_PART;
-        since > 0 && (is_old || since.saturating_mul(LOG_BYTES) >= self.retention_bytes / u64::from(COVER_PART))
+        // The first one comes soon, so that a new installation knows that its books balance.
+        let is_first = self.covered.is_none() && age >= FIRST_AFTER;
+        since > 0
+            && (is_old || is_first || since.saturating_mul(LOG_BYTES) >= self.retention_bytes / u64::from(COVER_PART))
     }
 
     /// Makes a new checkpoint; false when the books do not balance, or did not a short time ago.
@@ -261,24 +287,26 @@ impl Keeper {
             make_checkpoint: true,
         };
         let began = Instant::now();
-        let report = gauges::audit(settings, &self.known, &self.clock).await?;
+        let audited = gauges::audit(settings, &self.known, &self.clock).await;
+        let again = (began.elapsed() * AUDIT_AGAIN_FACTOR).clamp(AUDIT_AGAIN_MIN, AUDIT_AGAIN_MAX);
+        self.audit_after = Some(Instant::now() + again);
+        let report = audited?;
         if report.verdict == Verdict::Balanced {
-            if self.audit_after.take().is_some() {
+            self.audit_after = None;
+            if std::mem::take(&mut self.is_doubtful) {
                 tracing::info!("the books balance again: retention goes on");
                 self.readiness.ready(ROLE);
             }
             self.look(topic_ref).await?;
             return Ok(true);
         }
-        if self.audit_after.is_none() {
+        if !std::mem::replace(&mut self.is_doubtful, true) {
             tracing::warn!(
                 "the books do not balance, so nothing is removed, whatever --retention says; `finstream verify` names the \
                  reason: {report}"
             );
         }
-        self.readiness.waiting(ROLE, "books that balance: nothing is removed until then (finstream verify)");
-        let again = (began.elapsed() * AUDIT_AGAIN_FACTOR).clamp(AUDIT_AGAIN_MIN, AUDIT_AGAIN_MAX);
-        self.audit_after = Some(Instant::now() + again);
+        self.readiness.waiting(ROLE, UNBALANCED);
         Ok(false)
     }
 

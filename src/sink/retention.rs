@@ -53,6 +53,28 @@ select least(greatest(b.reltuples, 0) / greatest(m.reltuples, 1), 1)::double pre
 from pg_class b, pg_class m
 where b.oid = 'batches'::regclass and m.oid = 'messages'::regclass";
 
+/// Whether the last audit of a stream has found differences.
+///
+/// # Errors
+/// PostgreSQL's answer.
+pub async fn differs(connection: &mut PgConnection, topic_ref: i32) -> Result<bool, SinkError> {
+    let asking = sqlx::query_scalar("select exists (select from audit_differences where topic_ref = $1)");
+    Ok(asking.bind(topic_ref).fetch_one(connection).await?)
+}
+
+/// Writes down whether an audit of a stream has found differences.
+///
+/// # Errors
+/// PostgreSQL's answer.
+pub async fn set_differs(connection: &mut PgConnection, topic_ref: i32, differs: bool) -> Result<(), SinkError> {
+    let statement = match differs {
+        true => "insert into audit_differences (topic_ref) values ($1) on conflict do nothing",
+        false => "delete from audit_differences where topic_ref = $1",
+    };
+    sqlx::query(statement).bind(topic_ref).execute(connection).await?;
+    Ok(())
+}
+
 /// What of a stream's latency rows is older than `age_max`, or more than `bytes_max` for all of its partitions together.
 ///
 /// Bytes are counted as messages times what one takes; rows that were removed leave room that the next ones take.
