@@ -49,6 +49,10 @@ async fn a_reader_looks_at_the_totals_over_tcp_and_can_change_nothing() {
         "set default_transaction_read_only = off; create table of_mine (x int)",
         "select pg_read_file('/etc/passwd')",
         "create role other superuser",
+        "set default_transaction_read_only = off; create temporary table of_mine as select 1",
+        "set default_transaction_read_only = off; select lo_from_bytea(0, 'x')",
+        "select pg_advisory_lock(1)",
+        "set temp_file_limit = -1",
     ] {
         let refused = reader.execute(sql).await.expect_err(sql).to_string();
         assert!(refused.contains("permission denied") || refused.contains("read-only"), "{sql}: {refused}");

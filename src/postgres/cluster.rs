@@ -32,8 +32,20 @@ const LOST_SOCKET_PATIENCE: Duration = Duration::from_secs(5);
 pub struct PgSettings {
     /// `--pg-bin`: the folder of initdb, postgres and pg_ctl.
     pub pg_bin: Option<PathBuf>,
-    /// `--pg-listen`: where readers with a password are let in, besides the socket.
-    pub listen: Option<SocketAddr>,
+    /// `--pg-listen`: whether readers with a password are let in, besides the socket.
+    pub listen: Listening,
+}
+
+/// Where the private server is to listen besides its socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Listening {
+    /// As it was started last: for whoever only asks a question.
+    #[default]
+    Kept,
+    /// Nowhere.
+    Closed,
+    /// There.
+    At(SocketAddr),
 }
 
 impl PgSettings {
@@ -41,7 +53,7 @@ impl PgSettings {
     pub fn from_environment() -> PgSettings {
         PgSettings {
             pg_bin: std::env::var_os("FINSTREAM_PG_BIN").filter(|folder| !folder.is_empty()).map(PathBuf::from),
-            listen: None,
+            listen: Listening::Kept,
         }
     }
 }
@@ -74,10 +86,10 @@ impl PrivateCluster {
     /// not listen where `settings` want it: with the cure.
     pub async fn ensure(data: &DataDir, settings: PgSettings) -> Result<PrivateCluster, PostgresError> {
         let start_lock = start_lock(data).await?;
-        let settings = PgSettings { listen: agree_on_listening(data, settings.listen).await?, ..settings };
+        let listen = agree_on_listening(data, settings.listen).await?;
         let users = data.clone();
         let users = blocking(move || users.shared_lock(USERS_LOCK)).await?;
-        let (location, major) = up(data, &settings).await?;
+        let (location, major) = up(data, &settings, listen, true).await?;
         drop(start_lock);
         Ok(PrivateCluster { data: data.clone(), settings, location, major, users: Mutex::new(Some(users)) })
     }
@@ -95,7 +107,18 @@ impl PrivateCluster {
         let left = self.users.lock().unwrap_or_else(PoisonError::into_inner).is_none();
         let down = !left && server::postmaster(&self.location.cluster).is_none();
         if down {
-            up(&self.data, &self.settings).await?;
+            let listen = self.location.listen;
+            let started = up(&self.data, &self.settings, listen, true).await;
+            match (started, listen) {
+                // Others may have taken the address meanwhile; the totals do not wait for that.
+                (Err(PostgresError::Server { reason, .. }), Some(address)) => {
+                    tracing::warn!(
+                        "PostgreSQL does not start with --pg-listen {address}, so it starts without: {reason}"
+                    );
+                    up(&self.data, &self.settings, listen, false).await?;
+                }
+                (started, _) => drop(started?),
+            }
         }
         drop(start_lock);
         Ok(down)
@@ -218,8 +241,13 @@ impl PrivateCluster {
     }
 }
 
-/// Under the start lock: a cluster, a socket folder and a server that takes sessions.
-async fn up(data: &DataDir, settings: &PgSettings) -> Result<(Location, u32), PostgresError> {
+/// Under the start lock: a cluster, a socket folder and a server that takes sessions; with readers let in where `is_open`.
+async fn up(
+    data: &DataDir,
+    settings: &PgSettings,
+    listen: Option<SocketAddr>,
+    is_open: bool,
+) -> Result<(Location, u32), PostgresError> {
     let recorded = Location::read(data);
     if let Some(location) = &recorded
         && let Some(major) = cluster_files::major(&location.cluster)
@@ -259,7 +287,10 @@ async fn up(data: &DataDir, settings: &PgSettings) -> Result<(Location, u32), Po
         Some(location) if cluster_files::claim(&location.socket_dir, account).is_ok() => location.socket_dir.clone(),
         _ => cluster_files::socket_dir(data, account)?,
     };
-    let location = Location { cluster, socket_dir, listen: settings.listen };
+    let location = Location { cluster, socket_dir, listen };
+    if let Some(recorded) = &recorded {
+        refuse_hidden(data, recorded)?;
+    }
     location.write(data)?;
     if data.format()?.postgresql_major != Some(binaries.major) {
         data.record_postgresql_major(binaries.major)?;
@@ -268,7 +299,7 @@ async fn up(data: &DataDir, settings: &PgSettings) -> Result<(Location, u32), Po
     settle(&location).await;
     if !server::ready(&location.cluster, &socket) {
         server::stop(data, &location.cluster).await?;
-        cluster_files::configure(&location, account, binaries.major)?;
+        cluster_files::configure(&location, is_open, account, binaries.major)?;
         // A crash may have left the socket of another port.
         if let Some(old) = recorded.as_ref().map(Location::socket).filter(|old| *old != socket) {
             let _ = (fs::remove_file(&old), fs::remove_file(server::lock_of(&old)));
@@ -298,26 +329,48 @@ async fn settle(location: &Location) {
 }
 
 /// Where the server is to listen: as `wanted` when nobody else uses it, and then one that runs and does otherwise (a crash
-/// left it) is stopped first. Whoever wants nothing takes what others have.
-async fn agree_on_listening(data: &DataDir, wanted: Option<SocketAddr>) -> Result<Option<SocketAddr>, PostgresError> {
-    let Some(location) = Location::read(data).filter(|location| location.listen != wanted) else { return Ok(wanted) };
+/// left it) is stopped first. Whoever wants it closed takes what others have.
+async fn agree_on_listening(data: &DataDir, wanted: Listening) -> Result<Option<SocketAddr>, PostgresError> {
+    let recorded = Location::read(data);
+    let now = recorded.as_ref().and_then(|location| location.listen);
+    let wanted = match wanted {
+        Listening::Kept => now,
+        Listening::Closed => None,
+        Listening::At(address) => Some(address),
+    };
+    let Some(location) = recorded.filter(|_| now != wanted) else { return Ok(wanted) };
     let users = data.clone();
     match (blocking(move || users.lock(USERS_LOCK)).await, wanted) {
         (Ok(alone), _) => {
+            refuse_hidden(data, &location)?;
             server::stop(data, &location.cluster).await?;
             drop(alone);
             Ok(wanted)
         }
-        (Err(PostgresError::DataDir(DataDirError::Busy(_))), None) => Ok(location.listen),
+        (Err(PostgresError::DataDir(DataDirError::Busy(_))), None) => Ok(now),
         (Err(PostgresError::DataDir(DataDirError::Busy(_))), Some(address)) => {
-            let now = location.listen.map_or_else(|| "on its socket only".to_owned(), |now| format!("on {now}"));
+            let now = now.map_or_else(|| "on its socket only".to_owned(), |now| format!("on {now}"));
             Err(PostgresError::Settings(format!(
                 "--pg-listen {address}: the private PostgreSQL of {} is in use by another finstream, which has it listen \
-                 {now}; give --pg-listen to that one",
+                 {now}; give --pg-listen to that one, or end it (a finstream sql, too)",
                 data.path().display()
             )))
         }
         (Err(error), _) => Err(error),
+    }
+}
+
+/// A server that runs and whose socket is there, but not for us, is somebody else's in another mount namespace (a service
+/// with a /tmp of its own, a container): it must not be taken for one that has lost its socket.
+fn refuse_hidden(data: &DataDir, location: &Location) -> Result<(), PostgresError> {
+    match server::is_hidden(&location.cluster, &location.socket()) {
+        false => Ok(()),
+        true => Err(PostgresError::Settings(format!(
+            "the private PostgreSQL of {} runs, and its socket {} cannot be reached from here: it is in another mount \
+             namespace; ask from there, or start its service with a socket folder that is shared (XDG_RUNTIME_DIR)",
+            data.path().display(),
+            location.socket().display()
+        ))),
     }
 }
 

@@ -168,9 +168,9 @@ fn list(folder: &Path, paths: &mut Vec<PathBuf>) -> io::Result<()> {
 }
 
 /// The settings of a server of ours, written at each start, and who may connect to it.
-pub(super) fn configure(location: &Location, account: Account, major: u32) -> Result<(), PostgresError> {
+pub(super) fn configure(location: &Location, is_open: bool, account: Account, major: u32) -> Result<(), PostgresError> {
     let cluster = &location.cluster;
-    let listen = location.listen.map_or(String::new(), |address| address.ip().to_string());
+    let listen = location.listen.filter(|_| is_open).map_or(String::new(), |address| address.ip().to_string());
     // initdb's own file would let everyone on this machine in as the superuser, once the server listens on TCP.
     let mut access = String::from("# Managed by finstream: rewritten at each start.\nlocal all all trust\n");
     if location.listen.is_some() {

@@ -28,6 +28,8 @@ pub struct Database {
     pub schema: String,
     /// For people, without a password: `private (socket in /tmp/finstream-…)` or `user@host:port/database`.
     pub target: String,
+    /// A server of ours.
+    pub(super) is_private: bool,
     psql: PathBuf,
     psql_environment: Vec<(&'static str, String)>,
 }
@@ -71,7 +73,8 @@ impl Database {
         ];
         let target = format!("private (socket in {})", socket_dir.display());
         let psql = psql.unwrap_or_else(|| PathBuf::from("psql"));
-        Self::build(super::cluster::options(location), schema, target, psql, environment)
+        let built = Self::build(super::cluster::options(location), schema, target, psql, environment)?;
+        Ok(Database { is_private: true, ..built })
     }
 
     fn build(
@@ -85,7 +88,7 @@ impl Database {
         // Speed shows in the latencies; a line with a whole statement for each slow one helps nobody at a terminal.
         let options =
             options.options([("search_path", schema)]).application_name("finstream").disable_statement_logging();
-        Ok(Database { options, schema: schema.to_owned(), target, psql, psql_environment })
+        Ok(Database { options, schema: schema.to_owned(), target, is_private: false, psql, psql_environment })
     }
 
     /// The same database under another application name (as `pg_stat_activity` shows it), such as `finstream sink`.

@@ -25,7 +25,7 @@ const LOCK_PATIENCE_MS: u32 = 60_000;
 pub enum Missing {
     /// It is made.
     Create,
-    /// Whoever asks a question has misspelt it, where finstream has others there; elsewhere it is made.
+    /// Whoever asks a question has misspelt it, or the database. In a private one where nothing was stored yet it is made.
     Refuse,
 }
 
@@ -87,7 +87,11 @@ async fn refuse_misspelt(connection: &mut PgConnection, database: &Database) -> 
     .fetch_all(&mut *connection)
     .await?;
     if there.is_empty() {
-        return Ok(());
+        return match database.is_private {
+            true => Ok(()),
+            false => Err(database
+                .schema_error("is not there, and finstream has no other there: is it this database?".to_owned())),
+        };
     }
     let names: Vec<String> = there.into_iter().map(|(name,)| name).collect();
     Err(database

@@ -19,7 +19,7 @@ mod server;
 mod session;
 
 pub use binaries::Binaries;
-pub use cluster::{PgSettings, PrivateCluster};
+pub use cluster::{Listening, PgSettings, PrivateCluster};
 pub use database::{Database, PREPARE_PATIENCE};
 pub use migrate::Missing;
 pub use query::{OutputFormat, write_query};

@@ -184,6 +184,12 @@ fn processes_in(cluster: &Path) -> Vec<Pid> {
         .collect()
 }
 
+/// Whether the server's socket is there for the server, and not for us. Not told by macOS, which has no mount namespaces.
+pub(super) fn is_hidden(cluster: &Path, socket: &Path) -> bool {
+    let elsewhere = |pid: Pid| PathBuf::from(format!("/proc/{}/root{}", pid.as_raw_nonzero(), socket.display()));
+    !socket.exists() && postmaster(cluster).is_some_and(|pid| elsewhere(pid).exists())
+}
+
 /// The pid file beside a socket.
 pub(super) fn lock_of(socket: &Path) -> PathBuf {
     let mut lock = socket.as_os_str().to_owned();

@@ -12,7 +12,7 @@ use crate::audit::{self, AuditProgress, AuditSettings, Verdict};
 use crate::cli::{Cli, SharedArgs, SqlArgs, VerifyArgs};
 use crate::config::{self, BrokerSettings, ConfigError};
 use crate::data_dir::DataDir;
-use crate::postgres::{Missing, OutputFormat, PgSettings, write_query};
+use crate::postgres::{Listening, Missing, OutputFormat, PgSettings, write_query};
 
 /// The data directory of a question: it must be there already, unless everything asked about is elsewhere.
 pub(super) fn existing_data_dir(shared: &SharedArgs) -> anyhow::Result<DataDir> {
@@ -29,7 +29,7 @@ pub(super) fn existing_data_dir(shared: &SharedArgs) -> anyhow::Result<DataDir> 
 pub(super) async fn database(shared: &SharedArgs, data_dir: &DataDir) -> anyhow::Result<DatabaseService> {
     let url = shared.database_url.as_deref().map(config::database_url).transpose()?;
     let schema = config::schema(&shared.db_schema)?;
-    let settings = PgSettings { pg_bin: shared.pg_bin.clone(), listen: None };
+    let settings = PgSettings { pg_bin: shared.pg_bin.clone(), listen: Listening::Kept };
     DatabaseService::start(data_dir, url.as_deref(), &schema, settings, Missing::Refuse).await
 }
 

@@ -55,7 +55,6 @@ impl DatabaseService {
         settings: PgSettings,
         missing: Missing,
     ) -> anyhow::Result<DatabaseService> {
-        let listen = settings.listen;
         let mut service = match url {
             Some(url) => DatabaseService { database: Database::external(url, schema)?, private: None },
             None => {
@@ -72,7 +71,7 @@ impl DatabaseService {
             tokio::time::sleep(SAY_WAITING_AFTER).await;
             say!("Waiting for PostgreSQL: {target}");
         });
-        let prepared = service.prepare(data_dir, listen, missing).await;
+        let prepared = service.prepare(data_dir, missing).await;
         waiting.abort();
         match prepared {
             Ok(()) => Ok(service),
@@ -85,14 +84,11 @@ impl DatabaseService {
     }
 
     /// The schema, and the readers' role where the private server listens for them.
-    async fn prepare(
-        &mut self,
-        data_dir: &DataDir,
-        listen: Option<SocketAddr>,
-        missing: Missing,
-    ) -> Result<(), PostgresError> {
+    async fn prepare(&mut self, data_dir: &DataDir, missing: Missing) -> Result<(), PostgresError> {
         self.database.prepare_within(PREPARE_PATIENCE, missing).await?;
-        if let (Some(private), Some(address)) = (&mut self.private, listen) {
+        if let Some(private) = &mut self.private
+            && let Some(address) = private.cluster.listen()
+        {
             private.readers = Some((address, admit_reader(data_dir, &self.database).await?));
         }
         Ok(())

@@ -18,7 +18,7 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::ConfigError;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::http::{self, About, HttpState, Readiness};
-use crate::postgres::{Missing, PgSettings, PostgresError, PrivateCluster};
+use crate::postgres::{Listening, Missing, PgSettings, PostgresError, PrivateCluster};
 use crate::progress::Progress;
 use crate::shutdown::{self, Shutdown, Stage};
 use crate::source;
@@ -97,7 +97,10 @@ impl Pipeline {
         let roles = self.plan.roles;
         for (role, runs) in [("broker", roles.broker), ("consumer", roles.consumer), ("producer", roles.producer)] {
             if runs {
-                self.readiness.waiting(role, "start");
+                let is_elsewhere = !roles.broker && self.plan.brokers.is_none();
+                let what =
+                    if is_elsewhere { "a broker: start finstream --role broker, or give --brokers" } else { "start" };
+                self.readiness.waiting(role, what);
             }
         }
         let (http_stop, http_shutdown) = shutdown::channel();
@@ -163,7 +166,8 @@ impl Pipeline {
         }
         self.readiness.waiting("consumer", "PostgreSQL");
         let plan = &self.plan;
-        let settings = PgSettings { pg_bin: plan.pg_bin.clone(), listen: plan.pg_listen };
+        let listen = plan.pg_listen.map_or(Listening::Closed, Listening::At);
+        let settings = PgSettings { pg_bin: plan.pg_bin.clone(), listen };
         DatabaseService::start(&self.data_dir, plan.database_url.as_deref(), &plan.schema, settings, Missing::Create)
             .await
             .inspect(|database| {
