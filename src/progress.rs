@@ -113,6 +113,8 @@ pub struct Progress {
     pub stored: AtomicU64,
     /// Dead letters committed by this process.
     pub dead_letters: AtomicU64,
+    /// Of these, messages of no run.
+    pub foreign_letters: AtomicU64,
     /// Records known to be in the log but not yet applied, over owned partitions; -1: unknown.
     pub lag_messages: AtomicI64,
     /// Age of the oldest unapplied record in microseconds, 0 when caught up; -1: unknown.
@@ -148,6 +150,7 @@ impl Progress {
             unknown: AtomicU64::new(0),
             stored: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
+            foreign_letters: AtomicU64::new(0),
             lag_messages: AtomicI64::new(-1),
             lag_us: AtomicI64::new(-1),
             oldest_unapplied_us: AtomicI64::new(-1),

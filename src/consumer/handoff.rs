@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::sink::{Batch, Claimed};
+use crate::sink::{Batch, Claimed, Unstored};
 
 /// What the writer is asked to do beside writing.
 #[derive(Debug)]
@@ -52,9 +52,9 @@ struct State {
     /// The memory of the batch that was stored last: what fills the next one need not ask the system for it.
     spare: Batch,
     first_at: Option<Instant>,
-    /// Messages that the writer has taken and not yet stored, and the log's timestamp of the first of each partition.
+    /// Messages that the writer has taken and not yet stored, and what they are of each partition.
     in_flight: usize,
-    in_flight_oldest_ms: Vec<(i32, i64)>,
+    in_flight_unstored: Vec<Unstored>,
     requests: VecDeque<Request>,
     /// Someone waits for everything to be stored: do not wait for the batch to fill.
     flushing: usize,
@@ -142,21 +142,21 @@ impl Handoff {
     /// The log's timestamp, in milliseconds, of the oldest message that is not stored yet, over all partitions.
     pub(super) fn oldest_timestamp_ms(&self) -> Option<i64> {
         let state = self.lock();
-        let oldest = state.in_flight_oldest_ms.iter().chain(state.filling.oldest_timestamps_ms());
-        oldest.map(|(_, timestamp_ms)| *timestamp_ms).min()
+        state.in_flight_unstored.iter().chain(state.filling.unstored()).filter_map(|unstored| unstored.oldest_ms).min()
     }
 
-    /// The same of each partition.
-    pub(super) fn oldest_timestamps_ms(&self) -> Vec<(i32, i64)> {
+    /// What is not stored yet of each partition.
+    pub(super) fn unstored(&self) -> Vec<Unstored> {
         let state = self.lock();
-        let mut oldest = state.in_flight_oldest_ms.clone();
-        for (partition, timestamp_ms) in state.filling.oldest_timestamps_ms() {
-            // What the writer has taken lies before it in the log.
-            if !oldest.iter().any(|(known, _)| known == partition) {
-                oldest.push((*partition, *timestamp_ms));
+        let mut all = state.in_flight_unstored.clone();
+        for unstored in state.filling.unstored() {
+            match all.iter_mut().find(|known| known.partition == unstored.partition) {
+                // What the writer has taken lies before it in the log.
+                Some(known) => known.next_offset = unstored.next_offset,
+                None => all.push(*unstored),
             }
         }
-        oldest
+        all
     }
 
     /// A batch is stored, and its offsets are known as applied. Its memory fills the next one.
@@ -165,7 +165,7 @@ impl Handoff {
         let mut state = self.lock();
         state.spare = batch;
         state.in_flight = 0;
-        state.in_flight_oldest_ms.clear();
+        state.in_flight_unstored.clear();
         self.changed.notify_all();
     }
 
@@ -174,7 +174,7 @@ impl Handoff {
         let idle_at = Instant::now() + idle_after;
         let mut state = self.lock();
         state.in_flight = 0;
-        state.in_flight_oldest_ms.clear();
+        state.in_flight_unstored.clear();
         self.changed.notify_all();
         loop {
             if let Some(request) = state.requests.pop_front() {
@@ -215,8 +215,8 @@ impl Handoff {
         let batch = std::mem::replace(&mut state.filling, empty);
         state.first_at = None;
         state.in_flight = batch.len();
-        state.in_flight_oldest_ms.clear();
-        state.in_flight_oldest_ms.extend_from_slice(batch.oldest_timestamps_ms());
+        state.in_flight_unstored.clear();
+        state.in_flight_unstored.extend_from_slice(batch.unstored());
         self.changed.notify_all();
         batch
     }

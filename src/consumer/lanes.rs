@@ -3,10 +3,11 @@
 //! Writers own disjoint partitions and a connection each, so that one prepares a batch while PostgreSQL works on another's.
 //! Whoever waits here waits for all lanes that it asked, together within one time.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::handoff::{Handoff, Limits};
-use crate::sink::{Batch, Claimed};
+use crate::sink::{Batch, Claimed, Unstored};
 
 /// Writers of one consumer, at most: two keep two cores busy; more were not measured.
 const LANES_MAX: usize = 2;
@@ -86,9 +87,9 @@ impl Lanes {
         self.0.iter().filter_map(Handoff::oldest_timestamp_ms).min()
     }
 
-    /// The same of each partition that has such a message.
-    pub(super) fn oldest_timestamps_ms(&self) -> Vec<(i32, i64)> {
-        self.0.iter().flat_map(Handoff::oldest_timestamps_ms).collect()
+    /// What is not stored yet of each partition.
+    pub(super) fn unstored(&self) -> BTreeMap<i32, Unstored> {
+        self.0.iter().flat_map(Handoff::unstored).map(|unstored| (unstored.partition, unstored)).collect()
     }
 
     fn number_of(&self, partition: i32) -> usize {

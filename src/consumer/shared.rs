@@ -200,6 +200,7 @@ impl Shared {
         }
         partitions.iter().for_each(|partition| self.show_partition(*partition, f64::NAN, f64::NAN));
         self.update_lag();
+        self.show_partitions();
     }
 
     /// Where the log ends, as librdkafka's statistics say.
@@ -216,14 +217,19 @@ impl Shared {
 
     /// The owned partitions, for viewers; asked for once a second.
     pub(super) fn partitions_seen(&self) -> Vec<PartitionSeen> {
-        let (applied, ends, starts) = (self.applied(), lock(&self.log_ends).clone(), lock(&self.log_starts).clone());
-        let oldest: BTreeMap<i32, i64> = self.lanes.oldest_timestamps_ms().into_iter().collect();
-        let now = self.clock.now();
+        // What is applied first: what is stored meanwhile is not unstored any more, and then nothing is counted twice.
+        let (applied, unstored) = (self.applied(), self.lanes.unstored());
+        let (ends, starts) = (lock(&self.log_ends), lock(&self.log_starts));
+        let now_ms = self.clock.now().as_millis();
         let seen = applied.into_iter().map(|(partition, committed)| {
-            let log_end = ends.get(&partition).copied().map(|end| end.max(committed));
-            let age_us = oldest.get(&partition).map(|oldest_ms| (now.0 - oldest_ms.saturating_mul(1_000)).max(0));
-            // Statistics tell of a log's end now and then: what has been read counts before them.
-            let oldest_us = age_us.or_else(|| (log_end == Some(committed)).then_some(0));
+            let unstored = unstored.get(&partition).filter(|unstored| unstored.next_offset > committed);
+            // Statistics tell of a log's end now and then: what has been read was in it for certain.
+            let read = unstored.map_or(committed, |unstored| unstored.next_offset);
+            let log_end = ends.get(&partition).map(|end| *end.max(&read).max(&committed));
+            let oldest_us = match unstored {
+                Some(unstored) => unstored.oldest_ms.map(|oldest_ms| (now_ms - oldest_ms).max(0).saturating_mul(1_000)),
+                None => (log_end == Some(committed)).then_some(0),
+            };
             PartitionSeen { partition, log_start: starts.get(&partition).copied(), log_end, committed, oldest_us }
         });
         seen.collect()
@@ -231,15 +237,8 @@ impl Shared {
 
     /// Works the lag out anew: after something was stored, read, taken over or given away.
     pub(super) fn update_lag(&self) {
-        let messages = {
-            let (applied, ends) = (lock(&self.applied), lock(&self.log_ends));
-            let known: Vec<i64> = applied
-                .iter()
-                .filter_map(|(partition, applied)| ends.get(partition).map(|end| (end - applied).max(0)))
-                .collect();
-            // Statistics tell of a log's end now and then; what has been read was in it for certain.
-            if known.is_empty() { -1 } else { known.iter().sum::<i64>().max(self.lanes.pending() as i64) }
-        };
+        let seen = self.partitions_seen();
+        let messages = messages_behind(&seen);
         let oldest_us = match (messages, self.lanes.oldest_timestamp_ms()) {
             (_, Some(oldest_ms)) => oldest_ms.saturating_mul(1_000),
             (0, None) => i64::MAX,
@@ -250,12 +249,13 @@ impl Shared {
         self.progress.oldest_unapplied_us.store(oldest_us, Ordering::Relaxed);
         self.progress.lag_us.store(self.progress.lag_us_at(self.clock.now().0).unwrap_or(-1), Ordering::Relaxed);
         self.progress.pending.store(self.lanes.pending() as i64, Ordering::Relaxed);
-        metrics::gauge!(CONSUMER_LAG_MESSAGES).set(if messages < 0 { f64::NAN } else { messages as f64 });
     }
 
-    /// The gauges of each partition; as often as librdkafka tells where the log ends.
+    /// The gauges of the partitions and of their sum, as often as librdkafka tells where the log ends: all at one moment.
     fn show_partitions(&self) {
         let seen = self.partitions_seen();
+        let messages = messages_behind(&seen);
+        metrics::gauge!(CONSUMER_LAG_MESSAGES).set(if messages < 0 { f64::NAN } else { messages as f64 });
         metrics::gauge!(CONSUMER_OWNED_PARTITIONS).set(seen.len() as f64);
         metrics::gauge!(CONSUMER_PENDING_MESSAGES).set(self.lanes.pending() as f64);
         for seen in seen {
@@ -273,6 +273,12 @@ impl Shared {
         metrics::gauge!(CONSUMER_PARTITION_LAG_MESSAGES, &labels).set(messages);
         metrics::gauge!(CONSUMER_PARTITION_LAG_SECONDS, &labels).set(seconds);
     }
+}
+
+/// Of all partitions whose log's end is known; -1 where there is none.
+fn messages_behind(seen: &[PartitionSeen]) -> i64 {
+    let known = || seen.iter().filter_map(|seen| seen.log_end.map(|end| end - seen.committed));
+    if known().next().is_none() { -1 } else { known().sum() }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

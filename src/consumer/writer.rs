@@ -94,6 +94,7 @@ fn count(progress: &Progress, part: &StoredPart) {
     Progress::add(&progress.stored, part.messages);
     progress.moved();
     Progress::add(&progress.dead_letters, part.dead_letters);
+    Progress::add(&progress.foreign_letters, part.foreign_letters);
     metrics::counter!(SINK_STORED_TOTAL).increment(part.messages);
     metrics::counter!(SINK_DEAD_LETTERS_TOTAL).increment(part.dead_letters);
     metrics::counter!(SINK_BATCHES_TOTAL).increment(1);

@@ -140,7 +140,6 @@ impl Tally {
 
     fn show(&mut self, progress: &Progress, acknowledged: u64, failed: u64) {
         let sent = self.sent_latencies_us.len() as u64;
-        Progress::add(&progress.sent, sent);
         if sent > 0 {
             progress.moved();
         }

@@ -93,6 +93,16 @@ enum StoredKind {
     Trade { symbol: Text, quantity: i64, price: Decimal },
 }
 
+/// What was read of one partition and is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unstored {
+    pub partition: i32,
+    /// The log's timestamp of the first message, milliseconds since the epoch, where it has one.
+    pub oldest_ms: Option<i64>,
+    /// Behind the last message.
+    pub next_offset: i64,
+}
+
 /// Messages that are stored together, in the order in which they came; offsets rise within a partition.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
@@ -100,8 +110,10 @@ pub struct Batch {
     texts: String,
     bytes: Vec<u8>,
     runs: Vec<(RunId, RunInfo)>,
-    /// Partition and log timestamp (ms) of its first message here, so that a lag can be told without a look at all.
-    oldest: Vec<(i32, i64)>,
+    /// What it holds of each partition, so that a lag can be told without a look at all.
+    unstored: Vec<Unstored>,
+    /// The one of the last message.
+    unstored_at: usize,
     /// A message was turned away: the batch must not be stored, as progress would pass the message over.
     has_overflowed: bool,
 }
@@ -173,7 +185,7 @@ impl Batch {
         self.texts.clear();
         self.bytes.clear();
         self.runs.clear();
-        self.oldest.clear();
+        self.unstored.clear();
         self.has_overflowed = false;
     }
 
@@ -211,9 +223,9 @@ impl Batch {
         self.has_overflowed
     }
 
-    /// Each partition with the log's timestamp of its first message, milliseconds since the epoch.
-    pub fn oldest_timestamps_ms(&self) -> &[(i32, i64)] {
-        &self.oldest
+    /// What it holds of each partition.
+    pub fn unstored(&self) -> &[Unstored] {
+        &self.unstored
     }
 
     /// Partition, offset and bytes of each transaction.
@@ -241,7 +253,7 @@ impl Batch {
     /// Drops the messages of partitions that are no longer owned.
     pub fn remove_partitions(&mut self, partitions: &[i32]) {
         self.items.retain(|item| !partitions.contains(&item.partition));
-        self.oldest.retain(|(partition, _)| !partitions.contains(partition));
+        self.unstored.retain(|unstored| !partitions.contains(&unstored.partition));
     }
 
     pub(super) fn items(&self) -> &[Item] {
@@ -286,16 +298,22 @@ impl Batch {
         }
     }
 
+    fn reach(&mut self, partition: i32, timestamp_ms: Option<i64>, next_offset: i64) {
+        // Messages come in runs of one partition, as they were fetched.
+        if self.unstored.get(self.unstored_at).is_none_or(|known| known.partition != partition) {
+            let known = self.unstored.iter().position(|known| known.partition == partition);
+            self.unstored_at = known.unwrap_or(self.unstored.len());
+        }
+        match self.unstored.get_mut(self.unstored_at) {
+            Some(known) => known.next_offset = next_offset,
+            None => self.unstored.push(Unstored { partition, oldest_ms: timestamp_ms, next_offset }),
+        }
+    }
+
     fn push(&mut self, message: Message<'_>, body: Body) {
         let key = message.key.map(|bytes| self.keep(bytes));
         let payload = message.payload.map(|bytes| self.keep(bytes));
-        // Messages come in runs of one partition, as they were fetched.
-        if self.items.last().is_none_or(|last| last.partition != message.partition)
-            && let Some(timestamp_ms) = message.timestamp_ms
-            && !self.oldest.iter().any(|(partition, _)| *partition == message.partition)
-        {
-            self.oldest.push((message.partition, timestamp_ms));
-        }
+        self.reach(message.partition, message.timestamp_ms, message.offset + 1);
         self.items.push(Item {
             partition: message.partition,
             offset: message.offset,

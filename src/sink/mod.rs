@@ -31,7 +31,7 @@ mod worker;
 mod write;
 
 pub use backoff::Patience;
-pub use batch::{Batch, Message};
+pub use batch::{Batch, Message, Unstored};
 pub use changes::{Changes, Total, change_all, read_changes, settle_changes};
 pub use counted::{Known, is_counted, skipped_from};
 pub use dead_letters::{DeadLetter, Replay, dead_letters, replay};
@@ -43,6 +43,6 @@ pub use ownership::{Backend, Claimed, Owned};
 pub use plans::plan_by_key;
 pub use reset::{LifeStart, ResetError, open_new_life, reset_forward};
 pub use resume::{LogRange, Mismatch, Reason, Resume, resume};
-pub use retention::{Excess, cut, excess};
+pub use retention::{Excess, cut, differs, excess, set_differs};
 pub use streams::{PartitionProgress, Stream, claim_schema, current_stream, open_stream, progress, window_length};
 pub use worker::{Committed, StoredPart, Worker, WorkerSettings};

@@ -70,9 +70,16 @@ pub(super) fn stored_part(
 ) -> StoredPart {
     let times =
         if part.refused.is_some() { Vec::new() } else { part.items.iter().filter_map(|item| times_of(item)).collect() };
+    let is_foreign = |item: &&Item| item.identity.is_none() && (part.refused.is_some() || item.transaction().is_none());
+    let dead_letters = moves.iter().map(|step| step.dead_letters as u64).sum();
+    let foreign_letters = match dead_letters {
+        0 => 0,
+        _ => part.items.iter().filter(|item| is_foreign(item)).count() as u64,
+    };
     StoredPart {
         messages: moves.iter().map(|step| step.messages as u64).sum(),
-        dead_letters: moves.iter().map(|step| step.dead_letters as u64).sum(),
+        dead_letters,
+        foreign_letters,
         processed_at,
         committed_at,
         times,

@@ -50,6 +50,8 @@ pub struct StoredPart {
     /// Transactions stored.
     pub messages: u64,
     pub dead_letters: u64,
+    /// Of these, messages that say of no run that they are of it: no producer of ours has sent them.
+    pub foreign_letters: u64,
     /// Before BEGIN, after decoding and summing.
     pub processed_at: Micros,
     /// After COMMIT returned; none when the commit was found done after a lost connection.

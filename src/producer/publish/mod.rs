@@ -259,6 +259,8 @@ impl<'a> Publisher<'a> {
             self.staged.stamp(index, sent_at);
             match self.hand_over(index, sent_at) {
                 Ok(()) => {
+                    // At once: nobody may see it stored and not sent.
+                    Progress::add(&self.context.progress.sent, 1);
                     self.tally.sent(sent_at.since(self.staged.due(index)));
                     return Ok(Flow::On);
                 }
