@@ -63,7 +63,7 @@ impl Cli {
 /// Flags that every command understands.
 #[derive(Clone, Debug, Args)]
 pub struct SharedArgs {
-    /// Where log, private PostgreSQL and ledger live
+    /// Log, private PostgreSQL and ledger
     #[arg(long, value_name = "DIR", default_value = "finstream-data", env = "FINSTREAM_DATA_DIR", global = true)]
     pub data_dir: PathBuf,
 
@@ -199,7 +199,7 @@ pub struct PipelineArgs {
     #[arg(long, value_name = "N|max", value_parser = number_or_max, env = "FINSTREAM_RATE", help_heading = "Source")]
     pub rate: Option<NumberOrMax>,
 
-    /// Where transactions come from: synthetic, yfinance:FILE,…
+    /// Source: synthetic, yfinance:FILE,…
     #[arg(long, value_name = "SOURCE", default_value = "synthetic", env = "FINSTREAM_SOURCE", help_heading = "Source")]
     pub source: String,
 
@@ -300,7 +300,7 @@ pub struct PipelineArgs {
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = rebalance_delay, allow_hyphen_values = true, env = "FINSTREAM_GROUP_INITIAL_REBALANCE_DELAY", help_heading = "Broker", hide_short_help = true)]
     pub group_initial_rebalance_delay: Duration,
 
-    /// Acknowledge after fdatasync, or after the page-cache write
+    /// Acknowledge after fdatasync, or a page-cache write
     #[arg(
         long,
         value_enum,

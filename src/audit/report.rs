@@ -239,7 +239,8 @@ impl fmt::Display for AuditReport {
             let (messages, made_at) = (grouped(checkpoint.messages), &checkpoint.made_at);
             writeln!(out, "  {:<13}{messages:>14}  messages were proven up to the checkpoint of {made_at}", "before")?;
         }
-        let unknown = format!("without an answer, {} of these stored (nobody's fault)", grouped(counts.unknown_stored));
+        let unknown =
+            format!("without an answer in the ledger, or not yet; {} of these stored", grouped(counts.unknown_stored));
         let lines: [(&str, u64, &str); 9] = [
             ("intended", counts.intended, "messages in the ledgers"),
             ("acknowledged", counts.acknowledged, "of these"),

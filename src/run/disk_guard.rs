@@ -41,14 +41,13 @@ pub async fn watch(paths: Vec<PathBuf>, paused: watch::Sender<bool>, readiness: 
         });
         match full {
             Some((path, space, limit)) if !was_paused => {
+                let (free, limit) = (figures::bytes(space.free_bytes), figures::bytes(limit));
+                let place = path.display();
                 say!(
-                    "Producer paused: {} free on the file system of {}, less than {}; free some space there. Nothing is \
-                     lost, and it goes on by itself.",
-                    figures::bytes(space.free_bytes),
-                    path.display(),
-                    figures::bytes(limit)
+                    "Producer paused: {free} free on the file system of {place}, less than {limit}; free some space there. \
+                     Nothing is lost, and it goes on by itself."
                 );
-                readiness.waiting("producer", "disk space");
+                readiness.waiting("producer", format!("disk space: {free} free at {place}, less than {limit}"));
                 paused.send_replace(true);
             }
             None if was_paused => {

@@ -19,7 +19,9 @@ pub(super) fn completions(arguments: &CompletionsArgs) -> anyhow::Result<Exit> {
 /// # Errors
 /// There is no such command.
 pub(super) fn manual(arguments: &ManArgs) -> anyhow::Result<Exit> {
-    let mut all = Cli::command();
+    // What the short help leaves out belongs into a manual.
+    let whole = |command: clap::Command| command.mut_args(|argument| argument.hide_short_help(false));
+    let mut all = whole(Cli::command()).mut_subcommands(whole);
     // Flags that each command understands are in each page.
     all.build();
     let command = match &arguments.command {

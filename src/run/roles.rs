@@ -1,6 +1,8 @@
 //! The producer and consumer roles of this process: started, watched, and drained in order.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ use crate::data_dir::InstanceSlot;
 use crate::http::Readiness;
 use crate::metrics::BROKER_REFUSES_APPENDS;
 use crate::producer::{self, ProducerError, ProducerReport};
+use crate::progress::Progress;
 use crate::shutdown::{self, Stage, Trigger};
 
 /// From Ctrl-C to the end, at most; what is not done by then is said.
@@ -36,6 +39,9 @@ const BROKER_LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Between two looks whether PostgreSQL stores.
 const READINESS_LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// A broker that answers nothing for so long is waited for, and readiness says so. Longer than a group takes to settle.
+const SILENT_AFTER: Duration = Duration::from_secs(10);
 
 /// The consumer role while it runs.
 pub(super) struct ConsumerTask {
@@ -59,6 +65,23 @@ pub(super) struct Ended {
     /// What could not be finished.
     pub left: Vec<String>,
     pub failure: Option<anyhow::Error>,
+}
+
+/// Has the producer wait for the broker while that answers nothing that was sent.
+async fn watch_answers(progress: Arc<Progress>, readiness: Readiness) -> Infallible {
+    let (mut known, mut moved_at, mut is_waiting) = (0, Instant::now(), false);
+    loop {
+        tokio::time::sleep(READINESS_LOOK_EVERY).await;
+        let answered = progress.acknowledged.load(Ordering::Relaxed) + progress.unknown.load(Ordering::Relaxed);
+        if answered != known || progress.sent.load(Ordering::Relaxed) <= answered {
+            (known, moved_at) = (answered, Instant::now());
+            if std::mem::take(&mut is_waiting) {
+                readiness.ready("producer");
+            }
+        } else if moved_at.elapsed() > SILENT_AFTER && !std::mem::replace(&mut is_waiting, true) {
+            readiness.waiting("producer", "the broker, which answers nothing that was sent");
+        }
+    }
 }
 
 impl Pipeline {
@@ -88,10 +111,18 @@ impl Pipeline {
                     tokio::time::sleep(READY_LOOK_EVERY).await;
                 }
                 readiness.ready("consumer");
+                let mut owned_at = Instant::now();
                 loop {
                     tokio::time::sleep(READINESS_LOOK_EVERY).await;
+                    if progress.lag_messages.load(Ordering::Relaxed) >= 0 {
+                        owned_at = Instant::now();
+                    }
                     match progress.database_away.load(Ordering::Relaxed) {
                         true => readiness.waiting("consumer", "PostgreSQL, which does not store"),
+                        false if owned_at.elapsed() > SILENT_AFTER => readiness.waiting(
+                            "consumer",
+                            "its partitions: the broker is away, or other consumers have all of them",
+                        ),
                         false => readiness.ready("consumer"),
                     }
                 }
@@ -134,8 +165,12 @@ impl Pipeline {
         let guard = tokio::spawn(disk_guard::watch(paths, pause, self.readiness.clone()));
         let running = producer::run(settings, self.clock.clone(), shutdown, paused, self.progress.clone());
         self.readiness.ready("producer");
+        let answers = watch_answers(self.progress.clone(), self.readiness.clone());
         let task = tokio::spawn(async move {
-            let ended = running.await;
+            let ended = tokio::select! {
+                ended = running => ended,
+                never = answers => match never {},
+            };
             guard.abort();
             ended
         });
