@@ -48,7 +48,7 @@ impl Server {
 
     async fn request(&self, method: &str, path: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
@@ -176,7 +176,7 @@ async fn connections_that_ask_nothing_or_never_finish_to_ask_give_their_places_b
     let limits = Limits { connections_max: 4, head_timeout: Duration::from_millis(100), ..Limits::default() };
     let server = Server::start_with(limits).await;
     // Nothing; half a head; and a whole request, after which the connection stays open.
-    for sent in ["", "GET / HTTP/1.1\r\nhost:", "GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n"] {
+    for sent in ["", "GET / HTTP/1.1\r\nhost:", "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"] {
         let taken = take_all_places(&server, limits, sent).await;
         assert_eq!(server.get("/healthz").await.0, 200, "behind {sent:?}");
         drop(taken);
@@ -189,7 +189,7 @@ async fn clients_that_take_no_answers_give_their_places_back() {
     let limits = Limits { connections_max: 2, write_timeout: Duration::from_millis(100), ..Limits::default() };
     let server = Server::start_with(limits).await;
     // More answers than all buffers between the two ends hold.
-    let asked = "GET / HTTP/1.1\r\nhost: test\r\n\r\n".repeat(50_000);
+    let asked = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(50_000);
     let mut deaf = Vec::new();
     for _ in 0..limits.connections_max {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
@@ -230,7 +230,7 @@ async fn an_address_of_another_machine_is_an_error_even_as_a_default() {
 async fn follow(address: SocketAddr, count: usize) -> Vec<String> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     // HTTP/1.0 has no chunks between the events.
-    stream.write_all(b"GET /api/v1/events HTTP/1.0\r\nhost: test\r\n\r\n").await.unwrap();
+    stream.write_all(b"GET /api/v1/events HTTP/1.0\r\nhost: localhost\r\n\r\n").await.unwrap();
     let (mut text, mut piece) = (Vec::new(), [0; 16 * 1024]);
     loop {
         let whole = String::from_utf8_lossy(&text);
@@ -270,7 +270,7 @@ async fn one_viewer_too_many_is_told_so_and_the_others_and_prometheus_are_served
     let limits = Limits { viewers_max: 1, ..Limits::default() };
     let server = Server::start_with(limits).await;
     let mut viewer = TcpStream::connect(server.address).await.unwrap();
-    viewer.write_all(b"GET /api/v1/events HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+    viewer.write_all(b"GET /api/v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let mut head = [0; 512];
     assert!(viewer.read(&mut head).await.unwrap() > 0, "the first one is in");
     let (code, head, body) = server.get("/api/v1/events").await;
@@ -282,7 +282,7 @@ async fn one_viewer_too_many_is_told_so_and_the_others_and_prometheus_are_served
     let came_in = async {
         loop {
             let mut next = TcpStream::connect(server.address).await.unwrap();
-            next.write_all(b"GET /api/v1/events HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+            next.write_all(b"GET /api/v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
             let mut head = [0; 512];
             let read = next.read(&mut head).await.unwrap();
             if head[..read].starts_with(b"HTTP/1.1 200") {
@@ -291,5 +291,25 @@ async fn one_viewer_too_many_is_told_so_and_the_others_and_prometheus_are_served
         }
     };
     tokio::time::timeout(PATIENCE, came_in).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_name_that_was_pointed_at_this_machine_is_no_name_of_its_server() {
+    let server = Server::start().await;
+    for (host, expected) in [
+        ("localhost:8080", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8080", 200),
+        ("evil.example:8080", 421),
+        ("localhost.evil.example", 421),
+    ] {
+        let request = format!("GET /api/v1/status HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{host}: {answer}");
+    }
     server.stop().await;
 }

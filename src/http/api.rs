@@ -51,6 +51,34 @@ pub struct PageQuery {
     after: Option<String>,
 }
 
+/// A part of the users.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct UsersQuery {
+    /// In which order.
+    #[param(inline)]
+    #[serde(default)]
+    sort: UsersSort,
+    /// Rows, at most.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<u32>,
+    /// The rows behind this cursor: `next` of the page before, of the same order.
+    #[param(pattern = "^([0-9a-f]{2})+$")]
+    after: Option<String>,
+}
+
+/// An order of users.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum UsersSort {
+    /// Most transactions first.
+    #[default]
+    Transactions,
+    /// By name, which does not change: every user is met once, whatever comes meanwhile.
+    UserId,
+}
+
 /// A part of the windows.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -199,19 +227,25 @@ pub async fn partitions(State(state): State<HttpState>) -> Answer<Partitions> {
     Ok(Fresh(Partitions { owned: owned.into_iter().map(PartitionView::owned).collect(), applied }))
 }
 
-/// Users by their number of transactions, most first.
-#[utoipa::path(get, path = "/api/v1/users", tag = "totals", params(PageQuery), responses(
+/// Users by their number of transactions, most first. For the whole list ask with `sort=user_id`: in the other order a user who
+/// has grown past the place where a page ended is not on the next one.
+#[utoipa::path(get, path = "/api/v1/users", tag = "totals", params(UsersQuery), responses(
     (status = 200, body = List<UserRow>),
     (status = 400, body = Problem, content_type = "application/problem+json"),
     (status = 503, body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn users(
     State(state): State<HttpState>,
-    query: Result<Query<PageQuery>, QueryRejection>,
+    query: Result<Query<UsersQuery>, QueryRejection>,
 ) -> Answer<List<UserRow>> {
     let Query(query) = query?;
-    let limit = checked_limit(query.limit)?;
-    Ok(Fresh(reads(&state)?.users(limit, query.after.as_deref()).await?.into()))
+    let (limit, after) = (checked_limit(query.limit)?, query.after.as_deref());
+    let reads = reads(&state)?;
+    let page = match query.sort {
+        UsersSort::Transactions => reads.users(limit, after).await?,
+        UsersSort::UserId => reads.users_by_name(limit, after).await?,
+    };
+    Ok(Fresh(page.into()))
 }
 
 /// The exact totals of one user, a row a currency.
@@ -232,7 +266,7 @@ pub async fn user(State(state): State<HttpState>, id: Result<Path<String>, PathR
     Ok(Fresh(User { user_id, totals }))
 }
 
-/// Symbols by their number of trades, most first.
+/// Symbols by their number of trades, most first. One that has grown past the place where a page ended is not on the next one.
 #[utoipa::path(get, path = "/api/v1/symbols", tag = "totals", params(PageQuery), responses(
     (status = 200, body = List<SymbolRow>),
     (status = 400, body = Problem, content_type = "application/problem+json"),

@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -63,6 +64,10 @@ impl LimitedListener {
     pub(super) fn new(listener: TcpListener, limits: Limits) -> Self {
         let places = Arc::new(Semaphore::new(limits.connections_max));
         LimitedListener { listener, places, write_timeout: limits.write_timeout }
+    }
+
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
     }
 
     pub(super) async fn accept(&self) -> LimitedStream {

@@ -176,8 +176,14 @@ impl Sampler {
         }
     }
 
-    fn snapshot(&self, reading: &Reading, lag: Lag, history: &History, was_ready: bool) -> Snapshot {
+    fn snapshot(&self, reading: &Reading, mut lag: Lag, history: &History, was_ready: bool) -> Snapshot {
         let (progress, roles) = (&self.progress, &self.about.roles);
+        let owned = progress.seen.partitions().unwrap_or_default();
+        let mut partitions: Vec<PartitionView> = owned.into_iter().map(PartitionView::owned).collect();
+        // Of the same moment as the partitions below, so that they add up.
+        if !partitions.is_empty() {
+            lag = Lag::of(&partitions);
+        }
         let waiting_for = self.readiness.waiting_for();
         let uptime_seconds = self.opened.elapsed().as_secs_f64();
         let verdict = Verdict::of(&Facts {
@@ -192,8 +198,6 @@ impl Sampler {
             command: &self.about.command,
         });
         let (top_users, top_symbols, rows) = self.tables.read();
-        let owned = progress.seen.partitions().unwrap_or_default();
-        let mut partitions: Vec<PartitionView> = owned.into_iter().map(PartitionView::owned).collect();
         for row in rows {
             if partitions.iter().all(|known| known.partition != row.partition) {
                 partitions.push(PartitionView::of_others(row.partition, row.next_offset));
@@ -225,7 +229,7 @@ impl Sampler {
             top_users,
             top_symbols,
             transactions: progress.seen.transactions().into_iter().map(TransactionView::from).collect(),
-            books: Books::of(&reading.counters),
+            books: Books::of(&reading.counters, roles),
             counters: reading.counters.clone(),
             links: Links::default(),
         }

@@ -47,12 +47,17 @@ pub fn places(
     if is_away && consumes {
         places[4].note = Some("does not store at the moment; messages wait in the log".to_owned());
     }
-    mark_slowest(&mut places);
+    mark_slowest(&mut places, is_away && consumes);
     places
 }
 
 /// The producer's time is the broker's answer, a side branch of the way: it counts only where the way ends with it.
-fn mark_slowest(places: &mut [Place]) {
+fn mark_slowest(places: &mut [Place], is_away: bool) {
+    // What stores nothing has no latency: everything waits for it.
+    if let Some(postgres) = places.iter_mut().find(|place| is_away && place.place == "postgres") {
+        postgres.slowest = true;
+        return;
+    }
     let has_way = places.iter().any(|place| place.place == "broker" && place.p99_us.is_some());
     let on_the_way = |place: &&mut Place| place.place != "producer" || !has_way;
     let slowest = places.iter_mut().filter(on_the_way).filter(|place| place.p99_us.is_some());
@@ -85,8 +90,12 @@ mod tests {
         for (place, p99_us) in places.iter_mut().zip([3, 99, 7, 5, 6]) {
             place.p99_us = Some(p99_us);
         }
-        mark_slowest(&mut places);
-        let slowest: Vec<_> = places.iter().filter(|place| place.slowest).map(|place| place.place).collect();
-        assert_eq!(slowest, ["broker"]);
+        let marked = |places: &mut Vec<Place>, is_away| {
+            places.iter_mut().for_each(|place| place.slowest = false);
+            mark_slowest(places, is_away);
+            places.iter().filter(|place| place.slowest).map(|place| place.place).collect::<Vec<_>>()
+        };
+        assert_eq!(marked(&mut places, false), ["broker"]);
+        assert_eq!(marked(&mut places, true), ["postgres"]);
     }
 }

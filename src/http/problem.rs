@@ -57,6 +57,14 @@ impl Problem {
         Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
     }
 
+    /// 421: a server of this machine was asked by a name of another one.
+    pub fn misdirected(host: &str) -> Problem {
+        let detail = format!(
+            "{host} is no name of this server, which this machine alone reaches: ask by 127.0.0.1 or localhost"
+        );
+        Problem::new(StatusCode::MISDIRECTED_REQUEST, detail)
+    }
+
     /// 503: not now.
     pub fn unavailable(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)

@@ -1,14 +1,16 @@
 //! The routes, and the server that answers them.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderName, Method, StatusCode, Uri};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -39,7 +41,8 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The page may load from this server only: it works offline, and no foreign script can read the figures.
-const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:";
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
+                           frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 /// What the routes read.
 #[derive(Clone)]
@@ -139,7 +142,14 @@ pub async fn serve_with(
     // Ends with the set.
     let mut keeping = JoinSet::new();
     keeping.spawn(state.clone().keep());
-    let service = TowerToHyperService::new(router(state));
+    // A server that only this machine reaches is asked by its name, or by its address: a page from elsewhere whose name was
+    // pointed at this machine would read the figures otherwise.
+    let is_local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let router = match is_local {
+        true => router(state).layer(middleware::from_fn(only_local_names)),
+        false => router(state),
+    };
+    let service = TowerToHyperService::new(router);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -216,6 +226,18 @@ fn router(state: HttpState) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(state)
+}
+
+async fn only_local_names(request: Request, next: Next) -> Response {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let name = name.map_or(host, |(name, _)| name);
+    let is_address = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    // HTTP/1.0 has no names.
+    if host.is_empty() || is_address || name.eq_ignore_ascii_case("localhost") {
+        return next.run(request).await;
+    }
+    Problem::misdirected(host).into_response()
 }
 
 /// 200 when every role of this process is ready, else 503 with what each one waits for.

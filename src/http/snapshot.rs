@@ -175,14 +175,14 @@ pub struct TransactionView {
 pub struct Books {
     /// Handed to the Kafka client.
     pub produced: u64,
-    /// Acknowledged by the broker.
+    /// Acknowledged by the broker; what is stored counts, whether or not its answer has come.
     pub acknowledged: u64,
-    /// Committed in PostgreSQL.
-    pub stored: u64,
-    /// Refused on record.
-    pub dead_letters: u64,
-    /// Produced, and neither of these two yet.
-    pub on_the_way: u64,
+    /// Committed in PostgreSQL; null where no consumer runs in this process.
+    pub stored: Option<u64>,
+    /// Refused on record, of what producers of finstream have sent; null as above.
+    pub dead_letters: Option<u64>,
+    /// Produced, and neither of these two yet; null as above.
+    pub on_the_way: Option<u64>,
     /// In words.
     pub text: String,
 }
@@ -256,11 +256,23 @@ impl From<TransactionSeen> for TransactionView {
 }
 
 impl Books {
-    /// What the counters come to.
-    pub fn of(counters: &Counters) -> Books {
-        let Counters { sent, acknowledged, unknown, stored, dead_letters, .. } = *counters;
+    /// What the counters come to, of a process with these roles.
+    pub fn of(counters: &Counters, roles: &[&'static str]) -> Books {
+        let Counters { sent, acknowledged, unknown, stored, dead_letters, foreign_letters, .. } = *counters;
+        if !roles.contains(&"consumer") {
+            let text = match roles.contains(&"producer") {
+                true => "this process produces; what is stored, the page of its consumer tells",
+                false => "neither a producer nor a consumer runs in this process",
+            };
+            let (stored, dead_letters, on_the_way) = (None, None, None);
+            return Books { produced: sent, acknowledged, stored, dead_letters, on_the_way, text: text.to_owned() };
+        }
+        let dead_letters = dead_letters.saturating_sub(foreign_letters);
         let arrived = stored + dead_letters;
         let on_the_way = sent.saturating_sub(arrived);
+        let acknowledged =
+            if arrived <= sent { acknowledged.max(arrived.min(sent - unknown.min(sent))) } else { acknowledged };
+        let dead = if dead_letters > 0 { " + dead letters" } else { "" };
         let text = match (sent, stored) {
             (0, 0) => "nothing was produced or stored yet".to_owned(),
             (0, _) => "this process stores what others produce".to_owned(),
@@ -270,10 +282,11 @@ impl Books {
             _ if on_the_way == 0 && acknowledged == sent && dead_letters == 0 => {
                 "produced = acknowledged = stored".to_owned()
             }
-            _ if on_the_way == 0 && dead_letters > 0 => "produced = stored + dead letters".to_owned(),
-            _ if unknown > 0 => "produced = stored + on the way, or of unknown outcome".to_owned(),
-            _ => "produced = stored + on the way".to_owned(),
+            _ if on_the_way == 0 => format!("produced = stored{dead}"),
+            _ if unknown > 0 => format!("produced = stored{dead} + on the way, or of unknown outcome"),
+            _ => format!("produced = stored{dead} + on the way"),
         };
+        let (stored, dead_letters, on_the_way) = (Some(stored), Some(dead_letters), Some(on_the_way));
         Books { produced: sent, acknowledged, stored, dead_letters, on_the_way, text }
     }
 }
@@ -282,16 +295,29 @@ impl Books {
 mod tests {
     use super::*;
 
+    const ALL: &[&str] = &["broker", "producer", "consumer"];
+
     fn counters(sent: u64, stored: u64, dead_letters: u64) -> Counters {
-        Counters { scheduled: sent, sent, acknowledged: sent, unknown: 0, stored, dead_letters }
+        let (unknown, foreign_letters) = (0, 0);
+        Counters { scheduled: sent, sent, acknowledged: sent, unknown, stored, dead_letters, foreign_letters }
     }
 
     #[test]
     fn the_books_say_what_is_on_its_way_and_never_less_than_nothing() {
-        assert_eq!(Books::of(&counters(5, 5, 0)).text, "produced = acknowledged = stored");
-        assert_eq!(Books::of(&counters(5, 3, 1)).on_the_way, 1);
-        let backlog = Books::of(&counters(5, 9, 0));
-        assert_eq!(backlog.on_the_way, 0);
+        assert_eq!(Books::of(&counters(5, 5, 0), ALL).text, "produced = acknowledged = stored");
+        assert_eq!(Books::of(&counters(5, 3, 1), ALL).on_the_way, Some(1));
+        let backlog = Books::of(&counters(5, 9, 0), ALL);
+        assert_eq!(backlog.on_the_way, Some(0));
         assert!(backlog.text.contains("earlier runs"));
+        // What a stranger has sent was not produced here.
+        let letters = Counters { foreign_letters: 4, ..counters(9, 7, 5) };
+        let books = Books::of(&letters, ALL);
+        assert_eq!((books.dead_letters, books.on_the_way), (Some(1), Some(1)));
+        assert_eq!(books.text, "produced = stored + dead letters + on the way");
+        // An answer that comes after its message was stored.
+        let books = Books::of(&Counters { acknowledged: 3, ..counters(9, 7, 0) }, ALL);
+        assert_eq!(books.acknowledged, 7);
+        let books = Books::of(&counters(9, 0, 0), &["producer"]);
+        assert_eq!((books.stored, books.on_the_way), (None, None));
     }
 }

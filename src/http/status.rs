@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::figures::Counts;
 use super::readiness::Readiness;
+use super::snapshot::PartitionView;
 use crate::progress::{Progress, Stage};
 
 /// What this process has done so far.
@@ -46,6 +47,8 @@ pub struct Counters {
     pub stored: u64,
     /// Dead letters committed in PostgreSQL.
     pub dead_letters: u64,
+    /// Of these, messages that no producer of finstream has sent.
+    pub foreign_letters: u64,
 }
 
 /// How far behind the log the totals are; null: unknown, or no consumer here.
@@ -103,11 +106,12 @@ impl Counters {
         // From the end of the way to its start, so that a picture never shows more stored than sent.
         let stored = progress.stored.load(Ordering::Relaxed);
         let dead_letters = progress.dead_letters.load(Ordering::Relaxed);
+        let foreign_letters = progress.foreign_letters.load(Ordering::Relaxed);
         let acknowledged = progress.acknowledged.load(Ordering::Relaxed);
         let unknown = progress.unknown.load(Ordering::Relaxed);
         let sent = progress.sent.load(Ordering::Relaxed);
         let scheduled = progress.scheduled.load(Ordering::Relaxed);
-        Counters { scheduled, sent, acknowledged, unknown, stored, dead_letters }
+        Counters { scheduled, sent, acknowledged, unknown, stored, dead_letters, foreign_letters }
     }
 }
 
@@ -117,6 +121,17 @@ impl Lag {
         Lag {
             messages: u64::try_from(progress.lag_messages.load(Ordering::Relaxed)).ok(),
             seconds: u64::try_from(progress.lag_us.load(Ordering::Relaxed)).ok().map(|lag_us| lag_us as f64 / 1e6),
+        }
+    }
+}
+
+impl Lag {
+    /// Of partitions: the sum of messages, the oldest age; null where one of them is not known.
+    pub fn of(partitions: &[PartitionView]) -> Self {
+        let seconds: Option<Vec<f64>> = partitions.iter().map(|partition| partition.lag_seconds).collect();
+        Lag {
+            messages: partitions.iter().map(|partition| partition.lag_messages).sum(),
+            seconds: seconds.map(|seconds| seconds.into_iter().fold(0.0, f64::max)),
         }
     }
 }

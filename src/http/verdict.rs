@@ -170,6 +170,11 @@ impl Facts<'_> {
             let cure = "Look at the log on the terminal, and at PostgreSQL (locks, disk).";
             return Some(Verdict::new(State::Broken, Some(Fault::LagGrowing), text, Some(cure.to_owned())));
         }
+        if stores == 0.0 {
+            let text = format!("Nothing is stored at the moment: {behind:.1} s behind ({messages} messages)");
+            let cure = "Look at PostgreSQL: its log, locks, its disk. A session that is silent for 15 s is given up.";
+            return Some(Verdict::new(State::Degraded, Some(Fault::LagGrowing), text, Some(cure.to_owned())));
+        }
         if before.is_some_and(|before| behind > before + LAG_GROWS_BY) {
             let text = format!(
                 "Falling behind: {behind:.1} s ({messages} messages), PostgreSQL stores {} tx/s",

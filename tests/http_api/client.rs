@@ -23,7 +23,7 @@ impl Answer {
 pub fn connect(address: &str, method: &str, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    write!(stream, "{method} {path} HTTP/1.0\r\nhost: test\r\n\r\n").unwrap();
+    write!(stream, "{method} {path} HTTP/1.0\r\nhost: localhost\r\n\r\n").unwrap();
     stream
 }
 

@@ -210,7 +210,7 @@ impl Running {
         let Ok(ready) = serde_json::from_str::<Value>(&text) else { return false };
         let address = ready["http"].as_str().unwrap().trim_start_matches("http://").trim_end_matches('/');
         let Ok(mut stream) = std::net::TcpStream::connect(address) else { return false };
-        let asked = stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        let asked = stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         let mut answer = String::new();
         asked.and_then(|()| stream.read_to_string(&mut answer)).is_ok() && answer.starts_with("HTTP/1.1 200")
     }

@@ -44,7 +44,7 @@ function setBar(drawing, { from, to, reach, kind, label }) {
   set(drawing, { "aria-label": label, "data-kind": kind });
   const shown = from !== null && to !== null;
   // A stage of microseconds among milliseconds is still seen.
-  set(body, { x: shown ? percent(from) : null, width: shown ? percent(Math.max(0.5, to - from)) : "0" });
+  set(body, { x: shown ? percent(from) : null, width: shown ? percent(Math.min(100, Math.max(from + 0.5, to)) - from) : "0" });
   const reaches = shown && reach !== null && reach > to;
   set(line, { x: reaches ? percent(to) : null, width: reaches ? percent(Math.min(100, reach) - to) : "0" });
   set(end, { x: reaches && reach <= 100 ? percent(reach) : null, width: reaches && reach <= 100 ? "2" : "0" });
@@ -80,7 +80,8 @@ export function showWaterfall({ stages, recent_stages: recent }, which) {
   for (const name of CHAIN) ends.push(ends.at(-1) + (of(name)?.p50_us ?? 0));
   const whole = of(WHOLE);
   const chainMost = Math.max(ends.at(-1), whole?.p50_us ?? 0);
-  const wanted = Math.max(chainMost * 1.25, Math.min(whole?.p99_us ?? 0, chainMost * 4)) || null;
+  const branchMost = ends[1] + (of(BRANCH)?.p50_us ?? 0);
+  const wanted = Math.max(chainMost * 1.25, branchMost * 1.1, Math.min(whole?.p99_us ?? 0, chainMost * 4)) || null;
   if (wanted !== null && (top === null || wanted > top || wanted < top / 2.2)) top = rounded(wanted);
   const part = (us) => (us === null || us === undefined || top === null ? null : (us / top) * 100);
   showStages(

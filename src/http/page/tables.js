@@ -63,7 +63,7 @@ const USERS = {
   columns: [
     ["user", "", (one) => one.user_id],
     ["transactions", "figure", (one) => count(one.transactions)],
-    ["net spend", "figure", (one) => decimal(one.spend)],
+    ["spend", "figure", (one) => decimal(one.spend)],
     ["", "unit", (one) => one.currency],
   ],
 };

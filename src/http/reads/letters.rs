@@ -28,9 +28,9 @@ pub struct DeadLetterRow {
     pub run_id: Option<String>,
     /// Its place in the run.
     pub sequence: Option<i64>,
-    /// The first 4,096 bytes as text; what is no UTF-8 is replaced.
+    /// The first 512 bytes as text; what is no UTF-8 is replaced.
     pub key: Option<String>,
-    /// The first 4,096 bytes as text; what is no UTF-8 is replaced.
+    /// The first 512 bytes as text; what is no UTF-8 is replaced.
     pub payload: Option<String>,
     /// How long the whole payload is.
     pub payload_bytes: Option<i64>,
@@ -46,7 +46,7 @@ impl Reads {
         let (topic_ref, partition, offset) = after.unwrap_or((i32::MIN, i32::MIN, i64::MIN));
         let question = sqlx::query(
             "select d.topic_ref, s.topic, d.partition, d.\"offset\", d.received_at, d.reason, r.run_id::text, d.sequence,
-                    substring(d.key for 4096), substring(d.payload for 4096), octet_length(d.payload)::bigint
+                    substring(d.key for 512), substring(d.payload for 512), octet_length(d.payload)::bigint
              from dead_letters d
              join streams s using (topic_ref)
              left join runs r using (run_ref)

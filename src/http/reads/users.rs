@@ -97,6 +97,26 @@ impl Reads {
         Ok(Page::cut(rows, limit, |row| (row.transactions, row.user_id.clone(), row.currency.clone())))
     }
 
+    /// Users by their names.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn users_by_name(&self, limit: u32, after: Option<&str>) -> Result<Page<UserRow>, ReadError> {
+        let after: Option<(String, String)> = decoded(after)?;
+        let (user_id, currency) = after.map_or((None, None), |(user_id, currency)| (Some(user_id), Some(currency)));
+        let question = sqlx::query(
+            "select user_id, currency, transactions, purchases, spend::text, refunds, refunded::text, net_spend::text,
+                    trades, traded::text, first_event, last_event
+             from user_totals
+             where $1::text is null or (user_id, currency) > ($1::text collate \"C\", $2::text collate \"C\")
+             order by user_id, currency
+             limit $3",
+        );
+        let question = question.bind(user_id).bind(currency).bind(i64::from(limit) + 1);
+        let rows = self.pool.rows(question).await?.iter().map(user).collect::<Result<Vec<_>, _>>()?;
+        Ok(Page::cut(rows, limit, |row| (row.user_id.clone(), row.currency.clone())))
+    }
+
     /// One user, a row a currency.
     ///
     /// # Errors

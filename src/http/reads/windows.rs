@@ -127,10 +127,13 @@ impl Reads {
         sql: &'static str,
         range: TimeRange,
         limit: u32,
-        after: Option<&str>,
+        cursor: Option<&str>,
     ) -> Result<Vec<PgRow>, ReadError> {
-        let after: Option<Key> = decoded(after)?;
-        let start = after.as_ref().and_then(|key| DateTime::from_timestamp_micros(key.0));
+        let after: Option<Key> = decoded(cursor)?;
+        let start = after.as_ref().map(|key| DateTime::from_timestamp_micros(key.0));
+        // A time that no calendar has is of no window of ours.
+        let unknown = || ReadError::Cursor(cursor.unwrap_or_default().to_owned());
+        let start = start.map(|start| start.ok_or_else(unknown)).transpose()?;
         let (name, currency) = after.map_or((None, None), |(_, name, currency)| (Some(name), Some(currency)));
         let question = sqlx::query(sql).bind(range.from).bind(range.to);
         let question = question.bind(start).bind(name).bind(currency).bind(i64::from(limit) + 1);
