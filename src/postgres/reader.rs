@@ -17,7 +17,7 @@ use crate::data_dir::DataDir;
 pub const READER: &str = "finstream_reader";
 const PASSWORD_FILE: &str = "postgres-reader-password";
 /// Takes from everybody but a superuser what writes something down or stands in the pipeline's way.
-const ONLY_LOOK: &str = include_str!("../../grafana/postgres/only_look.sql");
+const ONLY_LOOK: &str = include_str!("only_look.sql");
 /// One at a time makes the role ("fing").
 const LOCK: i64 = 0x66_69_6e_67;
 
