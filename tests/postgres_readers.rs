@@ -85,6 +85,22 @@ async fn a_reader_looks_at_the_totals_over_tcp_and_can_change_nothing() {
     assert_eq!(running.stop().0, Some(0));
 }
 
+/// Another program takes the address while PostgreSQL is down: whoever asks a question gets its answer.
+#[test]
+fn a_taken_address_keeps_nobody_from_the_totals() {
+    let sandbox = Sandbox::new();
+    let address = free_address();
+    let mut running = sandbox.spawn(&["--pg-listen", &address, "--rate", "200"]);
+    running.wait_ready();
+    let postmaster = sandbox.postmaster_pid();
+    running.kill();
+    support::kill_by_id(postmaster);
+    support::wait_until("PostgreSQL to be gone", || !support::is_alive(postmaster));
+    let _taken = TcpListener::bind(&address).unwrap();
+    let runs = sandbox.sql("select count(*) from runs");
+    assert!(runs.parse::<u64>().is_ok(), "{runs}");
+}
+
 #[test]
 fn an_address_that_is_open_to_the_network_or_without_use_is_refused() {
     let sandbox = Sandbox::new();

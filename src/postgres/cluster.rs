@@ -89,7 +89,10 @@ impl PrivateCluster {
         let listen = agree_on_listening(data, settings.listen).await?;
         let users = data.clone();
         let users = blocking(move || users.shared_lock(USERS_LOCK)).await?;
-        let (location, major) = up(data, &settings, listen, true).await?;
+        let (location, major) = match settings.listen {
+            Listening::At(_) => up(data, &settings, listen, true).await?,
+            Listening::Kept | Listening::Closed => up_anyway(data, &settings, listen).await?,
+        };
         drop(start_lock);
         Ok(PrivateCluster { data: data.clone(), settings, location, major, users: Mutex::new(Some(users)) })
     }
@@ -107,18 +110,7 @@ impl PrivateCluster {
         let left = self.users.lock().unwrap_or_else(PoisonError::into_inner).is_none();
         let down = !left && server::postmaster(&self.location.cluster).is_none();
         if down {
-            let listen = self.location.listen;
-            let started = up(&self.data, &self.settings, listen, true).await;
-            match (started, listen) {
-                // Others may have taken the address meanwhile; the totals do not wait for that.
-                (Err(PostgresError::Server { reason, .. }), Some(address)) => {
-                    tracing::warn!(
-                        "PostgreSQL does not start with --pg-listen {address}, so it starts without: {reason}"
-                    );
-                    up(&self.data, &self.settings, listen, false).await?;
-                }
-                (started, _) => drop(started?),
-            }
+            up_anyway(&self.data, &self.settings, self.location.listen).await?;
         }
         drop(start_lock);
         Ok(down)
@@ -238,6 +230,21 @@ impl PrivateCluster {
     pub fn disk_space(&self) -> Result<crate::data_dir::DiskSpace, PostgresError> {
         crate::data_dir::DiskSpace::of(&self.location.cluster)
             .map_err(PostgresError::io("measure the file system of", &self.location.cluster))
+    }
+}
+
+/// As [`up`]; where the readers' address is taken by others meanwhile, the totals do not wait for that.
+async fn up_anyway(
+    data: &DataDir,
+    settings: &PgSettings,
+    listen: Option<SocketAddr>,
+) -> Result<(Location, u32), PostgresError> {
+    match (up(data, settings, listen, true).await, listen) {
+        (Err(PostgresError::Server { reason, .. }), Some(address)) => {
+            tracing::warn!("PostgreSQL does not start with --pg-listen {address}, so it starts without: {reason}");
+            up(data, settings, listen, false).await
+        }
+        (started, _) => started,
     }
 }
 
