@@ -93,13 +93,14 @@ impl LogReader {
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition_offset(&self.topic, range.partition, Offset::Offset(range.start)).map_err(said)?;
         self.consumer.assign(&assignment).map_err(said)?;
-        let mut heard = Instant::now();
+        // The clock is looked at while nothing comes only, not for each record.
+        let mut silent_since = None;
         let mut offset = range.start;
         let mut last_error = None;
         loop {
             match self.consumer.poll(POLL) {
                 Some(Ok(message)) => {
-                    heard = Instant::now();
+                    silent_since = None;
                     offset = message.offset() + 1;
                     if message.offset() >= range.end {
                         break;
@@ -108,6 +109,7 @@ impl LogReader {
                     if offset >= range.end {
                         break;
                     }
+                    continue;
                 }
                 // Only control records, or nothing, up to the end.
                 Some(Err(KafkaError::PartitionEOF(partition))) if partition == range.partition => break,
@@ -124,7 +126,7 @@ impl LogReader {
                 Some(Err(error)) => last_error = Some(error),
                 None => {}
             }
-            if heard.elapsed() > RECORD_PATIENCE {
+            if silent_since.get_or_insert_with(Instant::now).elapsed() > RECORD_PATIENCE {
                 let reason = last_error.map_or_else(|| "no answer".to_owned(), |error| error.to_string());
                 return Err(AuditError::Kafka(format!("partition {} of {}: {reason}", range.partition, self.topic)));
             }

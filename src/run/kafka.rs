@@ -1,5 +1,6 @@
 //! Finds the Kafka API that this process uses: its own embedded broker, another process's, or an external cluster.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -105,7 +106,7 @@ pub fn running(data_dir: &DataDir) -> Option<BrokerEndpoint> {
 }
 
 /// Waits for a broker on this data directory, and says so; none when the user stopped the wait.
-pub async fn wait_for_running(data_dir: &DataDir, shutdown: &mut Shutdown) -> Option<BrokerEndpoint> {
+pub async fn wait_for_running(data_dir: &DataDir, page: SocketAddr, shutdown: &mut Shutdown) -> Option<BrokerEndpoint> {
     let mut said = false;
     loop {
         if let Some(endpoint) = running(data_dir) {
@@ -114,7 +115,8 @@ pub async fn wait_for_running(data_dir: &DataDir, shutdown: &mut Shutdown) -> Op
         if !said {
             said = true;
             say!(
-                "Waiting for a broker on {}: start `finstream --role broker` there in another terminal, or give --brokers.",
+                "Waiting for a broker on {}: start `finstream --role broker` there in another terminal, or give --brokers. \
+                 The page is there already: http://{page}/",
                 shown(data_dir.path())
             );
         }

@@ -1,6 +1,7 @@
 //! One process of the pipeline: starts its roles, watches them, drains them, audits the books.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -191,7 +192,7 @@ impl Pipeline {
         Ok(address)
     }
 
-    async fn find_kafka(&self, broker: Option<&EmbeddedBroker>) -> Option<BrokerEndpoint> {
+    async fn find_kafka(&self, broker: Option<&EmbeddedBroker>, page: SocketAddr) -> Option<BrokerEndpoint> {
         match (broker, &self.plan.brokers) {
             (Some(broker), _) => Some(broker.endpoint.clone()),
             (None, Some(brokers)) => {
@@ -199,7 +200,7 @@ impl Pipeline {
             }
             (None, None) => {
                 let mut shutdown = self.shutdown.clone();
-                kafka::wait_for_running(&self.data_dir, &mut shutdown).await
+                kafka::wait_for_running(&self.data_dir, page, &mut shutdown).await
             }
         }
     }
@@ -208,10 +209,10 @@ impl Pipeline {
         &self,
         broker: Option<&EmbeddedBroker>,
         database: Option<&DatabaseService>,
-        http_address: std::net::SocketAddr,
+        http_address: SocketAddr,
     ) -> anyhow::Result<Exit> {
         let roles = self.plan.roles;
-        let Some(endpoint) = self.find_kafka(broker).await else { return Ok(Exit::Done) };
+        let Some(endpoint) = self.find_kafka(broker, http_address).await else { return Ok(Exit::Done) };
         let settings = self.plan.kafka(&endpoint.kafka);
         let before = match database {
             Some(database) => Some(database.contents().await?),
