@@ -344,17 +344,24 @@ pub fn pace(pipeline: &PipelineArgs) -> Pace {
     }
 }
 
-/// `address`, unless it would be open to the network without the user's word.
+/// What an open address of ours comes to.
+pub const NO_PASSWORD: &str = "nobody is asked for a password there";
+
+/// `address`, unless it would be open to the network without the user's word; `danger` is what that comes to.
 ///
 /// # Errors
 /// An address other than loopback without `--insecure-listen`.
-pub fn loopback_only(flag: &str, address: SocketAddr, insecure_listen: bool) -> Result<SocketAddr, ConfigError> {
+pub fn loopback_only(
+    flag: &str,
+    address: SocketAddr,
+    insecure_listen: bool,
+    danger: &str,
+) -> Result<SocketAddr, ConfigError> {
     if address.ip().is_loopback() || insecure_listen {
         return Ok(address);
     }
     Err(ConfigError::new(format!(
-        "{flag} {address} is open to the network, and nobody is asked for a password there: use 127.0.0.1, or add \
-         --insecure-listen"
+        "{flag} {address} is open to the network, and {danger}: use 127.0.0.1, or add --insecure-listen"
     )))
 }
 
@@ -372,13 +379,8 @@ pub fn pg_listen(pipeline: &PipelineArgs, has_consumer: bool) -> Result<Option<S
     if address.port() == 0 {
         return Err(ConfigError::new(format!("--pg-listen {address}: PostgreSQL wants a port; 5433 is often free")));
     }
-    if !address.ip().is_loopback() && !pipeline.insecure_listen {
-        return Err(ConfigError::new(format!(
-            "--pg-listen {address} is open to the network: a password is asked for, and what is read goes over it in the \
-             clear; use 127.0.0.1, or add --insecure-listen"
-        )));
-    }
-    Ok(Some(address))
+    let danger = "a password is asked for, and what is read goes over it in the clear";
+    loopback_only("--pg-listen", address, pipeline.insecure_listen, danger).map(Some)
 }
 
 /// The shortest `--retention`: a segment stays open for a minute, and what is cut sooner may not have been read yet.
@@ -461,7 +463,7 @@ mod tests {
     #[test]
     fn an_address_beyond_loopback_needs_the_users_word() {
         let open = "0.0.0.0:9092".parse().expect("an address");
-        assert!(loopback_only("--kafka-listen", open, false).is_err());
-        assert!(loopback_only("--kafka-listen", open, true).is_ok());
+        assert!(loopback_only("--kafka-listen", open, false, NO_PASSWORD).is_err());
+        assert!(loopback_only("--kafka-listen", open, true, NO_PASSWORD).is_ok());
     }
 }

@@ -199,15 +199,13 @@ impl Shared {
             self.partition_zero.send_replace(None);
         }
         partitions.iter().for_each(|partition| self.show_partition(*partition, f64::NAN, f64::NAN));
-        self.update_lag();
-        self.show_partitions();
+        self.show_partitions(&self.update_lag());
     }
 
     /// Where the log ends, as librdkafka's statistics say.
     pub(super) fn set_log_ends(&self, ends: impl IntoIterator<Item = (i32, i64)>) {
         lock(&self.log_ends).extend(ends);
-        self.update_lag();
-        self.show_partitions();
+        self.show_partitions(&self.update_lag());
     }
 
     /// Where the log begins, for viewers only.
@@ -235,8 +233,8 @@ impl Shared {
         seen.collect()
     }
 
-    /// Works the lag out anew: after something was stored, read, taken over or given away.
-    pub(super) fn update_lag(&self) {
+    /// Works the lag out anew, after something was stored, read, taken over or given away; what it was worked out from.
+    pub(super) fn update_lag(&self) -> Vec<PartitionSeen> {
         let seen = self.partitions_seen();
         let messages = messages_behind(&seen);
         let oldest_us = match (messages, self.lanes.oldest_timestamp_ms()) {
@@ -249,12 +247,12 @@ impl Shared {
         self.progress.oldest_unapplied_us.store(oldest_us, Ordering::Relaxed);
         self.progress.lag_us.store(self.progress.lag_us_at(self.clock.now().0).unwrap_or(-1), Ordering::Relaxed);
         self.progress.pending.store(self.lanes.pending() as i64, Ordering::Relaxed);
+        seen
     }
 
     /// The gauges of the partitions and of their sum, as often as librdkafka tells where the log ends: all at one moment.
-    fn show_partitions(&self) {
-        let seen = self.partitions_seen();
-        let messages = messages_behind(&seen);
+    fn show_partitions(&self, seen: &[PartitionSeen]) {
+        let messages = messages_behind(seen);
         metrics::gauge!(CONSUMER_LAG_MESSAGES).set(if messages < 0 { f64::NAN } else { messages as f64 });
         metrics::gauge!(CONSUMER_OWNED_PARTITIONS).set(seen.len() as f64);
         metrics::gauge!(CONSUMER_PENDING_MESSAGES).set(self.lanes.pending() as f64);

@@ -104,8 +104,8 @@ impl Plan {
             schema: config::schema(&shared.db_schema)?,
             pg_bin: shared.pg_bin.clone(),
             pg_listen: config::pg_listen(pipeline, roles.consumer)?,
-            kafka_listen: config::loopback_only("--kafka-listen", kafka_listen, insecure)?,
-            http: (config::loopback_only("--http", http, insecure)?, pipeline.http.is_some()),
+            kafka_listen: config::loopback_only("--kafka-listen", kafka_listen, insecure, config::NO_PASSWORD)?,
+            http: (config::loopback_only("--http", http, insecure, config::NO_PASSWORD)?, pipeline.http.is_some()),
             source,
             pace,
             durability: match pipeline.durability {

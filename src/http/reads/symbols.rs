@@ -49,6 +49,14 @@ pub struct TopSymbol {
     pub currency: String,
 }
 
+/// What [`symbol`] reads.
+macro_rules! rows {
+    () => {
+        "select symbol, currency, trades, quantity::text, notional::text, last_price::text, last_event
+         from symbol_totals "
+    };
+}
+
 fn symbol(row: &PgRow) -> Result<SymbolRow, ReadError> {
     Ok(SymbolRow {
         symbol: cell(row, 0)?,
@@ -69,15 +77,14 @@ impl Reads {
     pub async fn symbols(&self, limit: u32, after: Option<&str>) -> Result<Page<SymbolRow>, ReadError> {
         let after: Option<Key> = decoded(after)?;
         let (trades, name, currency) = after.map_or((None, None, None), |(a, b, c)| (Some(a), Some(b), Some(c)));
-        let question = sqlx::query(
-            "select symbol, currency, trades, quantity::text, notional::text, last_price::text, last_event
-             from symbol_totals
-             where $1::bigint is null
+        let question = sqlx::query(concat!(
+            rows!(),
+            "where $1::bigint is null
                 or trades < $1
                 or trades = $1 and (symbol, currency) > ($2::text collate \"C\", $3::text collate \"C\")
              order by trades desc, symbol, currency
-             limit $4",
-        );
+             limit $4"
+        ));
         let question = question.bind(trades).bind(name).bind(currency).bind(i64::from(limit) + 1);
         let rows = self.pool.rows(question).await?.iter().map(symbol).collect::<Result<Vec<_>, _>>()?;
         Ok(Page::cut(rows, limit, |row| (row.trades, row.symbol.clone(), row.currency.clone())))
@@ -88,12 +95,11 @@ impl Reads {
     /// # Errors
     /// [`ReadError`].
     pub async fn symbol(&self, name: &str) -> Result<Vec<SymbolRow>, ReadError> {
-        let question = sqlx::query(
-            "select symbol, currency, trades, quantity::text, notional::text, last_price::text, last_event
-             from symbol_totals
-             where symbol = $1
-             order by currency",
-        );
+        let question = sqlx::query(concat!(
+            rows!(),
+            "where symbol = $1
+             order by currency"
+        ));
         self.pool.rows(question.bind(name)).await?.iter().map(symbol).collect()
     }
 

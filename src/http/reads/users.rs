@@ -56,6 +56,15 @@ pub struct TopUser {
     pub currency: String,
 }
 
+/// What [`user`] reads.
+macro_rules! rows {
+    () => {
+        "select user_id, currency, transactions, purchases, spend::text, refunds, refunded::text, net_spend::text,
+                trades, traded::text, first_event, last_event
+         from user_totals "
+    };
+}
+
 fn user(row: &PgRow) -> Result<UserRow, ReadError> {
     Ok(UserRow {
         user_id: cell(row, 0)?,
@@ -82,16 +91,14 @@ impl Reads {
         let after: Option<Key> = decoded(after)?;
         let (transactions, user_id, currency) =
             after.map_or((None, None, None), |(a, b, c)| (Some(a), Some(b), Some(c)));
-        let question = sqlx::query(
-            "select user_id, currency, transactions, purchases, spend::text, refunds, refunded::text, net_spend::text,
-                    trades, traded::text, first_event, last_event
-             from user_totals
-             where $1::bigint is null
+        let question = sqlx::query(concat!(
+            rows!(),
+            "where $1::bigint is null
                 or transactions < $1
                 or transactions = $1 and (user_id, currency) > ($2::text collate \"C\", $3::text collate \"C\")
              order by transactions desc, user_id, currency
-             limit $4",
-        );
+             limit $4"
+        ));
         let question = question.bind(transactions).bind(user_id).bind(currency).bind(i64::from(limit) + 1);
         let rows = self.pool.rows(question).await?.iter().map(user).collect::<Result<Vec<_>, _>>()?;
         Ok(Page::cut(rows, limit, |row| (row.transactions, row.user_id.clone(), row.currency.clone())))
@@ -104,14 +111,12 @@ impl Reads {
     pub async fn users_by_name(&self, limit: u32, after: Option<&str>) -> Result<Page<UserRow>, ReadError> {
         let after: Option<(String, String)> = decoded(after)?;
         let (user_id, currency) = after.map_or((None, None), |(user_id, currency)| (Some(user_id), Some(currency)));
-        let question = sqlx::query(
-            "select user_id, currency, transactions, purchases, spend::text, refunds, refunded::text, net_spend::text,
-                    trades, traded::text, first_event, last_event
-             from user_totals
-             where $1::text is null or (user_id, currency) > ($1::text collate \"C\", $2::text collate \"C\")
+        let question = sqlx::query(concat!(
+            rows!(),
+            "where $1::text is null or (user_id, currency) > ($1::text collate \"C\", $2::text collate \"C\")
              order by user_id, currency
-             limit $3",
-        );
+             limit $3"
+        ));
         let question = question.bind(user_id).bind(currency).bind(i64::from(limit) + 1);
         let rows = self.pool.rows(question).await?.iter().map(user).collect::<Result<Vec<_>, _>>()?;
         Ok(Page::cut(rows, limit, |row| (row.user_id.clone(), row.currency.clone())))
@@ -122,13 +127,11 @@ impl Reads {
     /// # Errors
     /// [`ReadError`].
     pub async fn user(&self, user_id: &str) -> Result<Vec<UserRow>, ReadError> {
-        let question = sqlx::query(
-            "select user_id, currency, transactions, purchases, spend::text, refunds, refunded::text, net_spend::text,
-                    trades, traded::text, first_event, last_event
-             from user_totals
-             where user_id = $1
-             order by currency",
-        );
+        let question = sqlx::query(concat!(
+            rows!(),
+            "where user_id = $1
+             order by currency"
+        ));
         self.pool.rows(question.bind(user_id)).await?.iter().map(user).collect()
     }
 
