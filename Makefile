@@ -5,7 +5,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
-# Further arguments: make run ARGS="--rate 20000 --duration 30s", make test ARGS="--test http"
+# Further arguments: make run ARGS="--rate 20000 --duration 30s", make test ARGS="--test program http::"
 ARGS ?=
 # Whoever asks for help only is answered before anything is fetched.
 HELP = $(filter --help -h,$(ARGS))
@@ -93,7 +93,7 @@ differential: setup ## the same calls to Apache Kafka (fetched first) and to our
 
 .PHONY: test-kafka
 test-kafka: setup ## the pipeline's tests on Apache Kafka (fetched first) in place of the embedded broker
-	@scripts/kafka/with.sh $(CARGO) test $(PROFILE) --no-fail-fast --test pipeline --test kill --test dead_letters -- --skip broker --skip terminals --skip ephemeral --skip any_service --skip followed $(ARGS)
+	@scripts/kafka/with.sh $(CARGO) test $(PROFILE) --no-fail-fast --test program --test kill -- pipeline:: dead_letters:: killing --skip broker --skip terminals --skip ephemeral --skip any_service --skip followed $(ARGS)
 
 .PHONY: transaction-test
 transaction-test: setup ## 5,000 transactions of 5 producers under kill -9 of the broker; each whole and once, or not at all

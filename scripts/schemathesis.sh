@@ -20,7 +20,7 @@ done
 http=$("$python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["http"])' "$work/ready.json")
 
 # A cursor is opaque: one that looks like the document's examples need not be one of ours, so not every text is accepted.
-# The stream of events never ends: tests/http_api and tests/http.rs follow it.
+# The stream of events never ends: tests/http_api and tests/program/http.rs follow it.
 cd "$work"
 "${python%/*}/schemathesis" run "$http/api/v1/openapi.json" --url "$http" --checks all \
     --exclude-checks positive_data_acceptance --seed 7 \

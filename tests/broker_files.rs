@@ -3,6 +3,7 @@
 //! The limit of open files belongs to the process: the tests of this file run one after the other.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "broker/support.rs"]
 mod broker_support;
 
 use std::collections::BTreeMap;

@@ -4,6 +4,7 @@
 //! the same check; here every byte of a plain request of every API and version goes over a socket.
 #![allow(clippy::unwrap_used, clippy::expect_used, unsafe_code)]
 
+#[path = "broker/support.rs"]
 mod broker_support;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -3,6 +3,7 @@
 //! Every byte of this process is counted, the client's side included; the tests of this file run one after the other.
 #![allow(clippy::unwrap_used, clippy::expect_used, unsafe_code)]
 
+#[path = "broker/support.rs"]
 mod broker_support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
