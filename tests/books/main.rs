@@ -8,6 +8,7 @@ mod audit_support;
 mod consumer;
 mod consumer_broker;
 mod ledger;
+mod plans;
 mod postgres;
 mod postgres_session;
 mod postgres_views;
