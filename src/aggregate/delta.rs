@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use foldhash::fast::RandomState;
 use rust_decimal::Decimal;
 
 use super::exact::{ExactSum, NotExact};
@@ -155,12 +156,12 @@ pub fn aggregate<'a>(
 /// Rows with their places by key.
 struct Table<K, T> {
     rows: Vec<T>,
-    places: HashMap<K, usize>,
+    places: HashMap<K, usize, RandomState>,
 }
 
 impl<K, T> Default for Table<K, T> {
     fn default() -> Self {
-        Table { rows: Vec::new(), places: HashMap::new() }
+        Table { rows: Vec::new(), places: HashMap::default() }
     }
 }
 

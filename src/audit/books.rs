@@ -4,7 +4,6 @@
 //! log's limits bound the larger part, the ledgers' age the smaller one.
 
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use rust_decimal::Decimal;
@@ -12,6 +11,7 @@ use rust_decimal::Decimal;
 use super::AuditError;
 use super::answers::Unanswered;
 use super::checkpoint::RunMark;
+use super::digest::Digests;
 use super::notebook::Notebook;
 use super::ranges::{merged, push_range};
 use crate::ledger::{Intent, LedgerError, LedgerReader, Outcome};
@@ -78,6 +78,9 @@ pub(super) struct Run {
 pub(super) struct Books {
     pub runs: Vec<Run>,
     index: HashMap<RunId, u32>,
+    /// The run that was asked for last: messages of a run come one after the other.
+    last: Option<(RunId, u32)>,
+    digests: Digests,
     pages: usize,
     /// Runs of a ledger that wrote to another topic.
     pub other_topics: u64,
@@ -154,7 +157,8 @@ impl Books {
                 // Its offsets are another log's.
                 run.visible_from = 0;
             }
-            let read = LedgerReader::new(&dir).read_intents(run.id, |intent| run.meant(&intent));
+            let digests = &self.digests;
+            let read = LedgerReader::new(&dir).read_intents(run.id, |intent| run.meant(&intent, digests));
             run.survive(read, book)?;
             book.counts.intended += run.carried.settled_below() as u64;
             book.counts.acknowledged += run.carried.acknowledged + run.unanswered.answered;
@@ -174,8 +178,12 @@ impl Books {
 
     /// The number of a run; a new one is foreign.
     pub(super) fn place(&mut self, id: RunId) -> u32 {
-        if let Some(place) = self.index.get(&id) {
-            return *place;
+        if let Some((_, place)) = self.last.filter(|(last, _)| *last == id) {
+            return place;
+        }
+        if let Some(place) = self.index.get(&id).copied() {
+            self.last = Some((id, place));
+            return place;
         }
         let place = self.runs.len() as u32;
         let carried = self.carried.remove(&id).unwrap_or_else(|| RunMark::of(id));
@@ -254,7 +262,7 @@ impl Books {
         let sequence = usize::try_from(id.1.checked_sub(run.carried.settled_below())?).ok()?;
         let intended = run.marks.get(sequence)? & INTENDED != 0;
         let intent = run.intents.get(sequence.checked_sub(run.intents_from)?)?;
-        intended.then(|| *intent == hash(user_id, currency, amount))
+        intended.then(|| *intent == self.digests.of(user_id, currency, amount))
     }
 
     /// Adds marks to a message of a ledger; foreign ones have none.
@@ -393,7 +401,7 @@ impl Run {
         }
     }
 
-    fn meant(&mut self, intent: &Intent<'_>) {
+    fn meant(&mut self, intent: &Intent<'_>, digests: &Digests) {
         let visible_from = self.visible_from;
         let Some(marks) = self.grow(intent.sequence) else { return };
         *marks |= INTENDED;
@@ -411,7 +419,7 @@ impl Run {
         if self.intents.len() <= place {
             self.intents.resize((self.marks.len() - self.intents_from).max(place + 1), 0);
         }
-        self.intents[place] = hash(intent.user_id, intent.currency, intent.amount);
+        self.intents[place] = digests.of(intent.user_id, intent.currency, intent.amount);
     }
 
     fn grow(&mut self, sequence: i64) -> Option<&mut u8> {
@@ -460,13 +468,6 @@ impl Run {
     }
 }
 
-fn hash(user_id: &str, currency: Currency, amount: Decimal) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    // 1.5 and 1.50 are the same money.
-    (user_id, currency, amount.normalize()).hash(&mut hasher);
-    hasher.finish()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -484,7 +485,7 @@ mod tests {
             }
             for sequence in 0..1000 {
                 let amount = Decimal::from(sequence);
-                run.meant(&Intent { sequence, user_id: "ann", currency: Currency::USD, amount });
+                run.meant(&Intent { sequence, user_id: "ann", currency: Currency::USD, amount }, &books.digests);
             }
             assert_eq!((run.intents.len(), run.intents_from), (kept, from), "{unanswered:?}");
             let agrees = |sequence: i64, amount: i64| {

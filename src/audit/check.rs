@@ -96,7 +96,8 @@ pub(super) fn missing(kind: &str, name: &str, currency: Currency, scope: Scope, 
 
 /// An amount in 10^-8 units; None when it has more decimals or does not fit.
 pub(super) fn units(amount: Decimal) -> Option<i128> {
-    let amount = amount.normalize();
+    // Zeros at the end carry no value: 1.500000000 is exact.
+    let amount = if amount.scale() > UNIT_SCALE { amount.normalize() } else { amount };
     amount.mantissa().checked_mul(10i128.checked_pow(UNIT_SCALE.checked_sub(amount.scale())?)?)
 }
 

@@ -1,7 +1,5 @@
 //! The comparison: log and rows of a partition side by side, both in the order of their offsets.
 
-use std::collections::HashMap;
-
 use rdkafka::Message;
 use rdkafka::message::BorrowedMessage;
 use tokio::sync::mpsc;
@@ -36,8 +34,8 @@ pub(super) struct Comparison {
     pub pieces: mpsc::Receiver<Piece>,
     /// A piece that was looked at too early.
     pub held: Option<Piece>,
-    /// run_ref -> place in the books
-    pub run_places: HashMap<i32, u32>,
+    /// The reference that was looked up last, and its place in the books: rows of a run come one after the other.
+    pub last_run: Option<(i32, u32)>,
     /// Where a former audit has got to.
     pub checkpoint: Option<Checkpoint>,
     /// Takes down the totals for the next one.
@@ -445,9 +443,14 @@ impl Comparison {
     }
 
     fn id_of(&mut self, stored: &StoredMessage) -> Option<(u32, i64)> {
-        let run = *self.overview.runs.get(&stored.run_ref)?;
-        let books = &mut self.books;
-        let place = *self.run_places.entry(stored.run_ref).or_insert_with(|| books.place(run));
+        let place = match self.last_run {
+            Some((run_ref, place)) if run_ref == stored.run_ref => place,
+            _ => {
+                let place = self.books.place(*self.overview.runs.get(&stored.run_ref)?);
+                self.last_run = Some((stored.run_ref, place));
+                place
+            }
+        };
         (stored.sequence >= 0).then_some((place, stored.sequence))
     }
 

@@ -19,6 +19,7 @@ mod books;
 mod check;
 mod checkpoint;
 mod compare;
+mod digest;
 mod latency_rows;
 mod log;
 mod notebook;

@@ -94,7 +94,7 @@ pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) ->
         published,
         pieces,
         held: None,
-        run_places: HashMap::new(),
+        last_run: None,
         checkpoint,
         writer,
         proven: Vec::new(),

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use super::check::{Check, Scope, UNIT_SCALE, missing, parse_units, units};
 use super::notebook::Notebook;
 use super::rows::{StoredSymbol, StoredUser};
@@ -29,11 +31,18 @@ struct SymbolSums {
     last_price: i128,
 }
 
-/// What the messages of one partition add up to. A name is kept once, however many currencies it has.
+/// What the messages of one partition add up to.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
-    users: HashMap<Box<str>, Vec<(Currency, UserSums)>>,
-    symbols: HashMap<Box<str>, Vec<(Currency, SymbolSums)>>,
+    users: Named<UserSums>,
+    symbols: Named<SymbolSums>,
+}
+
+/// Sums by name and currency. A name is kept once, however many currencies it has, and costs no allocation when it is met again.
+#[derive(Debug)]
+struct Named<T> {
+    places: HashMap<Box<str>, u32, RandomState>,
+    sums: Vec<Vec<(Currency, T)>>,
 }
 
 impl Totals {
@@ -47,7 +56,7 @@ impl Totals {
             Detail::Trade { .. } => 2,
         };
         let event = transaction.event_time.0;
-        let sums = entry(&mut self.users, &transaction.user_id, transaction.currency, || UserSums {
+        let sums = self.users.entry(&transaction.user_id, transaction.currency, || UserSums {
             events: [event, event],
             ..UserSums::default()
         });
@@ -57,7 +66,7 @@ impl Totals {
         if let Detail::Trade { symbol, quantity, price, .. } = &transaction.detail {
             let price = units(*price).unwrap_or_default();
             let place = (transaction.event_time, offset);
-            let sums = entry(&mut self.symbols, symbol, transaction.currency, || SymbolSums {
+            let sums = self.symbols.entry(symbol, transaction.currency, || SymbolSums {
                 trades: 0,
                 quantity: 0,
                 notional: 0,
@@ -79,7 +88,7 @@ impl Totals {
         let currency = total.currency.parse().ok()?;
         let sums = [parse_units(&total.sums[0])?, parse_units(&total.sums[1])?, parse_units(&total.sums[2])?];
         let sums = UserSums { counts: total.counts, sums, events: total.events };
-        self.users.entry(total.user_id.as_str().into()).or_default().push((currency, sums));
+        self.users.of(&total.user_id).push((currency, sums));
         Some(())
     }
 
@@ -90,7 +99,7 @@ impl Totals {
         let (notional, last_price) = (parse_units(&total.sums[1])?, parse_units(&total.sums[2])?);
         let last = (Micros(total.last.0), total.last.1);
         let sums = SymbolSums { trades: total.trades, quantity, notional, last, last_price };
-        self.symbols.entry(total.symbol.as_str().into()).or_default().push((currency, sums));
+        self.symbols.of(&total.symbol).push((currency, sums));
         Some(())
     }
 
@@ -98,7 +107,7 @@ impl Totals {
     pub(super) fn compare_users(&mut self, stored: &[StoredUser], scope: Scope, book: &mut Notebook) {
         for row in stored {
             book.counts.user_totals += 1;
-            let expected = take(&mut self.users, &row.user_id, &row.currency).unwrap_or_default();
+            let expected = self.users.take(&row.user_id, &row.currency).unwrap_or_default();
             let mut check = Check { kind: "user", name: &row.user_id, currency: &row.currency, scope, book };
             for (index, field) in COUNT_NAMES.into_iter().enumerate() {
                 check.count(field, i128::from(expected.counts[index]), i128::from(row.counts[index]));
@@ -119,7 +128,7 @@ impl Totals {
         for row in stored {
             book.counts.symbol_totals += 1;
             let mut check = Check { kind: "symbol", name: &row.symbol, currency: &row.currency, scope, book };
-            let Some(expected) = take(&mut self.symbols, &row.symbol, &row.currency) else {
+            let Some(expected) = self.symbols.take(&row.symbol, &row.currency) else {
                 // All of its trades may have been cut from the log.
                 check.count("trades", 0, i128::from(row.trades));
                 continue;
@@ -140,48 +149,62 @@ impl Totals {
 
     /// What is left has no total in PostgreSQL at all.
     pub(super) fn finish(self, scope: Scope, book: &mut Notebook) {
-        for (name, sums) in self.users {
-            for (currency, sums) in sums {
-                book.counts.user_totals += 1;
-                let expected = format!("{} messages", sums.counts.iter().sum::<i64>());
-                missing("user", &name, currency, scope, expected, book);
-            }
+        for (name, currency, sums) in self.users.left() {
+            book.counts.user_totals += 1;
+            let expected = format!("{} messages", sums.counts.iter().sum::<i64>());
+            missing("user", &name, currency, scope, expected, book);
         }
-        for (name, sums) in self.symbols {
-            for (currency, sums) in sums {
-                book.counts.symbol_totals += 1;
-                missing("symbol", &name, currency, scope, format!("{} trades", sums.trades), book);
-            }
+        for (name, currency, sums) in self.symbols.left() {
+            book.counts.symbol_totals += 1;
+            missing("symbol", &name, currency, scope, format!("{} trades", sums.trades), book);
         }
     }
 }
 
-fn entry<'m, T>(
-    map: &'m mut HashMap<Box<str>, Vec<(Currency, T)>>,
-    name: &str,
-    currency: Currency,
-    first: impl FnOnce() -> T,
-) -> &'m mut T {
-    if !map.contains_key(name) {
-        map.insert(name.into(), Vec::with_capacity(1));
+impl<T> Default for Named<T> {
+    fn default() -> Self {
+        Named { places: HashMap::default(), sums: Vec::new() }
     }
-    let sums = map.entry(name.into()).or_default();
-    let place = match sums.iter().position(|(known, _)| *known == currency) {
-        Some(place) => place,
-        None => {
-            sums.push((currency, first()));
-            sums.len() - 1
-        }
-    };
-    &mut sums[place].1
 }
 
-fn take<T>(map: &mut HashMap<Box<str>, Vec<(Currency, T)>>, name: &str, currency: &str) -> Option<T> {
-    let sums = map.get_mut(name)?;
-    let place = sums.iter().position(|(known, _)| known.as_str() == currency)?;
-    let (_, found) = sums.swap_remove(place);
-    if sums.is_empty() {
-        map.remove(name);
+impl<T> Named<T> {
+    /// All sums of a name.
+    fn of(&mut self, name: &str) -> &mut Vec<(Currency, T)> {
+        let place = match self.places.get(name) {
+            Some(place) => *place,
+            None => {
+                let place = self.sums.len() as u32;
+                self.places.insert(name.into(), place);
+                self.sums.push(Vec::with_capacity(1));
+                place
+            }
+        };
+        &mut self.sums[place as usize]
     }
-    Some(found)
+
+    fn entry(&mut self, name: &str, currency: Currency, first: impl FnOnce() -> T) -> &mut T {
+        let sums = self.of(name);
+        let place = match sums.iter().position(|(known, _)| *known == currency) {
+            Some(place) => place,
+            None => {
+                sums.push((currency, first()));
+                sums.len() - 1
+            }
+        };
+        &mut sums[place].1
+    }
+
+    fn take(&mut self, name: &str, currency: &str) -> Option<T> {
+        let sums = self.sums.get_mut(*self.places.get(name)? as usize)?;
+        let place = sums.iter().position(|(known, _)| known.as_str() == currency)?;
+        Some(sums.swap_remove(place).1)
+    }
+
+    /// What was not taken.
+    fn left(self) -> impl Iterator<Item = (Box<str>, Currency, T)> {
+        let mut names: Vec<(Box<str>, u32)> = self.places.into_iter().collect();
+        names.sort_unstable_by_key(|(_, place)| *place);
+        let sums = names.into_iter().zip(self.sums);
+        sums.flat_map(|((name, _), sums)| sums.into_iter().map(move |(currency, sums)| (name.clone(), currency, sums)))
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use super::check::{Check, Scope, UNIT_SCALE, missing, units};
 use super::notebook::Notebook;
 use super::rows::{StoredCategoryWindow, StoredSymbolWindow};
@@ -14,7 +16,7 @@ type Key = (i64, u32, Currency);
 /// Numbers for categories and symbols: a message must not cost an allocation.
 #[derive(Debug, Default)]
 struct Names {
-    numbers: HashMap<Box<str>, u32>,
+    numbers: HashMap<Box<str>, u32, RandomState>,
     names: Vec<Box<str>>,
 }
 
@@ -75,8 +77,8 @@ pub(super) struct Windows {
     /// The latest event time so far.
     seen_us: Option<i64>,
     names: Names,
-    categories: HashMap<Key, CategorySums>,
-    symbols: HashMap<Key, SymbolSums>,
+    categories: HashMap<Key, CategorySums, RandomState>,
+    symbols: HashMap<Key, SymbolSums, RandomState>,
 }
 
 impl Windows {
@@ -86,8 +88,8 @@ impl Windows {
             from_offset,
             seen_us: None,
             names: Names::default(),
-            categories: HashMap::new(),
-            symbols: HashMap::new(),
+            categories: HashMap::default(),
+            symbols: HashMap::default(),
         }
     }
 
