@@ -1,6 +1,5 @@
 //! The order of an audit: checkpoint, outcomes, log's end, PostgreSQL's snapshot, intents, comparison, verdict.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
