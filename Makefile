@@ -49,6 +49,10 @@ bench-broker: setup ## our broker beside Apache Kafka (fetched first) and the ba
 	@$(if $(HELP),:,scripts/librdkafka.sh performance >/dev/null)
 	@$(CARGO) bench --quiet --bench broker -- $(ARGS)
 
+.PHONY: bench-source
+bench-source: setup ## what generating, encoding and reading files costs; ARGS="--cards 1GB"
+	@$(CARGO) bench --quiet --bench source -- $(ARGS)
+
 .PHONY: bench-sink
 bench-sink: setup ## our consumer beside psql's \copy and two consumers in Python; ARGS="--help"
 	@$(CARGO) bench --quiet --bench sink -- $(ARGS)

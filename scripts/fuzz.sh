@@ -9,7 +9,7 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 cd "$root"
 seconds=$1
 shift
-[ "$#" -gt 0 ] || set -- request batch segment_recovery
+[ "$#" -gt 0 ] || set -- request batch segment_recovery yfinance cards
 
 host=$(scripts/with-env rustc -vV | sed -n 's/^host: //p')
 built=${CARGO_TARGET_DIR:-target}/fuzz

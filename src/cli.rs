@@ -14,7 +14,7 @@ mod parse;
 
 pub use commands::{Command, CompletionsArgs, DeadLettersArgs, ManArgs, ResetArgs, SqlArgs, VerifyArgs};
 
-use parse::{address, batch_wait, duration, host_port, number_or_max, rebalance_delay, size, window};
+use parse::{address, batch_wait, duration, host_port, number_or_max, rebalance_delay, share, size, window};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -199,7 +199,22 @@ pub struct PipelineArgs {
     #[arg(long, value_name = "N|max", value_parser = number_or_max, env = "FINSTREAM_RATE", help_heading = "Source")]
     pub rate: Option<NumberOrMax>,
 
-    /// Source: synthetic, yfinance:FILE,…
+    /// Arrivals: constant, poisson, bursty, market, ramp:A:B
+    ///
+    /// How messages lie in time, at --rate on average: evenly, at random, at random with bursts of ten times the rate, by an
+    /// exchange's day (market[:FILE][:TIME]: a U-shape, or the volumes of a yfinance intraday FILE; the day lasts TIME), or
+    /// evenly from A to B messages per second (ramp:A:B[:TIME], over --duration without a TIME). The same --seed gives the
+    /// same times. What cannot be sent in time is sent late; its lateness counts from when it was due.
+    #[arg(
+        long,
+        value_name = "PROCESS",
+        default_value = "constant",
+        env = "FINSTREAM_ARRIVAL",
+        help_heading = "Source"
+    )]
+    pub arrival: String,
+
+    /// Source: synthetic, yfinance:FILE,… cards:FILE,…
     #[arg(long, value_name = "SOURCE", default_value = "synthetic", env = "FINSTREAM_SOURCE", help_heading = "Source")]
     pub source: String,
 
@@ -242,6 +257,57 @@ pub struct PipelineArgs {
         hide_short_help = true
     )]
     pub seed: u64,
+
+    /// Share of refunds, each for an earlier purchase: 3% or 0.03
+    #[arg(long, value_name = "SHARE", default_value = "3%", value_parser = share, env = "FINSTREAM_REFUNDS", help_heading = "Source",
+          hide_short_help = true)]
+    pub refunds: f64,
+
+    /// Share of attempts that the issuer declines; they move no money
+    #[arg(long, value_name = "SHARE", default_value = "2%", value_parser = share, env = "FINSTREAM_DECLINES", help_heading = "Source",
+          hide_short_help = true)]
+    pub declines: f64,
+
+    /// Share of transactions that belong to fraud, labelled card_testing or impossible_travel
+    #[arg(long, value_name = "SHARE", default_value = "0.1%", value_parser = share, env = "FINSTREAM_FRAUD", help_heading = "Source",
+          hide_short_help = true)]
+    pub fraud: f64,
+
+    /// Share of transactions that come late: half a minute on average behind their event time
+    ///
+    /// Each adds to a window of before: with 1% a pipeline at full rate stores a tenth less.
+    #[arg(long, value_name = "SHARE", default_value = "0.1%", value_parser = share, env = "FINSTREAM_LATE", help_heading = "Source",
+          hide_short_help = true)]
+    pub late: f64,
+
+    /// Share of transactions that are sent a second time, under the same transaction id; both count
+    #[arg(long, value_name = "SHARE", default_value = "0%", value_parser = share, env = "FINSTREAM_DUPLICATES", help_heading = "Source",
+          hide_short_help = true)]
+    pub duplicates: f64,
+
+    /// Event times of the synthetic source by its own calendar, which begins on Monday, 2026-01-05
+    ///
+    /// Its users' habits follow that calendar always: where they pay depends on the hour and the weekday at their home. With
+    /// this flag the event times do, too, so that weeks of business pass in minutes.
+    #[arg(long = "calendar", env = "FINSTREAM_CALENDAR", help_heading = "Source", hide_short_help = true)]
+    pub event_times_by_calendar: bool,
+
+    /// At the end of a file, begin again
+    #[arg(long = "loop", env = "FINSTREAM_LOOP", help_heading = "Source", hide_short_help = true)]
+    pub repeat: bool,
+
+    /// Columns of a card file, such as user=cc_num,amount=amt
+    ///
+    /// Fields: user, amount, time, merchant, category, id, currency, fraud. The first three are needed.
+    #[arg(
+        long,
+        value_name = "FIELD=COLUMN,…",
+        value_delimiter = ',',
+        env = "FINSTREAM_MAP",
+        help_heading = "Source",
+        hide_short_help = true
+    )]
+    pub map: Vec<String>,
 
     /// Symbol of a file that names none [default: from the file's name]
     #[arg(long, value_name = "S", env = "FINSTREAM_SYMBOL", help_heading = "Source", hide_short_help = true)]

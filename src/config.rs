@@ -5,8 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::broker::log::Durability;
-use crate::cli::{Cli, NumberOrMax, PipelineArgs, Role};
-use crate::transaction::{Currency, RunId};
+use crate::cli::{Cli, PipelineArgs, Role};
+use crate::transaction::RunId;
+
+mod pace;
+mod source;
+
+pub use pace::{Arrival, Day, Pace, pace};
+pub use source::{CardsSettings, EventTimes, Shares, SourceSettings, SyntheticSettings, YfinanceSettings, source};
 
 /// A place to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,26 +103,6 @@ impl KafkaSettings {
     pub fn aggregates_topic(&self) -> String {
         format!("{}aggregates", self.topic_prefix)
     }
-}
-
-/// Where transactions come from.
-#[derive(Clone, Debug, PartialEq)]
-pub enum SourceSettings {
-    /// Card purchases and refunds that never happened.
-    Synthetic { users: u64, zipf_exponent: f64, seed: u64 },
-    /// yfinance CSV files.
-    Yfinance { files: Vec<PathBuf>, symbol: Option<String>, currency: Currency, users: u64, seed: u64 },
-}
-
-/// When they are sent.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Pace {
-    /// Messages per second, evenly.
-    Rate(f64),
-    /// As fast as the slowest part goes.
-    Max,
-    /// By event time, this many times faster than it happened.
-    Speed(f64),
 }
 
 /// Settings of the producer role.
@@ -298,50 +284,6 @@ pub fn schema(name: &str) -> Result<String, ConfigError> {
         )));
     }
     Ok(name.to_string())
-}
-
-/// What `--source` names.
-///
-/// # Errors
-/// An unknown kind, no files, a bad currency.
-pub fn source(pipeline: &PipelineArgs) -> Result<SourceSettings, ConfigError> {
-    if !(pipeline.zipf.is_finite() && (0.0..=10.0).contains(&pipeline.zipf)) {
-        return Err(ConfigError::new(format!("--zipf {} is outside of 0..10", pipeline.zipf)));
-    }
-    let (kind, rest) = pipeline.source.split_once(':').unwrap_or((pipeline.source.as_str(), ""));
-    match kind {
-        "synthetic" if rest.is_empty() => {
-            let users = pipeline.users;
-            Ok(SourceSettings::Synthetic { users, zipf_exponent: pipeline.zipf, seed: pipeline.seed })
-        }
-        "yfinance" => {
-            let files: Vec<PathBuf> = rest.split(',').filter(|file| !file.is_empty()).map(PathBuf::from).collect();
-            if files.is_empty() {
-                return Err(ConfigError::new("--source yfinance needs files: write --source yfinance:prices.csv"));
-            }
-            let currency =
-                pipeline.currency.parse().map_err(|error| ConfigError::new(format!("--currency: {error}")))?;
-            let (symbol, users, seed) = (pipeline.symbol.clone(), pipeline.users, pipeline.seed);
-            Ok(SourceSettings::Yfinance { files, symbol, currency, users, seed })
-        }
-        _ => Err(ConfigError::new(format!(
-            "--source {:?} is not known: write synthetic, or yfinance:FILE,… with CSV files of yfinance",
-            pipeline.source
-        ))),
-    }
-}
-
-/// Messages a second without a flag.
-const RATE_DEFAULT: f64 = 1_000.0;
-
-/// When messages are sent.
-pub fn pace(pipeline: &PipelineArgs) -> Pace {
-    match (pipeline.rate, pipeline.speed) {
-        (Some(NumberOrMax::Number(rate)), _) => Pace::Rate(rate),
-        (Some(NumberOrMax::Max), _) | (None, Some(NumberOrMax::Max)) => Pace::Max,
-        (None, Some(NumberOrMax::Number(speed))) => Pace::Speed(speed),
-        (None, None) => Pace::Rate(RATE_DEFAULT),
-    }
 }
 
 /// What an open address of ours comes to.

@@ -101,6 +101,8 @@ pub enum Sample {
 /// Counters and histograms shared by the roles of one process.
 #[derive(Debug)]
 pub struct Progress {
+    /// What the source yields in all, and was not there before; 0 where that is not known.
+    pub total: AtomicU64,
     /// Arrivals whose time has come, sent or not.
     pub scheduled: AtomicU64,
     /// Handed to the Kafka client.
@@ -144,6 +146,7 @@ impl Progress {
     /// Everything at zero.
     pub fn new() -> Self {
         Progress {
+            total: AtomicU64::new(0),
             scheduled: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),

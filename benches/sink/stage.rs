@@ -116,7 +116,8 @@ impl Stage {
     pub fn fill(&self, backlog: Backlog) {
         let (count, prefix) = (backlog.messages.to_string(), backlog.topic_prefix());
         let mut command = self.finstream(&["--role", "producer", "--count", &count, "--rate", "max"]);
-        command.args(["--topic-prefix", &prefix, "--source", "synthetic"]);
+        // The rivals know no declined attempts.
+        command.args(["--topic-prefix", &prefix, "--source", "synthetic", "--declines", "0", "--fraud", "0"]);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }

@@ -33,6 +33,8 @@ pub struct Event<'a> {
 pub enum Kind<'a> {
     /// Adds to a user's spend, and to the merchant category.
     Purchase { category: &'a str },
+    /// An attempt: adds to a user's declines, and moves no money.
+    Declined,
     /// Adds to a user's refunds, and to the merchant category.
     Refund { category: &'a str },
     /// Adds to a user's trades, never to spend, and to the symbol.
@@ -43,6 +45,7 @@ impl<'a> Event<'a> {
     /// The event of a decoded transaction at an offset.
     pub fn of(offset: i64, transaction: &'a Transaction<'_>) -> Self {
         let kind = match &transaction.detail {
+            Detail::Purchase { .. } if transaction.is_declined() => Kind::Declined,
             Detail::Purchase { category, .. } => Kind::Purchase { category },
             Detail::Refund { category, .. } => Kind::Refund { category },
             Detail::Trade { symbol, quantity, price, .. } => Kind::Trade { symbol, quantity: *quantity, price: *price },
@@ -75,6 +78,8 @@ pub struct UserDelta<'a> {
     pub trades: i64,
     /// Sum of the trades' notionals.
     pub traded: ExactSum,
+    /// Number of attempts that were declined.
+    pub declines: i64,
     /// Earliest event time.
     pub first_event: Micros,
     /// Latest event time.
@@ -188,6 +193,7 @@ impl<'a> Sums<'a> {
         let (currency, amount) = (event.currency, event.amount);
         self.users.row((event.user_id, currency), || UserDelta::before(event)).count(event)?;
         match event.kind {
+            Kind::Declined => Ok(()),
             Kind::Purchase { category } => self.category_window(category, event, place).purchase(amount),
             Kind::Refund { category } => self.category_window(category, event, place).refund(amount),
             Kind::Trade { symbol, quantity, price } => {
@@ -223,6 +229,7 @@ impl<'a> UserDelta<'a> {
             refunded: ExactSum::default(),
             trades: 0,
             traded: ExactSum::default(),
+            declines: 0,
             first_event: event.event_time,
             last_event: event.event_time,
             last_offset: event.offset,
@@ -231,11 +238,12 @@ impl<'a> UserDelta<'a> {
 
     fn count(&mut self, event: &Event<'a>) -> Result<(), NotExact> {
         let (count, sum) = match event.kind {
-            Kind::Purchase { .. } => (&mut self.purchases, &mut self.spend),
-            Kind::Refund { .. } => (&mut self.refunds, &mut self.refunded),
-            Kind::Trade { .. } => (&mut self.trades, &mut self.traded),
+            Kind::Purchase { .. } => (&mut self.purchases, Some(&mut self.spend)),
+            Kind::Declined => (&mut self.declines, None),
+            Kind::Refund { .. } => (&mut self.refunds, Some(&mut self.refunded)),
+            Kind::Trade { .. } => (&mut self.trades, Some(&mut self.traded)),
         };
-        sum.add(event.amount)?;
+        sum.map_or(Ok(()), |sum| sum.add(event.amount))?;
         *count += 1;
         self.first_event = self.first_event.min(event.event_time);
         self.last_event = self.last_event.max(event.event_time);

@@ -103,7 +103,7 @@ pub(super) struct RunMark {
 enum Line {
     /// Partition, user, currency, counts, sums, events.
     #[serde(rename = "u")]
-    User(i32, String, String, [i64; 3], [String; 3], [i64; 2]),
+    User(i32, String, String, Vec<i64>, [String; 3], [i64; 2]),
     /// Partition, symbol, currency, trades, sums, place of the last price.
     #[serde(rename = "s")]
     Symbol(i32, String, String, i64, [String; 3], (i64, i64)),
@@ -188,6 +188,11 @@ impl Checkpoint {
             }
             match serde_json::from_str(&line).map_err(|error| damaged(error.to_string()))? {
                 Line::User(partition, user_id, currency, counts, sums, events) => {
+                    // One that was written before there were declines has three.
+                    let [purchases, refunds, trades, ref declines @ ..] = counts[..] else {
+                        return Err(damaged(format!("a total of user {user_id} has {} counts", counts.len())));
+                    };
+                    let counts = [purchases, refunds, trades, declines.first().copied().unwrap_or(0)];
                     let user = StoredUser { user_id, currency, counts, sums, events };
                     let carried = totals.entry(partition).or_default().carry_user(&user);
                     carried.ok_or_else(|| damaged(format!("a total of user {} makes no sense", user.user_id)))?;
@@ -281,7 +286,7 @@ impl CheckpointWriter {
     pub(super) fn users(&mut self, partition: i32, users: &[StoredUser]) -> Result<(), CheckpointError> {
         users.iter().try_for_each(|user| {
             let (user_id, currency) = (user.user_id.clone(), user.currency.clone());
-            self.line(&Line::User(partition, user_id, currency, user.counts, user.sums.clone(), user.events))
+            self.line(&Line::User(partition, user_id, currency, user.counts.to_vec(), user.sums.clone(), user.events))
         })
     }
 

@@ -17,7 +17,7 @@ use super::stored::{Overview, PartitionState, Piece};
 use super::totals::Totals;
 use super::windows::Windows;
 use super::{AuditError, AuditProgress};
-use crate::transaction::Transaction;
+use crate::transaction::{Transaction, derived_from};
 
 /// Records between two reports of progress.
 const PROGRESS_RECORDS: u64 = 50_000;
@@ -238,6 +238,7 @@ impl Comparison {
         }
         let id = identity(message).map(|id| (self.books.place(id.run), id.sequence));
         let transaction = message.payload().and_then(|payload| Transaction::decode(payload).ok());
+        self.book.counts.declined += u64::from(transaction.as_ref().is_some_and(Transaction::is_declined));
         self.against_ledger(id, at, offset, transaction.as_ref());
         let skipped = partition.state.skipped.iter().any(|(from, to)| (*from..*to).contains(&offset));
         if offset < partition.state.first_offset {
@@ -312,6 +313,8 @@ impl Comparison {
             }
             Sighting::Unintended | Sighting::First => {}
         }
+        let of = transaction.and_then(|sent| derived_from(&sent.transaction_id, self.books.runs[place as usize].id));
+        self.book.counts.repeated += u64::from(of.is_some_and(|of| of != sequence));
         let Some(transaction) = transaction.filter(|_| known) else { return };
         let Transaction { user_id, currency, amount, .. } = transaction;
         if self.books.agrees((place, sequence), user_id, *currency, *amount) == Some(false) {

@@ -194,7 +194,10 @@ fn tokens(key: &str, value: &Value) -> Option<Vec<String>> {
         names.iter().map(|name| value.get(name).and_then(token)).collect()
     };
     if key.starts_with("user/") {
-        fields(value, &USER)
+        let mut all = fields(value, &USER)?;
+        // What was published before there were any has none.
+        all.push(value.get("declines").map_or_else(|| Some("0".to_owned()), token)?);
+        Some(all)
     } else if key.starts_with("symbol/") {
         let mut currencies: Vec<_> = value.get("totals")?.as_object()?.iter().collect();
         currencies.sort_by_key(|(currency, _)| *currency);
@@ -256,7 +259,7 @@ mod tests {
     }
 
     fn stored(version: i64) -> StoredTotal {
-        StoredTotal { key: "user/ann/USD".to_owned(), version, fields: "2 2.5 0 0 0 0 1000000 2000001".to_owned() }
+        StoredTotal { key: "user/ann/USD".to_owned(), version, fields: "2 2.5 0 0 0 0 1000000 2000001 0".to_owned() }
     }
 
     fn differences(published: &[String], stored_version: i64, waits: bool, applied: i64) -> Vec<DifferenceKind> {

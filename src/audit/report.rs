@@ -143,6 +143,10 @@ pub struct MessageCounts {
     pub in_flight: u64,
     /// Log records that no ledger knows: compared between log and PostgreSQL only.
     pub foreign: u64,
+    /// Log records whose transaction their source had sent before, under the id derived for that message: each counts.
+    pub repeated: u64,
+    /// Log records of attempts that were declined: they move no money.
+    pub declined: u64,
     /// Log records within ranges that a person agreed to skip.
     pub skipped: u64,
     /// Rows and dead letters whose records retention has cut from the log.
@@ -241,7 +245,7 @@ impl fmt::Display for AuditReport {
         }
         let unknown =
             format!("without an answer in the ledger, or not yet; {} of these stored", grouped(counts.unknown_stored));
-        let lines: [(&str, u64, &str); 9] = [
+        let lines: [(&str, u64, &str); 11] = [
             ("intended", counts.intended, "messages in the ledgers"),
             ("acknowledged", counts.acknowledged, "of these"),
             ("unknown", counts.unknown_stored + counts.unknown_not_stored, &unknown),
@@ -250,6 +254,8 @@ impl fmt::Display for AuditReport {
             ("stored", counts.rows, "rows in PostgreSQL"),
             ("dead letters", counts.dead_letters, "in PostgreSQL"),
             ("foreign", counts.foreign, "records that no ledger knows"),
+            ("declined", counts.declined, "attempts that moved no money"),
+            ("sent again", counts.repeated, "transactions that their source had sent before; each counts"),
             ("cut", counts.below_log_start, "rows whose records retention has removed from the log"),
         ];
         for (index, (name, count, what)) in lines.iter().enumerate() {

@@ -17,8 +17,8 @@ pub(super) struct StoredMessage {
 pub(super) struct StoredUser {
     pub user_id: String,
     pub currency: String,
-    /// purchases, refunds, trades
-    pub counts: [i64; 3],
+    /// purchases, refunds, trades, declines
+    pub counts: [i64; 4],
     /// spend, refunded, traded
     pub sums: [String; 3],
     /// first and last event, in microseconds
@@ -89,7 +89,7 @@ pub(super) const EARLIER_DEAD_LETTERS: &str =
     where topic_ref = $1 and $2::integer is not null";
 pub(super) const USERS: &str =
     "select user_id, currency, purchases, refunds, trades, spend::text, refunded::text, traded::text,
-    (extract(epoch from first_event) * 1000000)::bigint, (extract(epoch from last_event) * 1000000)::bigint
+    (extract(epoch from first_event) * 1000000)::bigint, (extract(epoch from last_event) * 1000000)::bigint, declines
     from user_aggregates where topic_ref = $1 and partition = $2";
 pub(super) const SYMBOLS: &str = "select symbol, currency, trades, quantity::text, notional::text, last_price::text,
     (extract(epoch from last_price_event) * 1000000)::bigint, last_price_offset
@@ -112,7 +112,7 @@ pub(super) fn user(row: &PgRow) -> Result<StoredUser, sqlx::Error> {
     Ok(StoredUser {
         user_id: row.try_get(0)?,
         currency: row.try_get(1)?,
-        counts: [row.try_get(2)?, row.try_get(3)?, row.try_get(4)?],
+        counts: [row.try_get(2)?, row.try_get(3)?, row.try_get(4)?, row.try_get(10)?],
         sums: [row.try_get(5)?, row.try_get(6)?, row.try_get(7)?],
         events: [row.try_get(8)?, row.try_get(9)?],
     })
@@ -154,7 +154,7 @@ pub(super) const TOTALS: [&str; 4] = [
     "select 'user/' || user_id || '/' || currency, sum(version)::bigint,
         concat_ws(' ', sum(purchases), sum(spend), sum(refunds), sum(refunded), sum(trades), sum(traded),
             (extract(epoch from min(first_event)) * 1000000)::bigint,
-            (extract(epoch from max(last_event)) * 1000000)::bigint)
+            (extract(epoch from max(last_event)) * 1000000)::bigint, sum(declines))
     from user_aggregates where topic_ref = any($1) group by user_id, currency",
     "select 'symbol/' || symbol, sum(version)::bigint,
         string_agg(concat_ws(' ', currency, trades, quantity, notional, last_price, last_event), ' ' order by currency)

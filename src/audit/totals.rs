@@ -10,13 +10,13 @@ use super::rows::{StoredSymbol, StoredUser};
 use crate::clock::Micros;
 use crate::transaction::{Currency, Detail, Transaction};
 
-const COUNT_NAMES: [&str; 3] = ["purchases", "refunds", "trades"];
+const COUNT_NAMES: [&str; 4] = ["purchases", "refunds", "trades", "declines"];
 const SUM_NAMES: [&str; 3] = ["spend", "refunded", "traded"];
 const EVENT_NAMES: [&str; 2] = ["first_event", "last_event"];
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct UserSums {
-    counts: [i64; 3],
+    counts: [i64; 4],
     sums: [i128; 3],
     events: [i64; 2],
 }
@@ -50,10 +50,11 @@ impl Totals {
     pub(super) fn add(&mut self, transaction: &Transaction<'_>, offset: i64) {
         // Decoding lets nothing through that does not fit: 15 digits and 8 decimals, 10^15 times over.
         let amount = units(transaction.amount).unwrap_or_default();
-        let kind = match transaction.detail {
-            Detail::Purchase { .. } => 0,
-            Detail::Refund { .. } => 1,
-            Detail::Trade { .. } => 2,
+        let (kind, moves) = match transaction.detail {
+            Detail::Purchase { .. } if transaction.is_declined() => (3, None),
+            Detail::Purchase { .. } => (0, Some(0)),
+            Detail::Refund { .. } => (1, Some(1)),
+            Detail::Trade { .. } => (2, Some(2)),
         };
         let event = transaction.event_time.0;
         let sums = self.users.entry(&transaction.user_id, transaction.currency, || UserSums {
@@ -61,7 +62,9 @@ impl Totals {
             ..UserSums::default()
         });
         sums.counts[kind] += 1;
-        sums.sums[kind] += amount;
+        if let Some(sum) = moves {
+            sums.sums[sum] += amount;
+        }
         sums.events = [sums.events[0].min(event), sums.events[1].max(event)];
         if let Detail::Trade { symbol, quantity, price, .. } = &transaction.detail {
             let price = units(*price).unwrap_or_default();

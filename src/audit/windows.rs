@@ -106,6 +106,9 @@ impl Windows {
         if !replayed {
             self.seen_us = self.seen_us.max(Some(event_us));
         }
+        if transaction.is_declined() {
+            return;
+        }
         let amount = units(transaction.amount).unwrap_or_default();
         match &transaction.detail {
             Detail::Purchase { category, .. } => {

@@ -80,6 +80,15 @@ pub(super) fn host_port(text: &str) -> Result<(String, u16), String> {
     }
 }
 
+/// `3%` or `0.03` -> 0.03.
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    let (number, part) = text.strip_suffix('%').map_or((text, 1.0), |percent| (percent.trim_end(), 100.0));
+    let share = number.parse::<f64>().map(|number| number / part).ok();
+    share
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "is not a share of 0 to 100%, such as 3% or 0.03".to_owned())
+}
+
 pub(super) fn number_or_max(text: &str) -> Result<NumberOrMax, String> {
     if text == "max" {
         return Ok(NumberOrMax::Max);

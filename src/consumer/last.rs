@@ -56,6 +56,7 @@ fn seen(message: &Message<'_>, part: &StoredPart) -> Option<TransactionSeen> {
         transaction_id: transaction.transaction_id.to_string(),
         user_id: transaction.user_id.to_string(),
         kind: match transaction.detail {
+            Detail::Purchase { .. } if transaction.is_declined() => "declined",
             Detail::Purchase { .. } => "purchase",
             Detail::Refund { .. } => "refund",
             Detail::Trade { .. } => "trade",

@@ -144,7 +144,7 @@ pub struct TransactionView {
     pub transaction_id: String,
     /// Whose.
     pub user_id: String,
-    /// `purchase`, `refund` or `trade`.
+    /// `purchase`, `declined` (an attempt of one), `refund` or `trade`.
     pub kind: &'static str,
     /// Decimal text.
     pub amount: String,

@@ -124,7 +124,7 @@ pub(super) type Client = ThreadedProducer<DeliveryContext>;
 pub(super) fn connect(
     kafka: &KafkaSettings,
     finite: bool,
-    pace: Pace,
+    pace: &Pace,
     deliveries: &Arc<Deliveries>,
     clock: &SharedClock,
 ) -> KafkaResult<Client> {
@@ -156,10 +156,10 @@ const COMMON_PROPERTIES: &[(&str, &str)] = &[
     ("socket.nagle.disable", "true"),
 ];
 
-fn producer_config(kafka: &KafkaSettings, finite: bool, pace: Pace) -> ClientConfig {
+fn producer_config(kafka: &KafkaSettings, finite: bool, pace: &Pace) -> ClientConfig {
     // Set before the user's own properties are: a finite source must not expire what it cannot make again.
     let message_timeout = if finite { "0" } else { "300000" };
-    let is_slow = matches!(pace, Pace::Rate(rate) if rate <= LINGER_ABOVE_PER_S);
+    let is_slow = matches!(pace, Pace::Rate { per_second, .. } if *per_second <= LINGER_ABOVE_PER_S);
     let linger_ms = if is_slow { "0" } else { "2" };
     base_config(
         kafka,

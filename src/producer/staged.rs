@@ -3,14 +3,15 @@
 use std::ops::Range;
 
 use crate::clock::Micros;
-use crate::source::Draft;
-use crate::transaction::{MessageId, derived_transaction_id, patch_sent_at};
+use crate::source::{DerivedIds, Draft};
+use crate::transaction::{MessageId, patch_sent_at};
 
 /// Encoded messages in one buffer that is used again and again.
 #[derive(Debug, Default)]
 pub(super) struct Staged {
     bytes: Vec<u8>,
     messages: Vec<StagedMessage>,
+    ids: DerivedIds,
 }
 
 #[derive(Debug)]
@@ -36,11 +37,10 @@ impl Staged {
     }
 
     pub(super) fn push(&mut self, id: MessageId, draft: &Draft, due: Micros) {
-        let derived = if draft.transaction_id.is_empty() { derived_transaction_id(id) } else { String::new() };
         let key_start = self.bytes.len();
         self.bytes.extend_from_slice(draft.user_id.as_bytes());
         let payload_start = self.bytes.len();
-        draft.transaction(&derived, due, due).encode_into(&mut self.bytes);
+        draft.transaction(id, &mut self.ids, due, due).encode_into(&mut self.bytes);
         self.messages.push(StagedMessage {
             sequence: id.sequence,
             due,

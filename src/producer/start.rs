@@ -1,6 +1,7 @@
 //! From settings to a loop that is ready: source, client, topic, ledger, and what an earlier process left undone.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -12,11 +13,11 @@ use super::resume::{self, Found};
 use super::tally::Tally;
 use super::{ProducerError, ProducerReport, topic};
 use crate::clock::SharedClock;
-use crate::config::{Pace, ProducerSettings, SourceSettings};
+use crate::config::{Pace, ProducerSettings};
 use crate::ledger::{LedgerWriter, RunRecord, SourceRecord};
 use crate::progress::Progress;
 use crate::shutdown::Shutdown;
-use crate::source::{self, Source};
+use crate::source::{self, SkipReport, Source};
 use crate::transaction::{RunId, RunInfo};
 
 /// Longest wait for a producer id before the arrivals begin all the same; whoever stops waits for it, too.
@@ -37,13 +38,14 @@ pub(super) struct Context {
 pub(super) fn run(context: &Context) -> Result<ProducerReport, ProducerError> {
     let settings = &context.settings;
     let source = source::open(&settings.source)?;
-    check_pace(settings.pace, source.as_ref())?;
-    for skipped in source.skipped().kinds {
-        tracing::warn!("skipped {} x {}; the first: {}", skipped.count, skipped.kind, skipped.first);
+    check_pace(&settings.pace, source.as_ref())?;
+    let SkipReport { kinds, kept } = source.skipped();
+    for (what, found) in kinds.iter().map(|kind| ("skipped", kind)).chain(kept.iter().map(|kind| ("kept", kind))) {
+        tracing::warn!("{what} {} x {}; the first: {}", found.count, found.kind, found.first);
     }
     let finite = source.fingerprint().is_some();
     let deliveries = Arc::new(Deliveries::default());
-    let client = client::connect(&settings.kafka, finite, settings.pace, &deliveries, &context.clock)
+    let client = client::connect(&settings.kafka, finite, &settings.pace, &deliveries, &context.clock)
         .map_err(ProducerError::Client)?;
     let Some(topic) = topic::ensure(context, &client, &deliveries)? else {
         return Ok(ProducerReport { skipped: source.skipped(), ..ProducerReport::default() });
@@ -63,9 +65,11 @@ pub(super) fn run(context: &Context) -> Result<ProducerReport, ProducerError> {
         }
     };
     announce(&ledger, found.as_ref());
+    let left = source.total().unwrap_or(0).saturating_sub(found.as_ref().map_or(0, Found::count));
+    context.progress.total.store(left, Ordering::Relaxed);
     context.progress.seen.set_sent_run(ledger.record().run.to_string());
     deliveries.wait_for_identity(IDENTITY_PATIENCE);
-    Publisher::new(context, source, client, deliveries, ledger, tally, found).run()
+    Publisher::new(context, source, client, deliveries, ledger, tally, found)?.run()
 }
 
 fn announce(ledger: &LedgerWriter, found: Option<&Found>) {
@@ -82,12 +86,12 @@ fn announce(ledger: &LedgerWriter, found: Option<&Found>) {
     }
 }
 
-fn check_pace(pace: Pace, source: &dyn Source) -> Result<(), ProducerError> {
+fn check_pace(pace: &Pace, source: &dyn Source) -> Result<(), ProducerError> {
     match pace {
-        Pace::Rate(rate) if !(rate.is_finite() && rate > 0.0) => {
-            Err(ProducerError::Setting(format!("--rate {rate} is not a positive number of messages per second")))
+        Pace::Rate { per_second, .. } if !(per_second.is_finite() && *per_second > 0.0) => {
+            Err(ProducerError::Setting(format!("--rate {per_second} is not a positive number of messages per second")))
         }
-        Pace::Speed(speed) if !(speed.is_finite() && speed > 0.0) => {
+        Pace::Speed(speed) if !(speed.is_finite() && *speed > 0.0) => {
             Err(ProducerError::Setting(format!("--speed {speed} is not a positive factor")))
         }
         Pace::Speed(_) if !source.has_event_times() => Err(ProducerError::Setting(format!(
@@ -100,21 +104,15 @@ fn check_pace(pace: Pace, source: &dyn Source) -> Result<(), ProducerError> {
 
 fn record(context: &Context, source: &dyn Source, cluster_id: Option<String>) -> RunRecord {
     let settings = &context.settings;
-    let rate = match settings.pace {
-        Pace::Rate(rate) => format!("{rate}/s constant"),
-        Pace::Max => "max".to_owned(),
-        Pace::Speed(speed) => format!("speed {speed}"),
-    };
-    let (SourceSettings::Synthetic { seed, .. } | SourceSettings::Yfinance { seed, .. }) = &settings.source;
     RunRecord {
         run: settings.run_id.unwrap_or_else(|| RunId(Uuid::now_v7())),
         info: RunInfo {
             started_at: context.clock.now().to_string(),
             command: settings.command.clone(),
             source: source.describe(),
-            rate,
+            rate: settings.pace.to_string(),
             // The database's integers are signed; a seed beyond them is not shown rather than shown wrong.
-            seed: i64::try_from(*seed).ok(),
+            seed: i64::try_from(settings.source.seed()).ok(),
             durability: settings.durability.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         },

@@ -28,7 +28,7 @@ pub struct TransactionSeen {
     pub transaction_id: String,
     /// Whose.
     pub user_id: String,
-    /// `purchase`, `refund` or `trade`.
+    /// `purchase`, `declined` (an attempt of one), `refund` or `trade`.
     pub kind: &'static str,
     /// Decimal text.
     pub amount: String,

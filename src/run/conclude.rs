@@ -102,8 +102,9 @@ fn notes(report: &ProducerReport) -> Vec<String> {
         let found = thousands(report.found);
         notes.push(format!("continued an interrupted run: {found} messages were in the log already"));
     }
-    for skipped in &report.skipped.kinds {
-        notes.push(format!("{} x skipped: {} ({})", thousands(skipped.count), skipped.kind, skipped.first));
+    let skipped = report.skipped.kinds.iter().map(|found| ("skipped", found));
+    for (what, found) in skipped.chain(report.skipped.kept.iter().map(|found| ("kept", found))) {
+        notes.push(format!("{} x {what}: {} ({})", thousands(found.count), found.kind, found.first));
     }
     notes
 }

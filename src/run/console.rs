@@ -32,9 +32,9 @@ pub struct Goal {
 }
 
 /// Shows the live line until the shutdown is complete or the task is dropped.
-pub async fn live(progress: Arc<Progress>, roles: Roles, goal: Goal, mut shutdown: Shutdown) {
+pub async fn live(progress: Arc<Progress>, roles: Roles, mut goal: Goal, mut shutdown: Shutdown) {
     let on_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let bar = bar(goal, on_terminal);
+    let mut shown = bar(goal, on_terminal);
     let started = Instant::now();
     let mut before = Reading::take(&progress);
     let mut said = String::new();
@@ -46,7 +46,15 @@ pub async fn live(progress: Arc<Progress>, roles: Roles, goal: Goal, mut shutdow
         }
         let now = Reading::take(&progress);
         let line = line(roles, &before, &now, &progress);
-        match (&bar, on_terminal) {
+        let total = progress.total.load(Ordering::Relaxed);
+        if goal.count.is_none() && goal.duration.is_none() && total > 0 {
+            // The source has been opened: how much there is to do is known now.
+            goal.count = Some(total);
+            if let Some(without_end) = std::mem::replace(&mut shown, bar(goal, on_terminal)) {
+                without_end.finish_and_clear();
+            }
+        }
+        match (&shown, on_terminal) {
             (Some(bar), true) => {
                 match (goal.count, goal.duration) {
                     (Some(_), _) => bar.set_position(now.sent),
@@ -63,7 +71,7 @@ pub async fn live(progress: Arc<Progress>, roles: Roles, goal: Goal, mut shutdow
         }
         before = now;
     }
-    if let Some(bar) = bar {
+    if let Some(bar) = shown {
         bar.finish_and_clear();
     }
 }

@@ -275,7 +275,7 @@ impl Pipeline {
 /// What can be known before anything is started: the source opens, and the files that are to be written can be.
 fn check_files(plan: &Plan) -> anyhow::Result<()> {
     if plan.roles.producer {
-        source::open(&plan.source)?;
+        source::check(&plan.source)?;
     }
     let flags = plan.flags();
     for (flag, file) in [("--summary", &flags.summary), ("--ready-file", &flags.ready_file)] {

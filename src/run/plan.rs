@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::broker::log::Durability;
 use crate::cli::{Cli, DurabilityArg, LatencyLayoutArg, SharedArgs};
 use crate::config::{
-    self, BrokerSettings, ConfigError, ConsumerSettings, HostPort, KafkaSettings, LatencyLayout, Pace,
+    self, BrokerSettings, ConfigError, ConsumerSettings, EventTimes, HostPort, KafkaSettings, LatencyLayout, Pace,
     ProducerSettings, Roles, SourceSettings,
 };
 use crate::transaction::RunId;
@@ -90,10 +90,14 @@ impl Plan {
         let kafka_listen = pipeline.kafka_listen.unwrap_or(KAFKA_LISTEN_DEFAULT);
         let http = pipeline.http.unwrap_or(HTTP_LISTEN_DEFAULT);
         let source = config::source(pipeline)?;
-        let pace = config::pace(pipeline);
-        if matches!((&source, pace), (SourceSettings::Synthetic { .. }, Pace::Speed(_))) {
+        let pace = config::pace(pipeline)?;
+        let is_live = |source: &SourceSettings| match source {
+            SourceSettings::Synthetic(settings) => settings.event_times == EventTimes::Live,
+            _ => false,
+        };
+        if matches!(pace, Pace::Speed(_)) && is_live(&source) {
             return Err(config::ConfigError::new(
-                "--speed replays a file by its own time: give a --source file, or use --rate",
+                "--speed replays transactions by their own time: give a --source file or --calendar, or use --rate",
             ));
         }
         Ok(Plan {
@@ -178,7 +182,7 @@ impl Plan {
         ProducerSettings {
             kafka,
             source: self.source.clone(),
-            pace: self.pace,
+            pace: self.pace.clone(),
             count: flags.count,
             duration: flags.duration,
             drain_timeout: flags.drain_timeout,

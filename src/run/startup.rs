@@ -11,7 +11,7 @@ use super::database::{Contents, DatabaseService};
 use super::figures::{bytes, thousands};
 use super::kafka::{BrokerEndpoint, EmbeddedBroker, shown};
 use super::pipeline::Pipeline;
-use crate::config::{Pace, SourceSettings};
+use crate::config::{Arrival, Pace, SourceSettings};
 use crate::data_dir::DiskSpace;
 
 /// Says where everything is and what the data directory already holds.
@@ -37,7 +37,7 @@ pub fn print(
     }
     rows.push(("page", format!("http://{http}/  (metrics: /metrics, health: /healthz, /readyz)")));
     if plan.roles.producer {
-        rows.push(("source", format!("{}, {}", source(&plan.source), pace(plan.pace))));
+        rows.push(("source", format!("{}, {}", source(&plan.source), pace(&plan.pace))));
     }
     rows.push(("data", data_row(pipeline, broker, contents)?));
     say!("finstream {}", env!("CARGO_PKG_VERSION"));
@@ -94,20 +94,46 @@ fn data_row(
 
 fn source(source: &SourceSettings) -> String {
     match source {
-        SourceSettings::Synthetic { users, seed, .. } => {
-            format!("synthetic card transactions of {} users, seed {seed}", thousands(*users))
+        SourceSettings::Synthetic(settings) => {
+            format!("synthetic card transactions of {} users, seed {}", thousands(settings.users), settings.seed)
         }
-        SourceSettings::Yfinance { files, .. } => {
-            let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-            format!("trades from {}", names.join(", "))
+        SourceSettings::Yfinance(settings) => {
+            format!("trades from {}{}", names(&settings.files), again_and_again(settings.repeat))
+        }
+        SourceSettings::Cards(settings) => {
+            format!("card transactions from {}{}", names(&settings.files), again_and_again(settings.repeat))
         }
     }
 }
 
-fn pace(pace: Pace) -> String {
+fn names(files: &[PathBuf]) -> String {
+    files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn again_and_again(repeat: bool) -> &'static str {
+    if repeat { ", again and again" } else { "" }
+}
+
+fn pace(pace: &Pace) -> String {
+    let rate = |rate: f64| if rate.fract() == 0.0 { thousands(rate as u64) } else { rate.to_string() };
     match pace {
-        Pace::Rate(rate) if rate.fract() == 0.0 => format!("{}/s", thousands(rate as u64)),
-        Pace::Rate(rate) => format!("{rate}/s"),
+        Pace::Rate { per_second, arrival } => {
+            let per_second = rate(*per_second);
+            match arrival {
+                Arrival::Constant => format!("{per_second}/s"),
+                Arrival::Poisson => format!("{per_second}/s on average, at random (Poisson)"),
+                Arrival::Bursty => format!("{per_second}/s on average, with bursts of ten times as many"),
+                Arrival::Market { length, .. } => {
+                    format!(
+                        "{per_second}/s on average, by an exchange's day of {}",
+                        humantime::format_duration(*length)
+                    )
+                }
+                Arrival::Ramp { from, to, over } => {
+                    format!("{}/s to {}/s in {}", rate(*from), rate(*to), humantime::format_duration(*over))
+                }
+            }
+        }
         Pace::Max => "as fast as it goes".to_string(),
         Pace::Speed(speed) => format!("{speed} times faster than it happened"),
     }

@@ -78,7 +78,7 @@ pub struct TopUser {
     pub user_id: String,
     /// ISO 4217.
     pub currency: String,
-    /// Purchases and refunds.
+    /// Purchases, refunds and declined attempts.
     pub transactions: i64,
     /// Decimal text.
     pub net_spend: String,

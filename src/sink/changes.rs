@@ -79,7 +79,7 @@ select 'user/' || a.user_id || '/' || a.currency, json_build_object(
     'user_id', a.user_id, 'currency', a.currency,
     'purchases', sum(a.purchases), 'spend', sum(a.spend)::text,
     'refunds', sum(a.refunds), 'refunded', sum(a.refunded)::text,
-    'trades', sum(a.trades), 'traded', sum(a.traded)::text,
+    'trades', sum(a.trades), 'traded', sum(a.traded)::text, 'declines', sum(a.declines),
     'first_event', to_char(min(a.first_event) at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),
     'last_event', to_char(max(a.last_event) at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),
     'books', (select books_id from schema_owner), 'stream', $3::integer, 'version', sum(a.version),

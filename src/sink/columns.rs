@@ -22,6 +22,7 @@ pub(super) struct UserColumns<'a> {
     pub refunded: Vec<Numeric>,
     pub trades: Vec<i64>,
     pub traded: Vec<Numeric>,
+    pub declines: Vec<i64>,
     pub first_events: Vec<Time>,
     pub last_events: Vec<Time>,
     pub last_offsets: Vec<i64>,
@@ -141,6 +142,7 @@ pub(super) fn user_columns<'a>(deltas: &[(i32, Deltas<'a>)]) -> UserColumns<'a> 
         columns.refunded.push(user.refunded.into());
         columns.trades.push(user.trades);
         columns.traded.push(user.traded.into());
+        columns.declines.push(user.declines);
         columns.first_events.push(Time(user.first_event));
         columns.last_events.push(Time(user.last_event));
         columns.last_offsets.push(user.last_offset);

@@ -11,20 +11,20 @@ use super::write::{Failure, expect_rows};
 
 const UPSERT_USERS: &str = "
 insert into user_aggregates as t (user_id, currency, topic_ref, partition, purchases, spend, refunds, refunded, trades,
-    traded, first_event, last_event, last_offset, version)
-select user_id, currency, $1, partition, purchases, spend, refunds, refunded, trades, traded, first_event, last_event,
-    last_offset, 1
+    traded, declines, first_event, last_event, last_offset, version)
+select user_id, currency, $1, partition, purchases, spend, refunds, refunded, trades, traded, declines, first_event,
+    last_event, last_offset, 1
 from unnest($2::text[], $3::text[], $4::integer[], $5::bigint[], $6::numeric[], $7::bigint[], $8::numeric[],
-    $9::bigint[], $10::numeric[], $11::timestamptz[], $12::timestamptz[], $13::bigint[])
-    as d(user_id, currency, partition, purchases, spend, refunds, refunded, trades, traded, first_event, last_event,
-    last_offset)
+    $9::bigint[], $10::numeric[], $11::bigint[], $12::timestamptz[], $13::timestamptz[], $14::bigint[])
+    as d(user_id, currency, partition, purchases, spend, refunds, refunded, trades, traded, declines, first_event,
+    last_event, last_offset)
 on conflict (user_id, currency, topic_ref, partition) do update
 set purchases = t.purchases + excluded.purchases, spend = t.spend + excluded.spend,
     refunds = t.refunds + excluded.refunds, refunded = t.refunded + excluded.refunded,
-    trades = t.trades + excluded.trades, traded = t.traded + excluded.traded,
+    trades = t.trades + excluded.trades, traded = t.traded + excluded.traded, declines = t.declines + excluded.declines,
     first_event = least(t.first_event, excluded.first_event), last_event = greatest(t.last_event, excluded.last_event),
     last_offset = greatest(t.last_offset, excluded.last_offset), version = t.version + 1
-where t.last_offset < ($15::bigint[])[array_position($14::integer[], t.partition)]";
+where t.last_offset < ($16::bigint[])[array_position($15::integer[], t.partition)]";
 
 const UPSERT_SYMBOLS: &str = "
 insert into symbol_aggregates as t (symbol, currency, topic_ref, partition, trades, quantity, notional, last_price,
@@ -123,6 +123,7 @@ async fn upsert_users(
         .bind(&users.refunded)
         .bind(&users.trades)
         .bind(&users.traded)
+        .bind(&users.declines)
         .bind(&users.first_events)
         .bind(&users.last_events)
         .bind(&users.last_offsets)

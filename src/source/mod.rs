@@ -3,115 +3,32 @@
 //! A source fills a [`Draft`], whose strings are used again and again; the producer adds identity and times. Nothing
 //! here knows Kafka or PostgreSQL.
 
-use std::borrow::Cow;
 use std::path::PathBuf;
 
-use rust_decimal::Decimal;
 use serde::Serialize;
 
-use crate::clock::Micros;
-use crate::config::SourceSettings;
-use crate::transaction::{Currency, Detail, Side, Transaction};
+use self::draft::write_user_id;
+use self::repeated::Repeated;
+use crate::config::{CardsSettings, SourceSettings, YfinanceSettings};
 
 pub mod arrival;
-mod merchants;
+mod cards;
+mod draft;
+mod draw;
+mod files;
+mod repeated;
 mod synthetic;
 mod yfinance;
 
-/// A transaction without identity and times of its own way. Buffers are reused from message to message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Draft {
-    /// Empty: derived from run and sequence.
-    pub transaction_id: String,
-    /// Whose transaction.
-    pub user_id: String,
-    /// Never negative.
-    pub amount: Decimal,
-    /// Of `amount` and `price`.
-    pub currency: Currency,
-    /// None: it happens when it is due.
-    pub event_time: Option<Micros>,
-    /// Which of the following fields count.
-    pub kind: Kind,
-    /// Of a card transaction.
-    pub merchant: String,
-    /// Of a card transaction.
-    pub category: String,
-    /// Of a trade.
-    pub symbol: String,
-    /// Of a trade.
-    pub side: Side,
-    /// Of a trade.
-    pub quantity: i64,
-    /// Of a trade.
-    pub price: Decimal,
-}
-
-/// What kind of transaction a draft is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Money spent with a card.
-    Purchase,
-    /// Money back.
-    Refund,
-    /// A trade.
-    Trade,
-}
-
-impl Default for Draft {
-    fn default() -> Self {
-        Draft {
-            transaction_id: String::new(),
-            user_id: String::new(),
-            amount: Decimal::ZERO,
-            currency: Currency::USD,
-            event_time: None,
-            kind: Kind::Purchase,
-            merchant: String::new(),
-            category: String::new(),
-            symbol: String::new(),
-            side: Side::Buy,
-            quantity: 0,
-            price: Decimal::ZERO,
-        }
-    }
-}
-
-impl Draft {
-    /// The transaction, borrowing the draft's strings; `derived_id` stands in for an empty id.
-    pub fn transaction<'a>(&'a self, derived_id: &'a str, scheduled_at: Micros, sent_at: Micros) -> Transaction<'a> {
-        let (merchant, category) = (Cow::Borrowed(self.merchant.as_str()), Cow::Borrowed(self.category.as_str()));
-        let detail = match self.kind {
-            Kind::Purchase => Detail::Purchase { merchant, category },
-            Kind::Refund => Detail::Refund { merchant, category },
-            Kind::Trade => Detail::Trade {
-                symbol: Cow::Borrowed(&self.symbol),
-                side: self.side,
-                quantity: self.quantity,
-                price: self.price,
-            },
-        };
-        let id = if self.transaction_id.is_empty() { derived_id } else { &self.transaction_id };
-        Transaction {
-            transaction_id: Cow::Borrowed(id),
-            user_id: Cow::Borrowed(&self.user_id),
-            amount: self.amount,
-            currency: self.currency,
-            event_time: self.event_time.unwrap_or(scheduled_at),
-            scheduled_at: Some(scheduled_at),
-            sent_at: Some(sent_at),
-            detail,
-        }
-    }
-}
+pub use draft::{DerivedIds, Draft, Kind};
 
 /// Yields transactions one after the other.
 pub trait Source: Send {
-    /// Fills `out` with the next one; false at the end.
+    /// Fills `out` with the next one, if there is one.
     ///
     /// # Errors
     /// If the source cannot go on.
-    fn next_into(&mut self, out: &mut Draft) -> Result<bool, SourceError>;
+    fn next_into(&mut self, out: &mut Draft) -> Result<Next, SourceError>;
 
     /// Such as `synthetic` or `yfinance:prices.csv`.
     fn describe(&self) -> String;
@@ -130,11 +47,24 @@ pub trait Source: Send {
     fn has_event_times(&self) -> bool;
 }
 
-/// What a source left out.
+/// What came of asking for the next transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Here it is.
+    Draft,
+    /// None yet: whoever asks later may get one.
+    NotYet,
+    /// There are no more.
+    End,
+}
+
+/// What a source left out, and what it only wondered at.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SkipReport {
     /// One entry a kind, in the order of first appearance.
     pub kinds: Vec<SkippedKind>,
+    /// The same of what was sent as it stands, though it looks wrong.
+    pub kept: Vec<SkippedKind>,
 }
 
 /// One reason for leaving rows out.
@@ -151,15 +81,24 @@ pub struct SkippedKind {
 impl SkipReport {
     /// Counts one; `explain` runs for the first of its kind only.
     pub(crate) fn note(&mut self, kind: &'static str, explain: impl FnOnce() -> String) {
-        match self.kinds.iter_mut().find(|known| known.kind == kind) {
-            Some(known) => known.count += 1,
-            None => self.kinds.push(SkippedKind { kind, count: 1, first: explain() }),
-        }
+        count(&mut self.kinds, kind, explain);
+    }
+
+    /// The same of what is sent all the same.
+    pub(crate) fn note_kept(&mut self, kind: &'static str, explain: impl FnOnce() -> String) {
+        count(&mut self.kept, kind, explain);
     }
 
     /// Everything that was left out.
     pub fn total(&self) -> u64 {
         self.kinds.iter().map(|kind| kind.count).sum()
+    }
+}
+
+fn count(kinds: &mut Vec<SkippedKind>, kind: &'static str, explain: impl FnOnce() -> String) {
+    match kinds.iter_mut().find(|known| known.kind == kind) {
+        Some(known) => known.count += 1,
+        None => kinds.push(SkippedKind { kind, count: 1, first: explain() }),
     }
 }
 
@@ -180,12 +119,29 @@ pub enum SourceError {
     /// The file is none that we know.
     #[error("{path} is not a yfinance file: {found}; accepted are download(...).to_csv() with its three header rows \
              Price/Ticker/Date, and Ticker.history(...).to_csv() with a header of Date or Datetime, Open, High, Low, \
-             Close, Volume", path = .path.display())]
+             Close, Volume, or of Date and closing prices by symbol", path = .path.display())]
     UnknownLayout {
         /// The file.
         path: PathBuf,
         /// What stands where a header was expected.
         found: String,
+    },
+    /// A card file whose columns are not known.
+    #[error("{path} is no card file that is known: {found}; known are those of Kaggle and Sparkov, for any other write \
+             --map user=COLUMN,amount=COLUMN,time=COLUMN, and merchant, category, id, currency, fraud where there are such",
+            path = .path.display())]
+    UnknownColumns {
+        /// The file.
+        path: PathBuf,
+        /// What stands in its header.
+        found: String,
+    },
+    /// It is another file than the one that was looked through.
+    #[error("{path} was changed while it was read: what was sent of it is neither the old file nor the new one; run the \
+             same command again to send the new one", path = .path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
     },
     /// The file's symbol is not known or not usable.
     #[error("{path}: {why}", path = .path.display())]
@@ -212,13 +168,27 @@ pub enum SourceError {
 /// If a setting or a file cannot be used.
 pub fn open(settings: &SourceSettings) -> Result<Box<dyn Source>, SourceError> {
     Ok(match settings {
-        SourceSettings::Synthetic { users, zipf_exponent, seed } => {
-            Box::new(synthetic::Synthetic::new(*users, *zipf_exponent, *seed)?)
+        SourceSettings::Synthetic(settings) => Box::new(synthetic::Synthetic::new(settings)?),
+        SourceSettings::Yfinance(settings) => {
+            let open = |settings: &YfinanceSettings| yfinance::Yfinance::open(settings);
+            if settings.repeat { Box::new(Repeated::open(settings.clone(), open)?) } else { Box::new(open(settings)?) }
         }
-        SourceSettings::Yfinance { files, symbol, currency, users, seed } => {
-            Box::new(yfinance::Yfinance::open(files, symbol.as_deref(), *currency, *users, *seed)?)
+        SourceSettings::Cards(settings) => {
+            let open = |settings: &CardsSettings| cards::Cards::open(settings);
+            if settings.repeat { Box::new(Repeated::open(settings.clone(), open)?) } else { Box::new(open(settings)?) }
         }
     })
+}
+
+/// Whether a source opens, as far as that shows without reading a large file from end to end.
+///
+/// # Errors
+/// As [`open`].
+pub fn check(settings: &SourceSettings) -> Result<(), SourceError> {
+    match settings {
+        SourceSettings::Cards(settings) => cards::Cards::check(settings),
+        _ => open(settings).map(drop),
+    }
 }
 
 /// Users, at most: their numbers are spread by a distribution over floats, and 10^9 is more than cards exist.
@@ -229,12 +199,4 @@ fn check_users(users: u64) -> Result<(), SourceError> {
         return Ok(());
     }
     Err(SourceError::Setting(format!("--users {users} is not within 1 to {USERS_MAX}")))
-}
-
-/// `user-000042`.
-fn write_user_id(out: &mut String, number: u64) {
-    use std::fmt::Write;
-    out.clear();
-    // Writing to a String cannot fail.
-    let _ = write!(out, "user-{number:06}");
 }

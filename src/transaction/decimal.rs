@@ -5,7 +5,7 @@ use rust_decimal::Decimal;
 use super::{AMOUNT_INTEGER_DIGITS_MAX, AMOUNT_SCALE_MAX};
 
 /// Reads a plain decimal within the limits of amounts; the error says what is wrong, without the value.
-pub(super) fn parse_plain(text: &str) -> Result<Decimal, &'static str> {
+pub(crate) fn parse_plain(text: &str) -> Result<Decimal, &'static str> {
     let bytes = text.as_bytes();
     if bytes.is_empty() {
         return Err("is empty");

@@ -8,14 +8,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use rust_decimal::Decimal;
-use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::decimal::{is_product, parse_plain};
 use super::plain::read_plain;
 use super::time::{TIME_MAX, TIME_MIN, parse_rfc3339};
 use super::{
-    CATEGORY_CHARS_MAX, Currency, Detail, ID_CHARS_MAX, MERCHANT_CHARS_MAX, QUANTITY_MAX, SYMBOL_CHARS_MAX, Side,
-    Transaction,
+    CATEGORY_CHARS_MAX, CardInfo, Currency, Detail, ID_CHARS_MAX, LABEL_CHARS_MAX, MERCHANT_CHARS_MAX, QUANTITY_MAX,
+    SYMBOL_CHARS_MAX, Side, Transaction,
 };
 use crate::clock::Micros;
 
@@ -51,6 +51,12 @@ pub(super) struct Members<'a> {
     pub currency: Option<Cow<'a, str>>,
     pub merchant: Option<Cow<'a, str>>,
     pub category: Option<Cow<'a, str>>,
+    pub mcc: Option<Cow<'a, str>>,
+    pub country: Option<Cow<'a, str>>,
+    pub refund_of: Option<Cow<'a, str>>,
+    pub declined: Option<Cow<'a, str>>,
+    pub requested_amount: Option<Cow<'a, str>>,
+    pub fraud: Option<Cow<'a, str>>,
     pub symbol: Option<Cow<'a, str>>,
     pub side: Option<Cow<'a, str>>,
     pub quantity: Option<i64>,
@@ -81,6 +87,14 @@ impl<'a> Members<'a> {
             "trade" => trade(self.symbol, self.side, self.quantity, self.price, amount)?,
             other => return Err(refuse("type", other, "is none of purchase, refund, trade")),
         };
+        let card = CardInfo {
+            mcc: self.mcc.filter(|mcc| mcc.len() == 4 && mcc.bytes().all(|byte| byte.is_ascii_digit())),
+            country: self.country.filter(|code| code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_uppercase())),
+            refund_of: self.refund_of.filter(|id| is_text(id, ID_CHARS_MAX)),
+            declined: self.declined.filter(|why| is_text(why, LABEL_CHARS_MAX)),
+            requested_amount: self.requested_amount.and_then(|amount| parse_plain(&amount).ok()),
+            fraud: self.fraud.filter(|label| is_text(label, LABEL_CHARS_MAX)),
+        };
         let currency = required("currency", self.currency)?;
         let event_time = required("event_time", self.event_time)?;
         Ok(Transaction {
@@ -95,8 +109,14 @@ impl<'a> Members<'a> {
             scheduled_at: micros("scheduled_at_us", self.scheduled_at_us)?,
             sent_at: micros("sent_at_us", self.sent_at_us)?,
             detail,
+            card,
         })
     }
+}
+
+/// Whether it would be accepted as a text.
+fn is_text(value: &str, chars_max: usize) -> bool {
+    text("", Some(Cow::Borrowed(value)), chars_max).is_ok()
 }
 
 fn trade<'a>(
@@ -202,6 +222,12 @@ impl<'de> Visitor<'de> for MembersVisitor {
                 "currency" => fill("currency", &mut members.currency, &mut map)?,
                 "merchant" => fill("merchant", &mut members.merchant, &mut map)?,
                 "category" => fill("category", &mut members.category, &mut map)?,
+                "mcc" => fill_if_text(&mut members.mcc, &mut map)?,
+                "country" => fill_if_text(&mut members.country, &mut map)?,
+                "refund_of" => fill_if_text(&mut members.refund_of, &mut map)?,
+                "declined" => fill_if_text(&mut members.declined, &mut map)?,
+                "requested_amount" => fill_if_text(&mut members.requested_amount, &mut map)?,
+                "fraud" => fill_if_text(&mut members.fraud, &mut map)?,
                 "symbol" => fill("symbol", &mut members.symbol, &mut map)?,
                 "side" => fill("side", &mut members.side, &mut map)?,
                 "quantity" => fill_integer("quantity", &mut members.quantity, &mut map)?,
@@ -224,6 +250,13 @@ fn fill<'de, A: MapAccess<'de>>(field: &str, place: &mut Option<Cow<'de, str>>, 
     }
     let Name(value) = map.next_value().map_err(|error| de::Error::custom(format_args!("{field}: {error}")))?;
     *place = Some(value);
+    Ok(())
+}
+
+/// Others may use these names for something else, as long as nothing is counted by them.
+fn fill_if_text<'de, A: MapAccess<'de>>(place: &mut Option<Cow<'de, str>>, map: &mut A) -> Result<(), A::Error> {
+    let TextOrElse(value) = map.next_value()?;
+    *place = place.take().or(value);
     Ok(())
 }
 
@@ -260,5 +293,62 @@ impl<'de> Visitor<'de> for NameVisitor {
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Name<'de>, E> {
         Ok(Name(Cow::Owned(text.to_owned())))
+    }
+}
+
+/// A string, or none for any other value.
+struct TextOrElse<'a>(Option<Cow<'a, str>>);
+
+impl<'de> Deserialize<'de> for TextOrElse<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextOrElseVisitor)
+    }
+}
+
+struct TextOrElseVisitor;
+
+impl<'de> Visitor<'de> for TextOrElseVisitor {
+    type Value = TextOrElse<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("any value")
+    }
+
+    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(TextOrElse(Some(Cow::Borrowed(text))))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(TextOrElse(Some(Cow::Owned(text.to_owned()))))
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(TextOrElse(None))
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(TextOrElse(None))
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(TextOrElse(None))
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(TextOrElse(None))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(TextOrElse(None))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(TextOrElse(None))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(TextOrElse(None))
     }
 }

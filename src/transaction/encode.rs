@@ -1,8 +1,10 @@
 //! Transaction -> JSON bytes, by hand: a message costs no allocation and about a fifth of a general serializer.
 
+use std::borrow::Cow;
+
 use super::decimal::push_plain;
 use super::time::push_rfc3339;
-use super::{Detail, Side, Transaction};
+use super::{CardInfo, Detail, Side, Transaction};
 use crate::clock::Micros;
 
 /// `sent_at_us` is the last member and its number is this wide, so that it can be patched in place.
@@ -28,6 +30,7 @@ impl Transaction<'_> {
         if let Some((merchant, category)) = detail {
             push_string(out, b",\"merchant\":", merchant);
             push_string(out, b",\"category\":", category);
+            self.card.encode_into(out);
         }
         if let Detail::Trade { symbol, side, quantity, price } = &self.detail {
             push_string(out, b",\"symbol\":", symbol);
@@ -50,6 +53,28 @@ impl Transaction<'_> {
             write_sent_at(&mut out[start..], sent_at);
         }
         out.push(b'}');
+    }
+}
+
+impl CardInfo<'_> {
+    fn encode_into(&self, out: &mut Vec<u8>) {
+        let mut push = |name, value: &Option<Cow<'_, str>>| {
+            if let Some(value) = value {
+                push_string(out, name, value);
+            }
+        };
+        push(b",\"mcc\":".as_slice(), &self.mcc);
+        push(b",\"country\":", &self.country);
+        push(b",\"refund_of\":", &self.refund_of);
+        push(b",\"declined\":", &self.declined);
+        if let Some(requested) = self.requested_amount {
+            out.extend_from_slice(b",\"requested_amount\":\"");
+            push_plain(out, requested);
+            out.push(b'"');
+        }
+        if let Some(fraud) = &self.fraud {
+            push_string(out, b",\"fraud\":", fraud);
+        }
     }
 }
 

@@ -55,5 +55,44 @@ pub struct RunInfo {
 /// The transaction id of a synthetic message: `RUN-SEQUENCE`. The SQL views derive it in the same way, so that it is
 /// not stored a second time.
 pub fn derived_transaction_id(id: MessageId) -> String {
-    format!("{}-{}", id.run, id.sequence)
+    let mut out = String::new();
+    write_derived_transaction_id(&mut out, id);
+    out
+}
+
+/// The message of `run` that an id is derived from, if it is; written without an allocation, as it is asked for each message.
+pub fn derived_from(transaction_id: &str, run: RunId) -> Option<i64> {
+    let mut text = uuid::Uuid::encode_buffer();
+    let sequence = transaction_id.strip_prefix(&*run.0.hyphenated().encode_lower(&mut text))?.strip_prefix('-')?;
+    // As it is written: no sign, no zeros in front.
+    let is_plain =
+        sequence.bytes().all(|byte| byte.is_ascii_digit()) && (sequence == "0" || !sequence.starts_with('0'));
+    if is_plain { sequence.parse().ok() } else { None }
+}
+
+/// The same into a buffer, whose content is replaced.
+pub fn write_derived_transaction_id(out: &mut String, id: MessageId) {
+    out.clear();
+    out.push_str(id.run.0.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()));
+    out.push('-');
+    out.push_str(itoa::Buffer::new().format(id.sequence));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_derived_only_when_the_views_would_derive_the_same() {
+        let run = RunId(uuid::Uuid::from_u128(0xABCDEF));
+        let derived = derived_transaction_id(MessageId { run, sequence: 42 });
+        assert_eq!(derived_from(&derived, run), Some(42));
+        assert_eq!(derived_from(&derived_transaction_id(MessageId { run, sequence: 0 }), run), Some(0));
+        assert_eq!(derived_from(&derived, RunId(uuid::Uuid::from_u128(0xABCDEE))), None);
+        let others = ["42", "042", "+42", "-42", "", " 42", "4 2", "00", "99999999999999999999"];
+        for other in others.map(|sequence| format!("{run}-{sequence}")).iter().skip(1).chain([&derived.to_uppercase()])
+        {
+            assert_eq!(derived_from(other, run), None, "{other}");
+        }
+    }
 }

@@ -18,11 +18,16 @@ mod plain;
 mod schema;
 mod time;
 
+pub(crate) use decimal::parse_plain as parse_amount;
+
 pub use currency::{Currency, UnknownCurrency};
 pub use decode::DecodeError;
 pub use encode::{patch_sent_at, read_sent_at};
-pub use identity::{HEADER_RUN, HEADER_RUN_INFO, HEADER_SEQUENCE, MessageId, RunId, RunInfo, derived_transaction_id};
-pub use schema::{WireCard, WireDetail, WireTrade, WireTransaction, schema_json};
+pub use identity::{
+    HEADER_RUN, HEADER_RUN_INFO, HEADER_SEQUENCE, MessageId, RunId, RunInfo, derived_from, derived_transaction_id,
+    write_derived_transaction_id,
+};
+pub use schema::{WireDetail, WirePurchase, WireRefund, WireTrade, WireTransaction, schema_json};
 pub use time::{TIME_MAX, TIME_MIN};
 
 /// Characters in a `transaction_id` or `user_id`, at most.
@@ -33,6 +38,8 @@ pub const MERCHANT_CHARS_MAX: usize = 128;
 pub const CATEGORY_CHARS_MAX: usize = 64;
 /// Characters in a symbol, at most.
 pub const SYMBOL_CHARS_MAX: usize = 32;
+/// Characters of why an attempt was declined, and of a fraud label, at most.
+pub const LABEL_CHARS_MAX: usize = 32;
 /// Units in one trade, at most.
 pub const QUANTITY_MAX: i64 = 1_000_000_000_000_000;
 /// Digits before the decimal point in an amount or price, at most.
@@ -59,6 +66,33 @@ pub struct Transaction<'a> {
     pub sent_at: Option<Micros>,
     /// What kind it is.
     pub detail: Detail<'a>,
+    /// What else is known of a card transaction.
+    pub card: CardInfo<'a>,
+}
+
+/// What a card transaction may say beyond merchant and category. Each may be absent, and what does not fit is taken for
+/// absent: nothing is counted by it, but that a declined attempt is not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CardInfo<'a> {
+    /// ISO 18245 merchant category code: four digits.
+    pub mcc: Option<Cow<'a, str>>,
+    /// Where the merchant is: ISO 3166-1 alpha-2.
+    pub country: Option<Cow<'a, str>>,
+    /// Of a refund: the transaction id of the purchase.
+    pub refund_of: Option<Cow<'a, str>>,
+    /// Of a purchase: why the issuer declined it. No money moved, so `amount` is 0.
+    pub declined: Option<Cow<'a, str>>,
+    /// What a declined attempt asked for, in `currency`.
+    pub requested_amount: Option<Decimal>,
+    /// The label of a transaction that is known to be fraud, for those who train or test a detector.
+    pub fraud: Option<Cow<'a, str>>,
+}
+
+impl Transaction<'_> {
+    /// Whether this is an attempt that the issuer declined: it moves no money and counts in no total.
+    pub fn is_declined(&self) -> bool {
+        self.card.declined.is_some() && self.amount.is_zero() && matches!(self.detail, Detail::Purchase { .. })
+    }
 }
 
 /// What only one kind of transaction has.

@@ -33,6 +33,12 @@ pub(super) fn read_plain(bytes: &[u8]) -> Option<Members<'_>> {
         currency: rest.text(b",\"currency\":\"")?,
         merchant: rest.text(b",\"merchant\":\"")?,
         category: rest.text(b",\"category\":\"")?,
+        mcc: rest.text(b",\"mcc\":\"")?,
+        country: rest.text(b",\"country\":\"")?,
+        refund_of: rest.text(b",\"refund_of\":\"")?,
+        declined: rest.text(b",\"declined\":\"")?,
+        requested_amount: rest.text(b",\"requested_amount\":\"")?,
+        fraud: rest.text(b",\"fraud\":\"")?,
         symbol: rest.text(b",\"symbol\":\"")?,
         side: rest.text(b",\"side\":\"")?,
         quantity: rest.integer(b",\"quantity\":")?,
@@ -88,7 +94,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Micros;
-    use crate::transaction::{Currency, Detail, Side, Transaction};
+    use crate::transaction::{CardInfo, Currency, Detail, Side, Transaction};
 
     fn encoded(detail: Detail<'_>) -> Vec<u8> {
         let transaction = Transaction {
@@ -100,6 +106,14 @@ mod tests {
             scheduled_at: Some(Micros(1_700_000_000_000_001)),
             sent_at: Some(Micros(-5)),
             detail,
+            card: CardInfo {
+                mcc: Some("5411".into()),
+                country: Some("DE".into()),
+                refund_of: Some("0198-3".into()),
+                declined: Some("do_not_honor".into()),
+                requested_amount: "12.50".parse().ok(),
+                fraud: Some("card_testing".into()),
+            },
         };
         let mut bytes = Vec::new();
         transaction.encode_into(&mut bytes);

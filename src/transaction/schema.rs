@@ -5,9 +5,11 @@ use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 
-use super::{CATEGORY_CHARS_MAX, ID_CHARS_MAX, MERCHANT_CHARS_MAX, QUANTITY_MAX, SYMBOL_CHARS_MAX};
+use super::{CATEGORY_CHARS_MAX, ID_CHARS_MAX, LABEL_CHARS_MAX, MERCHANT_CHARS_MAX, QUANTITY_MAX, SYMBOL_CHARS_MAX};
 
 const DECIMAL_PATTERN: &str = r"^[0-9]{1,15}(\.[0-9]{1,8})?$";
+const MCC_PATTERN: &str = r"^[0-9]{4}$";
+const COUNTRY_PATTERN: &str = r"^[A-Z]{2}$";
 const NO_CONTROL_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f]+$";
 
 /// A finance transaction as it stands in the topic: one JSON object a message. The message key is `user_id`; members
@@ -54,18 +56,18 @@ pub struct WireTransaction {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum WireDetail {
-    /// A card purchase.
-    Purchase(WireCard),
+    /// A card purchase, or the attempt of one that was declined.
+    Purchase(WirePurchase),
     /// Money back for a purchase.
-    Refund(WireCard),
+    Refund(WireRefund),
     /// A trade of a listed instrument; never part of a user's card spend.
     Trade(WireTrade),
 }
 
-/// Where a card was used.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+/// Where a card was used, and what came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(inline)]
-pub struct WireCard {
+pub struct WirePurchase {
     /// The merchant's name.
     #[schemars(
         length(min = 1, max = MERCHANT_CHARS_MAX), regex(pattern = NO_CONTROL_PATTERN),
@@ -77,6 +79,64 @@ pub struct WireCard {
         length(min = 1, max = CATEGORY_CHARS_MAX), regex(pattern = NO_CONTROL_PATTERN), extend("examples" = ["dining"])
     )]
     pub category: String,
+    /// The merchant category code of ISO 18245.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", regex(pattern = MCC_PATTERN), extend("examples" = ["5812"]))]
+    pub mcc: Option<String>,
+    /// Where the merchant is, by ISO 3166-1 alpha-2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", regex(pattern = COUNTRY_PATTERN), extend("examples" = ["DE"]))]
+    pub country: Option<String>,
+    /// Why the issuer declined the attempt. It moved no money: `amount` is 0, and nothing of it counts in totals.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        with = "String", length(min = 1, max = LABEL_CHARS_MAX), regex(pattern = NO_CONTROL_PATTERN),
+        extend("examples" = ["insufficient_funds"])
+    )]
+    pub declined: Option<String>,
+    /// What a declined attempt asked for, in units of `currency`, as a plain decimal string.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", regex(pattern = DECIMAL_PATTERN), extend("examples" = ["12.50"]))]
+    pub requested_amount: Option<String>,
+    /// The label of what is known to be fraud, for those who train or test a detector; others must not look at it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        with = "String", length(min = 1, max = LABEL_CHARS_MAX), regex(pattern = NO_CONTROL_PATTERN),
+        extend("examples" = ["card_testing"])
+    )]
+    pub fraud: Option<String>,
+}
+
+/// Where a card gets money back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub struct WireRefund {
+    /// The merchant's name.
+    #[schemars(
+        length(min = 1, max = MERCHANT_CHARS_MAX), regex(pattern = NO_CONTROL_PATTERN),
+        extend("examples" = ["Corner Coffee"])
+    )]
+    pub merchant: String,
+    /// What kind of merchant.
+    #[schemars(
+        length(min = 1, max = CATEGORY_CHARS_MAX), regex(pattern = NO_CONTROL_PATTERN), extend("examples" = ["dining"])
+    )]
+    pub category: String,
+    /// The merchant category code of ISO 18245.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", regex(pattern = MCC_PATTERN), extend("examples" = ["5812"]))]
+    pub mcc: Option<String>,
+    /// Where the merchant is, by ISO 3166-1 alpha-2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", regex(pattern = COUNTRY_PATTERN), extend("examples" = ["DE"]))]
+    pub country: Option<String>,
+    /// The `transaction_id` of the purchase.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        with = "String", length(min = 1, max = ID_CHARS_MAX), regex(pattern = NO_CONTROL_PATTERN),
+        extend("examples" = ["019a3c7e-8a52-7cc0-b1f0-2d1c2f3a4b5c-41"])
+    )]
+    pub refund_of: Option<String>,
 }
 
 /// What was traded.

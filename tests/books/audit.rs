@@ -45,7 +45,7 @@ async fn each_field_of_a_total_is_watched() {
     world
         .sql("update symbol_aggregates set quantity = quantity - 1, last_price = last_price + 1 where partition = 1")
         .await;
-    world.sql("update user_aggregates set refunds = refunds + 1, last_event = last_event + '1 us' where user_id = 'user-0'").await;
+    world.sql("update user_aggregates set refunds = refunds + 1, declines = declines + 1, last_event = last_event + '1 us' where user_id = 'user-0'").await;
     world.sql("delete from user_aggregates where user_id = 'user-1'").await;
     world.sql("insert into user_aggregates select 'ghost', currency, topic_ref, partition, 1, 5, 0, 0, 0, 0, first_event, last_event, 0, 1 from user_aggregates where user_id = 'user-2'").await;
     let report = world.audit().await;
@@ -57,6 +57,7 @@ async fn each_field_of_a_total_is_watched() {
         ("symbol EA USD", Some("quantity")),
         ("user ghost USD", Some("purchases")),
         ("user ghost USD", Some("spend")),
+        ("user user-0 USD", Some("declines")),
         ("user user-0 USD", Some("last_event")),
         ("user user-0 USD", Some("refunds")),
         ("user user-1 USD", None),

@@ -15,7 +15,9 @@ use finstream::data_dir::DataDir;
 use finstream::ledger::{LedgerWriter, RunRecord, SourceRecord};
 use finstream::postgres::{Database, PgSettings, PrivateCluster};
 use finstream::sink::change_all;
-use finstream::transaction::{Currency, Detail, HEADER_RUN, HEADER_SEQUENCE, RunId, RunInfo, Side, Transaction};
+use finstream::transaction::{
+    CardInfo, Currency, Detail, HEADER_RUN, HEADER_SEQUENCE, RunId, RunInfo, Side, Transaction,
+};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -65,6 +67,7 @@ pub fn transaction(number: i64) -> Transaction<'static> {
         scheduled_at: None,
         sent_at: None,
         detail,
+        card: CardInfo::default(),
     }
 }
 

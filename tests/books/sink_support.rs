@@ -16,7 +16,7 @@ use finstream::clock::{Micros, SystemClock};
 use finstream::config::LatencyLayout;
 use finstream::shutdown::{Shutdown, Trigger, channel};
 use finstream::sink::{Batch, Deadlines, Message, Patience, Worker, WorkerSettings, claim_schema, open_stream};
-use finstream::transaction::{Currency, Detail, MessageId, RunId, Side, Transaction};
+use finstream::transaction::{CardInfo, Currency, Detail, MessageId, RunId, Side, Transaction};
 use rust_decimal::Decimal;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
@@ -197,6 +197,7 @@ pub fn purchase<'a>(user_id: &'a str, cents: i64) -> Transaction<'a> {
         scheduled_at: Some(Micros(1_700_000_000_000_000)),
         sent_at: Some(Micros(1_700_000_000_000_001)),
         detail: Detail::Purchase { merchant: "m".into(), category: "c".into() },
+        card: CardInfo::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use finstream::config::{Pace, ProducerSettings};
+use finstream::config::{Arrival, Pace, ProducerSettings};
 use finstream::ledger::{LedgerReader, RunRecord};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
@@ -20,7 +20,11 @@ async fn child() {
     let (Ok(brokers), Ok(ledger)) = (std::env::var(CHILD_BROKERS), std::env::var(CHILD_LEDGER)) else { return };
     // It ends by itself should nobody be left to kill it.
     let duration = Some(Duration::from_secs(60));
-    let settings = ProducerSettings { pace: Pace::Rate(5_000.0), duration, ..settings(brokers, ledger.as_ref()) };
+    let settings = ProducerSettings {
+        pace: Pace::Rate { per_second: 5_000.0, arrival: Arrival::Constant },
+        duration,
+        ..settings(brokers, ledger.as_ref())
+    };
     produce(&settings).await.unwrap();
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use finstream::clock::SystemClock;
-use finstream::config::{Pace, ProducerSettings};
+use finstream::config::{Arrival, Pace, ProducerSettings};
 use finstream::ledger::LedgerReader;
 use finstream::producer;
 use finstream::progress::{Progress, Stage as Latency};
@@ -61,7 +61,7 @@ async fn a_counted_run_stores_each_message_once_and_the_ledger_knows_where() {
 async fn a_rate_and_a_duration_give_their_product_of_messages() {
     let (cluster, dir) = (cluster(), tempfile::tempdir().unwrap());
     let settings = ProducerSettings {
-        pace: Pace::Rate(2_000.0),
+        pace: Pace::Rate { per_second: 2_000.0, arrival: Arrival::Constant },
         duration: Some(Duration::from_millis(1_500)),
         ..settings(cluster.bootstrap_servers(), dir.path())
     };
@@ -84,7 +84,10 @@ async fn a_rate_and_a_duration_give_their_product_of_messages() {
 async fn a_stop_ends_an_endless_run_cleanly_and_also_the_wait_for_a_broker() {
     let (cluster, dir) = (cluster(), tempfile::tempdir().unwrap());
     for (brokers, reachable) in [(cluster.bootstrap_servers(), true), ("127.0.0.1:1".to_owned(), false)] {
-        let settings = ProducerSettings { pace: Pace::Rate(500.0), ..settings(brokers, dir.path()) };
+        let settings = ProducerSettings {
+            pace: Pace::Rate { per_second: 500.0, arrival: Arrival::Constant },
+            ..settings(brokers, dir.path())
+        };
         let progress = Arc::new(Progress::new());
         let (trigger, shutdown) = shutdown::channel();
         let running = tokio::spawn(producer::run(
@@ -131,8 +134,8 @@ async fn a_file_ends_its_run_and_the_next_start_is_another_run_that_repeats_the_
 async fn paces_that_make_no_sense_are_refused_before_anything_is_sent() {
     let dir = tempfile::tempdir().unwrap();
     for (pace, expected) in [
-        (Pace::Rate(0.0), "--rate 0 is not a positive number"),
-        (Pace::Rate(f64::NAN), "--rate NaN"),
+        (Pace::Rate { per_second: 0.0, arrival: Arrival::Constant }, "--rate 0 is not a positive number"),
+        (Pace::Rate { per_second: f64::NAN, arrival: Arrival::Constant }, "--rate NaN"),
         (Pace::Speed(-1.0), "--speed -1 is not a positive factor"),
         (Pace::Speed(2.0), "--speed needs a source with times of its own"),
     ] {

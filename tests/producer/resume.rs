@@ -6,8 +6,8 @@ use finstream::clock::Micros;
 use finstream::config::ProducerSettings;
 use finstream::ledger::{LedgerReader, LedgerWriter, RunRecord, SourceRecord};
 use finstream::producer::ProducerError;
-use finstream::source;
-use finstream::transaction::{HEADER_RUN, HEADER_SEQUENCE, RunId, RunInfo};
+use finstream::source::{self, DerivedIds, Next};
+use finstream::transaction::{HEADER_RUN, HEADER_SEQUENCE, MessageId, RunId, RunInfo};
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -31,7 +31,7 @@ fn crash(settings: &ProducerSettings, stored: impl Fn(i64) -> bool) -> RunId {
     let mut ledger = LedgerWriter::create(&settings.ledger_dir, &record).unwrap();
     let mut draft = source::Draft::default();
     for sequence in 0..source.total().unwrap() as i64 - 3 {
-        assert!(source.next_into(&mut draft).unwrap());
+        assert_eq!(source.next_into(&mut draft).unwrap(), Next::Draft);
         ledger.intend(sequence, &draft.user_id, draft.currency, draft.amount).unwrap();
     }
     ledger.flush_intents().unwrap();
@@ -46,11 +46,13 @@ fn append(settings: &ProducerSettings, run: RunId, wanted: impl Fn(i64) -> bool)
         ClientConfig::new().set("bootstrap.servers", &settings.kafka.brokers).create().unwrap();
     let mut draft = source::Draft::default();
     let mut sequence = 0;
-    while source.next_into(&mut draft).unwrap() {
+    while source.next_into(&mut draft).unwrap() == Next::Draft {
         if wanted(sequence) {
             let mut payload = Vec::new();
             let now = Micros(1_700_000_000_000_000);
-            draft.transaction("", now, now).encode_into(&mut payload);
+            draft
+                .transaction(MessageId { run, sequence }, &mut DerivedIds::default(), now, now)
+                .encode_into(&mut payload);
             let headers = OwnedHeaders::new()
                 .insert(Header { key: HEADER_RUN, value: Some(&run.to_string()) })
                 .insert(Header { key: HEADER_SEQUENCE, value: Some(&sequence.to_string()) });

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use finstream::clock::SystemClock;
-use finstream::config::{KafkaSettings, Pace, ProducerSettings, SourceSettings};
+use finstream::config::{
+    EventTimes, KafkaSettings, Pace, ProducerSettings, Shares, SourceSettings, SyntheticSettings, YfinanceSettings,
+};
 use finstream::ledger::{LedgerReader, Outcome};
 use finstream::producer::{self, ProducerError, ProducerReport};
 use finstream::progress::Progress;
@@ -46,7 +48,13 @@ pub fn settings(brokers: String, ledger_dir: &Path) -> ProducerSettings {
             partitions: PARTITIONS,
             replication_factor: None,
         },
-        source: SourceSettings::Synthetic { users: 1000, zipf_exponent: 1.0, seed: 1 },
+        source: SourceSettings::Synthetic(SyntheticSettings {
+            users: 1000,
+            zipf_exponent: 1.0,
+            seed: 1,
+            shares: Shares::default(),
+            event_times: EventTimes::Live,
+        }),
         pace: Pace::Max,
         count: None,
         duration: None,
@@ -59,8 +67,14 @@ pub fn settings(brokers: String, ledger_dir: &Path) -> ProducerSettings {
 }
 
 pub fn from_file(settings: ProducerSettings) -> ProducerSettings {
-    let source =
-        SourceSettings::Yfinance { files: vec![fixture()], symbol: None, currency: Currency::USD, users: 10, seed: 1 };
+    let source = SourceSettings::Yfinance(YfinanceSettings {
+        files: vec![fixture()],
+        symbol: None,
+        currency: Currency::USD,
+        users: 10,
+        seed: 1,
+        repeat: false,
+    });
     ProducerSettings { source, ..settings }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use finstream::clock::SystemClock;
-use finstream::config::{Pace, ProducerSettings};
+use finstream::config::{Arrival, Pace, ProducerSettings};
 use finstream::ledger::{LedgerReader, Outcome};
 use finstream::producer;
 use finstream::progress::{Progress, Stage as Latency};
@@ -34,7 +34,7 @@ async fn retried_requests_are_neither_lost_nor_stored_twice() {
 async fn a_broker_that_is_away_for_a_while_costs_time_and_no_message() {
     let (cluster, dir) = (cluster(), tempfile::tempdir().unwrap());
     let settings = ProducerSettings {
-        pace: Pace::Rate(1_000.0),
+        pace: Pace::Rate { per_second: 1_000.0, arrival: Arrival::Constant },
         duration: Some(Duration::from_secs(2)),
         ..settings(cluster.bootstrap_servers(), dir.path())
     };
@@ -63,7 +63,7 @@ async fn messages_that_the_broker_refuses_are_unknown_in_the_ledger_and_the_othe
     let (cluster, dir) = (cluster(), tempfile::tempdir().unwrap());
     cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED]);
     let settings = ProducerSettings {
-        pace: Pace::Rate(1_000.0),
+        pace: Pace::Rate { per_second: 1_000.0, arrival: Arrival::Constant },
         count: Some(500),
         ..settings(cluster.bootstrap_servers(), dir.path())
     };
@@ -87,7 +87,7 @@ async fn an_endless_run_goes_on_with_a_new_identity_when_the_broker_refuses_the_
     let (cluster, dir) = (cluster(), tempfile::tempdir().unwrap());
     cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]);
     let settings = ProducerSettings {
-        pace: Pace::Rate(1_000.0),
+        pace: Pace::Rate { per_second: 1_000.0, arrival: Arrival::Constant },
         count: Some(1_000),
         ..settings(cluster.bootstrap_servers(), dir.path())
     };
@@ -103,7 +103,7 @@ async fn an_endless_run_goes_on_with_a_new_identity_when_the_broker_refuses_the_
 async fn a_topic_that_is_refused_for_a_while_delays_messages_and_does_not_end_the_run() {
     let (cluster, dir) = (cluster(), tempfile::tempdir().unwrap());
     let settings = ProducerSettings {
-        pace: Pace::Rate(1_000.0),
+        pace: Pace::Rate { per_second: 1_000.0, arrival: Arrival::Constant },
         count: Some(2_000),
         ..settings(cluster.bootstrap_servers(), dir.path())
     };

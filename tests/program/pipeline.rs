@@ -142,6 +142,26 @@ fn a_yfinance_file_replayed_doubles_the_quantities_exactly_and_shows_as_repeats(
     sandbox.expect(0, &["verify"]);
 }
 
+#[test]
+fn declined_attempts_and_transactions_sent_twice_are_counted_as_what_they_are() {
+    let sandbox = Sandbox::new();
+    let shares = ["--declines", "10%", "--duplicates", "5%", "--fraud", "2%", "--late", "20%", "--refunds", "10%"];
+    let text = sandbox.expect(0, &[&["--count", "20000", "--rate", "max"], &shares[..]].concat());
+    assert!(text.contains("The books balance"), "{text}");
+    let report: Value = serde_json::from_str(&sandbox.expect(0, &["verify", "--json"])).unwrap();
+    let counts = &report["counts"];
+    let number = |sql: &str| sandbox.sql(sql).parse::<i64>().unwrap();
+    assert_eq!(number("select sum(transactions) from user_totals"), 20_000);
+    assert_eq!(number("select sum(declines) from user_totals"), counts["declined"].as_i64().unwrap());
+    assert_eq!(number("select sum(purchases + refunds + declines) from user_totals"), 20_000);
+    let windows = "select sum(purchases + refunds) from category_windows";
+    assert_eq!(number(windows) + counts["declined"].as_i64().unwrap(), 20_000);
+    let repeated = counts["repeated"].as_i64().unwrap();
+    assert!((800..1_200).contains(&repeated), "{repeated}");
+    // One may be sent three times.
+    assert_eq!(number("select sum(stored - 1) from repeated_transactions"), repeated);
+}
+
 /// Sums the Volume columns of a three-row `download()` file, independently of the source's own reader.
 fn column_sums(file: &str) -> Vec<(String, i128)> {
     let text = std::fs::read_to_string(file).unwrap();

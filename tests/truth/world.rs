@@ -11,7 +11,9 @@ use finstream::data_dir::DataDir;
 use finstream::ledger::{LedgerWriter, RunRecord, SourceRecord};
 use finstream::postgres::{PgSettings, PrivateCluster};
 use finstream::seam::{ALLOW_FAILPOINTS, FAILPOINTS, Failpoint};
-use finstream::transaction::{Currency, Detail, HEADER_RUN, HEADER_SEQUENCE, RunId, RunInfo, Side, Transaction};
+use finstream::transaction::{
+    CardInfo, Currency, Detail, HEADER_RUN, HEADER_SEQUENCE, RunId, RunInfo, Side, Transaction,
+};
 use futures_util::future::join_all;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{NewTopic, TopicReplication};
@@ -296,5 +298,6 @@ fn transaction(number: i64) -> Transaction<'static> {
         scheduled_at: None,
         sent_at: None,
         detail,
+        card: CardInfo::default(),
     }
 }

@@ -18,7 +18,7 @@ pub struct UserRow {
     /// ISO 4217.
     #[schema(example = "USD")]
     pub currency: String,
-    /// Purchases and refunds.
+    /// Purchases, refunds and declined attempts.
     pub transactions: i64,
     /// Purchases.
     pub purchases: i64,
@@ -41,6 +41,8 @@ pub struct UserRow {
     /// The latest event's time.
     #[schema(format = DateTime)]
     pub last_event: String,
+    /// Attempts that the issuer declined; they move no money.
+    pub declines: i64,
 }
 
 /// A row of the snapshot.
@@ -48,7 +50,7 @@ pub struct UserRow {
 pub struct TopUser {
     /// Whose.
     pub user_id: String,
-    /// Purchases and refunds.
+    /// Purchases, refunds and declined attempts.
     pub transactions: i64,
     /// Decimal text.
     pub spend: String,
@@ -60,7 +62,7 @@ pub struct TopUser {
 macro_rules! rows {
     () => {
         "select user_id, currency, transactions, purchases, spend::text, refunds, refunded::text, net_spend::text,
-                trades, traded::text, first_event, last_event
+                trades, traded::text, first_event, last_event, declines
          from user_totals "
     };
 }
@@ -79,6 +81,7 @@ fn user(row: &PgRow) -> Result<UserRow, ReadError> {
         traded: cell(row, 9)?,
         first_event: time(row, 10)?,
         last_event: time(row, 11)?,
+        declines: cell(row, 12)?,
     })
 }
 

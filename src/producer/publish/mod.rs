@@ -22,13 +22,15 @@ use crate::metrics::PRODUCER_SCHEDULED_TOTAL;
 use crate::progress::Progress;
 use crate::shutdown::Stage;
 use crate::source::arrival::Arrivals;
-use crate::source::{Draft, Source};
+use crate::source::{Draft, Next, Source};
 use crate::transaction::{HEADER_RUN, HEADER_RUN_INFO, HEADER_SEQUENCE, MessageId, RunId};
 
 /// Messages whose intents share one write, at most.
 const STAGED_MESSAGES_MAX: usize = 1024;
 /// How far ahead of their time messages are staged.
 const STAGED_AHEAD_US: i64 = 10_000;
+/// Between two looks at a source that has nothing yet: more than what is staged ahead.
+const NOT_YET_US: i64 = 25_000;
 /// Between two looks at delivery reports; outcomes are in the ledger this soon.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(25);
 /// The shortest sleep: at high rates, a few messages share a wake-up.
@@ -98,18 +100,19 @@ impl<'a> Publisher<'a> {
         ledger: LedgerWriter,
         tally: Tally,
         found: Option<Found>,
-    ) -> Publisher<'a> {
+    ) -> Result<Publisher<'a>, ProducerError> {
         let start = context.clock.now();
         let end = context.settings.duration.map(|duration| Micros(start.0.saturating_add(duration.as_micros() as i64)));
         let record = ledger.record();
-        Publisher {
+        let arrivals = Arrivals::new(&context.settings.pace, context.settings.source.seed(), start)?;
+        Ok(Publisher {
             context,
             source,
             client: Some(client),
             deliveries,
             tally,
             found,
-            arrivals: Arrivals::new(context.settings.pace, start),
+            arrivals,
             start,
             end,
             staged: Staged::default(),
@@ -130,7 +133,7 @@ impl<'a> Publisher<'a> {
             complaints: Complaints::since(Instant::now()),
             ahead: Ahead::default(),
             failed_shown: 0,
-        }
+        })
     }
 
     /// Sends until the end or the stop, then drains. What is known is in the ledger also after an error.
@@ -176,7 +179,7 @@ impl<'a> Publisher<'a> {
 
     /// A disk is nearly full, or what is sent at no rate of its own comes too fast.
     fn is_held_up(&mut self) -> bool {
-        let is_too_fast = self.context.settings.pace == Pace::Max && self.ahead.is_far(&self.context.progress);
+        let is_too_fast = matches!(self.context.settings.pace, Pace::Max) && self.ahead.is_far(&self.context.progress);
         *self.context.paused.borrow() || is_too_fast
     }
 
@@ -213,9 +216,15 @@ impl<'a> Publisher<'a> {
             if self.time_is_over {
                 return Ok(None);
             }
-            if self.exhausted || counted_out || !self.source.next_into(&mut self.draft)? {
-                self.exhausted = true;
-                return Ok(None);
+            let next =
+                if self.exhausted || counted_out { Next::End } else { self.source.next_into(&mut self.draft)? };
+            match next {
+                Next::Draft => {}
+                Next::NotYet => return Ok(Some(Micros(now.0.saturating_add(NOT_YET_US)))),
+                Next::End => {
+                    self.exhausted = true;
+                    return Ok(None);
+                }
             }
             if !self.found.as_ref().is_some_and(|found| found.contains(self.next_sequence)) {
                 break;

@@ -59,7 +59,7 @@ impl Publisher<'_> {
         self.client = None;
         self.settle()?;
         let (settings, clock) = (&self.context.settings, &self.context.clock);
-        let client = client::connect(&settings.kafka, finite, settings.pace, &self.deliveries, clock);
+        let client = client::connect(&settings.kafka, finite, &settings.pace, &self.deliveries, clock);
         self.client = Some(client.map_err(ProducerError::Client)?);
         Ok(())
     }

@@ -19,7 +19,8 @@ pub(super) struct Columns {
     pub(super) high: usize,
     pub(super) low: usize,
     pub(super) close: usize,
-    pub(super) volume: usize,
+    /// None: closing prices alone are known.
+    pub(super) volume: Option<usize>,
 }
 
 /// Characters of a file that an error repeats.
@@ -36,6 +37,7 @@ pub(super) fn detect(
     let (columns, header_rows) = match (cell(0, 0), cell(1, 0), cell(2, 0)) {
         ("Price", "Ticker", "Date" | "Datetime") => (download(path, &rows[0], &rows[1], symbol)?, 3),
         ("Ticker", "Price", "Date" | "Datetime") => (download(path, &rows[1], &rows[0], symbol)?, 3),
+        ("Date" | "Datetime", _, _) if is_wide(&rows[0]) => (wide(path, &rows[0], symbol)?, 1),
         ("Date" | "Datetime", _, _) => (vec![history(path, &rows[0], symbol)?], 1),
         _ => return Err(unknown(path, rows)),
     };
@@ -57,13 +59,7 @@ fn download(
             names.push(ticker);
         }
     }
-    if let Some(symbol) = symbol {
-        if !names.contains(&symbol) {
-            let why = format!("--symbol {symbol} is not in it; it holds {}", shorten(&names.join(", ")));
-            return Err(SourceError::Symbol { path: path.to_path_buf(), why });
-        }
-        names.retain(|name| *name == symbol);
-    }
+    select(path, &mut names, symbol)?;
     let of_ticker = |name: &str| {
         columns_by_name(path, name, |field| {
             let mut pairs = fields.iter().zip(tickers.iter());
@@ -75,6 +71,49 @@ fn download(
         return Err(SourceError::UnknownLayout { path: path.to_path_buf(), found });
     }
     names.into_iter().map(of_ticker).collect()
+}
+
+/// Keeps the one that `--symbol` names, or all.
+fn select(path: &Path, names: &mut Vec<&str>, symbol: Option<&str>) -> Result<(), SourceError> {
+    let Some(symbol) = symbol else { return Ok(()) };
+    if !names.contains(&symbol) {
+        let why = format!("--symbol {symbol} is not in it; it holds {}", shorten(&names.join(", ")));
+        return Err(SourceError::Symbol { path: path.to_path_buf(), why });
+    }
+    names.retain(|name| *name == symbol);
+    Ok(())
+}
+
+/// Closing prices, a column for each symbol: none of the names that other layouts have.
+fn is_wide(header: &StringRecord) -> bool {
+    const FIELDS: [&str; 10] = [
+        "Open",
+        "High",
+        "Low",
+        "Close",
+        "Adj Close",
+        "Volume",
+        "Dividends",
+        "Stock Splits",
+        "Capital Gains",
+        "Repaired?",
+    ];
+    header.len() > 1 && header.iter().skip(1).all(|name| !FIELDS.contains(&name.trim()))
+}
+
+fn wide(path: &Path, header: &StringRecord, symbol: Option<&str>) -> Result<Vec<Columns>, SourceError> {
+    let mut names: Vec<&str> = header.iter().skip(1).map(str::trim).filter(|name| !name.is_empty()).collect();
+    select(path, &mut names, symbol)?;
+    let of_symbol = |name: &str| {
+        let close = header.iter().position(|found| found.trim() == name).unwrap_or(0);
+        Columns { symbol: name.to_owned(), open: close, high: close, low: close, close, volume: None }
+    };
+    let columns: Vec<Columns> = names.into_iter().map(of_symbol).collect();
+    if columns.is_empty() {
+        let found = "its header names no symbol".to_owned();
+        return Err(SourceError::UnknownLayout { path: path.to_path_buf(), found });
+    }
+    Ok(columns)
 }
 
 fn history(path: &Path, header: &StringRecord, symbol: Option<&str>) -> Result<Columns, SourceError> {
@@ -98,7 +137,7 @@ fn columns_by_name(path: &Path, symbol: &str, find: impl Fn(&str) -> Option<usiz
         high: column("High")?,
         low: column("Low")?,
         close: column("Close")?,
-        volume: column("Volume")?,
+        volume: Some(column("Volume")?),
     })
 }
 

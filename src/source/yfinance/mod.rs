@@ -1,20 +1,23 @@
 //! Trades from yfinance price files.
 //!
 //! A bar becomes four trades, at its open, high, low and close (low before high if it closed up), a quarter of the bar
-//! apart. Its volume is split into four integers that add up to it; a leg that gets none is not sent. All files are
+//! apart. Its volume is split into four integers that add up to it; a leg that gets none is not sent. A file of closing prices
+//! alone gives one trade of one unit a price. All files are
 //! read before the first trade, so that what is wrong with one is known at once, and replayed in time order.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chrono::DateTime;
 use rust_decimal::Decimal;
 
 use self::read::{Bar, Bars, PRICE_SCALE};
-use super::{Draft, Kind, SkipReport, Source, SourceError, check_users, write_user_id};
+use super::draw::mix;
+use super::{Draft, Kind, Next, SkipReport, Source, SourceError, check_users, files, write_user_id};
 use crate::clock::Micros;
+use crate::config::YfinanceSettings;
 use crate::transaction::{Currency, Side};
 
 mod layout;
@@ -22,6 +25,29 @@ mod number;
 mod read;
 
 const LEGS: i64 = 4;
+/// A longer pause between two bars parts two days.
+const NIGHT_US: i64 = 4 * 3_600_000_000;
+
+/// The volumes of an intraday file, summed over its days by the time since each day's first bar, in steps of a bar.
+pub(super) fn volumes_by_time_of_day(path: &Path) -> Result<Vec<f64>, SourceError> {
+    let mut bars = Bars::default();
+    bars.read(path, None)?;
+    bars.sort();
+    let mut volumes = Vec::new();
+    let (mut day, mut last) = (None, None);
+    for bar in &bars.bars {
+        if last.is_none_or(|last| bar.start.since(last) >= NIGHT_US) {
+            day = Some(bar.start);
+        }
+        last = Some(bar.start);
+        let place = (bar.start.since(day.unwrap_or(bar.start)) / bar.length_us.max(1)) as usize;
+        if volumes.len() <= place {
+            volumes.resize(place + 1, 0.0);
+        }
+        volumes[place] += bar.volume as f64;
+    }
+    Ok(volumes)
+}
 
 /// A replay of yfinance files.
 pub(super) struct Yfinance {
@@ -36,26 +62,17 @@ pub(super) struct Yfinance {
 }
 
 impl Yfinance {
-    pub(super) fn open(
-        files: &[PathBuf],
-        symbol: Option<&str>,
-        currency: Currency,
-        users: u64,
-        seed: u64,
-    ) -> Result<Yfinance, SourceError> {
-        check_users(users)?;
-        if files.is_empty() {
-            return Err(SourceError::Setting(
-                "--source yfinance: needs a file, such as yfinance:prices.csv".to_owned(),
-            ));
-        }
+    pub(super) fn open(settings: &YfinanceSettings) -> Result<Yfinance, SourceError> {
+        let YfinanceSettings { symbol, currency, users, seed, .. } = settings;
+        check_users(*users)?;
+        let files = files::expand(&settings.files, "yfinance", "prices.csv")?;
         let mut bars = Bars::default();
-        for file in files {
-            bars.read(file, symbol)?;
+        for file in &files {
+            bars.read(file, symbol.as_deref())?;
         }
         bars.sort();
         let waiting = BinaryHeap::new();
-        Ok(Yfinance { files: files.to_vec(), bars, currency, users, seed, next_bar: 0, waiting })
+        Ok(Yfinance { files, bars, currency: *currency, users: *users, seed: *seed, next_bar: 0, waiting })
     }
 
     /// The next leg in time order, those without quantity passed over.
@@ -65,7 +82,7 @@ impl Yfinance {
                 if self.waiting.peek().is_some_and(|Reverse((time, ..))| *time < bar.start) {
                     break;
                 }
-                for place in (0..LEGS).filter(|place| quantity(bar.volume, *place) > 0) {
+                for place in (0..LEGS).filter(|place| quantity(bar, *place) > 0) {
                     let time = Micros(bar.start.0 + bar.length_us / LEGS * place);
                     self.waiting.push(Reverse((time, self.next_bar, place)));
                 }
@@ -82,13 +99,13 @@ impl Yfinance {
 }
 
 impl Source for Yfinance {
-    fn next_into(&mut self, out: &mut Draft) -> Result<bool, SourceError> {
-        let Some((time, index, place)) = self.next_leg() else { return Ok(false) };
+    fn next_into(&mut self, out: &mut Draft) -> Result<Next, SourceError> {
+        let Some((time, index, place)) = self.next_leg() else { return Ok(Next::End) };
         let bar = &self.bars.bars[index];
         let symbol = &self.bars.symbols[bar.symbol as usize];
         let (leg, price) = leg_of(bar, place);
-        let quantity = quantity(bar.volume, place);
-        let hash = mix(self.seed, symbol, bar.start, place);
+        let quantity = quantity(bar, place);
+        let hash = whose(self.seed, symbol, bar.start, place);
         out.kind = Kind::Trade;
         out.transaction_id.clear();
         // Writing to a String cannot fail; the time was checked when it was read.
@@ -103,7 +120,7 @@ impl Source for Yfinance {
         out.amount = Decimal::from_i128_with_scale(i128::from(price) * i128::from(quantity), PRICE_SCALE);
         out.currency = self.currency;
         out.event_time = Some(time);
-        Ok(true)
+        Ok(Next::Draft)
     }
 
     fn describe(&self) -> String {
@@ -127,7 +144,8 @@ impl Source for Yfinance {
         hash.add(self.currency.as_str().as_bytes());
         for bar in &self.bars.bars {
             hash.add(self.bars.symbols[bar.symbol as usize].as_bytes());
-            for value in [bar.start.0, bar.length_us, bar.open, bar.high, bar.low, bar.close, bar.volume] {
+            let prices = [bar.open, bar.high, bar.low, bar.close];
+            for value in prices.into_iter().chain([bar.start.0, bar.length_us, bar.volume, bar.is_close_only.into()]) {
                 hash.add(&value.to_le_bytes());
             }
         }
@@ -150,23 +168,24 @@ fn leg_of(bar: &Bar, place: i64) -> (&'static str, i64) {
     }
 }
 
-/// The share of a volume at this place: quarters, what is left over goes to the first ones.
-fn quantity(volume: i64, place: i64) -> i64 {
+/// The share of a bar's volume at this place: quarters, what is left over goes to the first ones.
+fn quantity(bar: &Bar, place: i64) -> i64 {
+    let volume = bar.volume;
+    if bar.is_close_only {
+        return if place == LEGS - 1 { volume } else { 0 };
+    }
     volume / LEGS + i64::from(place < volume % LEGS)
 }
 
 /// Spreads trades over users and sides: the same trade always falls to the same user.
-fn mix(seed: u64, symbol: &str, start: Micros, place: i64) -> u64 {
+fn whose(seed: u64, symbol: &str, start: Micros, place: i64) -> u64 {
     let mut hash = Fnv::new();
     hash.add(&seed.to_le_bytes());
     hash.add(symbol.as_bytes());
     hash.add(&start.0.to_le_bytes());
     hash.add(&place.to_le_bytes());
-    // FNV alone leaves the high bits of short inputs alike: the finalizer of splitmix64 spreads them.
-    let mut value = hash.0;
-    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
+    // FNV alone leaves the high bits of short inputs alike.
+    mix(hash.0)
 }
 
 /// FNV-1a, 64 bits: stable over versions, which the standard library's hasher does not promise.

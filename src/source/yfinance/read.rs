@@ -18,6 +18,8 @@ pub(super) const PRICE_SCALE: u32 = 4;
 const BARS_MAX: usize = 2_000_000;
 /// 10^15 at [`PRICE_SCALE`], the first amount that is too large.
 const NOTIONAL_END: i128 = 10_i128.pow(15 + PRICE_SCALE);
+/// A price so many times another is of another unit, or of another instrument.
+const UNIT_JUMP: i64 = 50;
 /// A daily bar, and any longer one.
 const BAR_LENGTH_US_MAX: i64 = 86_400_000_000;
 
@@ -33,6 +35,8 @@ pub(super) struct Bar {
     pub(super) low: i64,
     pub(super) close: i64,
     pub(super) volume: i64,
+    /// All four prices are the close, and nobody knows the volume.
+    pub(super) is_close_only: bool,
 }
 
 /// All bars of all files, in time order.
@@ -78,7 +82,24 @@ impl Bars {
         }
         let length_us = bar_length_us(&self.bars[first_bar..]);
         self.bars[first_bar..].iter_mut().for_each(|bar| bar.length_us = length_us);
+        self.wonder_at_units(path, first_bar);
         Ok(())
+    }
+
+    /// Yahoo mixes up units now and then, such as pence and pounds. Which of two prices is right cannot be known: both are kept.
+    fn wonder_at_units(&mut self, path: &Path, first_bar: usize) {
+        let mut closes: Vec<Option<i64>> = vec![None; self.symbols.len()];
+        for bar in &self.bars[first_bar..] {
+            let before = closes[bar.symbol as usize].replace(bar.close);
+            let Some(before) = before.filter(|before| *before > 0 && bar.close > 0) else { continue };
+            if before / bar.close >= UNIT_JUMP || bar.close / before >= UNIT_JUMP {
+                self.skipped.note_kept("price that is 50 times its neighbour's, or a fiftieth: another unit?", || {
+                    let price = |units| rust_decimal::Decimal::new(units, PRICE_SCALE);
+                    let (symbol, time) = (&self.symbols[bar.symbol as usize], bar.start);
+                    format!("{}, {symbol} at {time}: {} beside {}", path.display(), price(bar.close), price(before))
+                });
+            }
+        }
     }
 
     /// Puts the bars into time order; those of one moment stay as they were read.
@@ -152,7 +173,8 @@ fn read_bar(row: &StringRecord, columns: &Columns) -> Result<Bar, Skip> {
         Some(text) => text,
     };
     let prices = [("Open", columns.open), ("High", columns.high), ("Low", columns.low), ("Close", columns.close)];
-    let volume_cell = cell(columns.volume);
+    let Some(volume_column) = columns.volume else { return read_close(cell(columns.close)) };
+    let volume_cell = cell(volume_column);
     if volume_cell.is_empty() && prices.iter().all(|(_, column)| cell(*column).is_empty()) {
         return Err(("gap: a row with nothing for this symbol", "all cells are empty".to_owned()));
     }
@@ -184,7 +206,20 @@ fn read_bar(row: &StringRecord, columns: &Columns) -> Result<Bar, Skip> {
         *place = price;
     }
     let [open, high, low, close] = parsed;
-    Ok(Bar { start: Micros(0), length_us: 0, symbol: 0, open, high, low, close, volume })
+    Ok(Bar { start: Micros(0), length_us: 0, symbol: 0, open, high, low, close, volume, is_close_only: false })
+}
+
+fn read_close(text: &str) -> Result<Bar, Skip> {
+    if text.is_empty() {
+        return Err(("gap: a row with nothing for this symbol", "its cell is empty".to_owned()));
+    }
+    let close = parse_scaled(text, PRICE_SCALE as i32)
+        .ok_or_else(|| ("unreadable number", format!("{text:?} is not a number within range")))?;
+    if close < 0 || i128::from(close) >= NOTIONAL_END {
+        return Err(("number out of range", format!("{text} is not within 0 to 10^15")));
+    }
+    let (start, symbol) = (Micros(0), 0);
+    Ok(Bar { start, length_us: 0, symbol, open: close, high: close, low: close, close, volume: 1, is_close_only: true })
 }
 
 /// `2022-01-03`, with a time of day, with an offset; without one it is UTC.

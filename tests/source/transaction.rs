@@ -1,12 +1,10 @@
 //! The wire form of a transaction: what goes out comes back, and nothing else gets in.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::borrow::Cow;
 
 use finstream::clock::Micros;
 use finstream::transaction::{
-    Currency, Detail, Side, Transaction, WireCard, WireDetail, WireTrade, WireTransaction, patch_sent_at, read_sent_at,
-    schema_json,
+    CardInfo, Currency, Detail, Side, Transaction, WireDetail, WirePurchase, WireRefund, WireTrade, WireTransaction,
+    patch_sent_at, read_sent_at, schema_json,
 };
 use proptest::prelude::*;
 use rust_decimal::Decimal;
@@ -21,7 +19,20 @@ fn purchase() -> Transaction<'static> {
         scheduled_at: Some(Micros(1_700_000_000_000_000)),
         sent_at: Some(Micros(1_700_000_000_000_150)),
         detail: Detail::Purchase { merchant: "Corner \"Coffee\"".into(), category: "dining".into() },
+        card: CardInfo::default(),
     }
+}
+
+fn declined() -> Transaction<'static> {
+    let card = CardInfo {
+        mcc: Some("5812".into()),
+        country: Some("DE".into()),
+        declined: Some("do_not_honor".into()),
+        requested_amount: Some(Decimal::new(1250, 2)),
+        fraud: Some("card_testing".into()),
+        ..CardInfo::default()
+    };
+    Transaction { amount: Decimal::new(0, 2), card, ..purchase() }
 }
 
 fn trade() -> Transaction<'static> {
@@ -153,6 +164,77 @@ fn missing_doubled_and_foreign_shapes_are_refused() {
 }
 
 #[test]
+fn a_declined_attempt_says_so_and_moves_nothing() {
+    let bytes = encoded(&declined());
+    assert!(
+        String::from_utf8(bytes.clone()).unwrap().contains(
+            r#""amount":"0.00","currency":"USD","merchant":"Corner \"Coffee\"","category":"dining","mcc":"5812","country":"DE","declined":"do_not_honor","requested_amount":"12.50","fraud":"card_testing","event_time""#
+        )
+    );
+    let decoded = Transaction::decode(&bytes).unwrap();
+    assert!(decoded == declined() && decoded.is_declined() && !purchase().is_declined());
+    // Money that moved counts, whatever else is said of it.
+    assert!(!Transaction { amount: Decimal::ONE, ..declined() }.is_declined());
+}
+
+/// How the schema grows: members that an older reader does not know are ignored by it, and those that an older writer does
+/// not write are absent. What others have used the new names for must not become a refusal.
+#[test]
+fn old_and_new_readers_and_writers_understand_each_other() {
+    // What a reader of the first schema knew.
+    const FIRST: [&str; 12] = [
+        "transaction_id",
+        "type",
+        "user_id",
+        "amount",
+        "currency",
+        "merchant",
+        "category",
+        "symbol",
+        "side",
+        "quantity",
+        "price",
+        "event_time",
+    ];
+    let new: serde_json::Value = serde_json::from_slice(&encoded(&declined())).unwrap();
+    let old: serde_json::Map<_, _> = new
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(name, _)| FIRST.contains(&name.as_str()))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
+    let read = serde_json::to_string(&old).unwrap();
+    // An old reader counts a purchase that moved nothing: no cent is wrong.
+    assert_eq!((&old["type"], &old["amount"]), (&"purchase".into(), &"0.00".into()));
+    assert!(matches!(Transaction::decode(read.as_bytes()).unwrap().detail, Detail::Purchase { .. }));
+    for (member, value) in [
+        ("mcc", "5812"),
+        ("mcc", "\"food\""),
+        ("country", "\"Germany\""),
+        ("country", "{\"iso\":[1,\"DE\",null]}"),
+        ("refund_of", "[]"),
+        ("declined", "true"),
+        ("declined", "\"\""),
+        ("requested_amount", "12.5"),
+        ("fraud", "0.02"),
+        ("fraud", "null"),
+    ] {
+        let message = purchase_with(member, value);
+        let decoded =
+            Transaction::decode(message.as_bytes()).unwrap_or_else(|error| panic!("{member} {value}: {error}"));
+        assert!(decoded == purchase() && !decoded.is_declined(), "{member} {value}: {decoded:?}");
+    }
+    let schema: serde_json::Value = serde_json::from_str(&schema_json()).unwrap();
+    for kind in schema["oneOf"].as_array().unwrap() {
+        let required: Vec<&str> =
+            kind["required"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+        assert!(required.iter().all(|name| FIRST.contains(name)), "{required:?}: a new member may never be required");
+        assert_ne!(kind["additionalProperties"], false, "what is not known is ignored");
+    }
+}
+
+#[test]
 fn the_schema_file_is_the_one_that_the_types_generate() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/schema/transaction.schema.json");
     let stored = std::fs::read_to_string(path).unwrap_or_default();
@@ -160,15 +242,30 @@ fn the_schema_file_is_the_one_that_the_types_generate() {
         std::fs::write(path, schema_json()).unwrap();
         return;
     }
-    assert!(stored == schema_json(), "{path} is old: run UPDATE_SCHEMA=1 cargo test --test transaction schema");
+    assert!(stored == schema_json(), "{path} is old: run UPDATE_SCHEMA=1 cargo test --test source schema");
 }
 
 /// The same transaction through serde: an independent check of the hand-written encoder.
 fn through_serde(transaction: &Transaction<'_>) -> serde_json::Value {
-    let card = |merchant: &str, category: &str| WireCard { merchant: merchant.into(), category: category.into() };
+    let text = |text: &Option<Cow<'_, str>>| text.as_ref().map(ToString::to_string);
+    let card = &transaction.card;
     let detail = match &transaction.detail {
-        Detail::Purchase { merchant, category } => WireDetail::Purchase(card(merchant, category)),
-        Detail::Refund { merchant, category } => WireDetail::Refund(card(merchant, category)),
+        Detail::Purchase { merchant, category } => WireDetail::Purchase(WirePurchase {
+            merchant: merchant.to_string(),
+            category: category.to_string(),
+            mcc: text(&card.mcc),
+            country: text(&card.country),
+            declined: text(&card.declined),
+            requested_amount: card.requested_amount.map(|amount| amount.to_string()),
+            fraud: text(&card.fraud),
+        }),
+        Detail::Refund { merchant, category } => WireDetail::Refund(WireRefund {
+            merchant: merchant.to_string(),
+            category: category.to_string(),
+            mcc: text(&card.mcc),
+            country: text(&card.country),
+            refund_of: text(&card.refund_of),
+        }),
         Detail::Trade { symbol, side, quantity, price } => WireDetail::Trade(WireTrade {
             symbol: symbol.to_string(),
             side: side.as_str().into(),
@@ -200,9 +297,17 @@ prop_compose! {
         id in any_text(64), user in any_text(64), merchant in any_text(128), category in any_text(64),
         mantissa in 0i64..1_000_000_000_000_000_000, scale in 3u32..=8, refund in any::<bool>(),
         event_time in -62_135_596_800_000_000i64..=253_402_300_799_999_999,
-        scheduled_at in proptest::option::of(0i64..9_999_999_999_999_999),
+        scheduled_at in proptest::option::of(0i64..9_999_999_999_999_999), info in any::<[bool; 6]>(),
     ) -> Transaction<'static> {
         let (merchant, category) = (merchant.into(), category.into());
+        let card = CardInfo {
+            mcc: info[0].then(|| "5411".into()),
+            country: info[1].then(|| "BH".into()),
+            refund_of: (refund && info[2]).then(|| "a-1".into()),
+            declined: (!refund && info[3]).then(|| "expired_card".into()),
+            requested_amount: (!refund && info[4]).then(|| Decimal::new(mantissa, scale)),
+            fraud: (!refund && info[5]).then(|| "reported".into()),
+        };
         Transaction {
             transaction_id: id.into(),
             user_id: user.into(),
@@ -215,6 +320,7 @@ prop_compose! {
                 true => Detail::Refund { merchant, category },
                 false => Detail::Purchase { merchant, category },
             },
+            card,
         }
     }
 }

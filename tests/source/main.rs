@@ -1,0 +1,9 @@
+//! Where transactions come from, and what they are on the wire.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+mod cards;
+mod schema;
+mod support;
+mod synthetic;
+mod transaction;
+mod yfinance;
