@@ -8,6 +8,10 @@ use crate::cli::{NumberOrMax, PipelineArgs};
 
 /// Messages a second without a flag.
 const RATE_DEFAULT: f64 = 1_000.0;
+/// Messages per second, at most: as `--rate`.
+const RATE_MAX: f64 = 1e9;
+/// A day, or a ramp, is no shorter: times are whole microseconds.
+const SHORTEST: Duration = Duration::from_millis(1);
 /// A day at the New York Stock Exchange.
 const MARKET_DAY: Duration = Duration::from_secs(6 * 3600 + 1800);
 
@@ -115,6 +119,9 @@ fn parse(text: &str, duration: Option<Duration>) -> Result<Arrival, ConfigError>
     };
     let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
     let (rest, time) = split_time(rest);
+    if time.is_some_and(|time| time < SHORTEST) {
+        return Err(refuse("takes less than a millisecond"));
+    }
     match (kind, rest, time) {
         ("constant", "", None) => Ok(Arrival::Constant),
         ("poisson", "", None) => Ok(Arrival::Poisson),
@@ -128,10 +135,10 @@ fn parse(text: &str, duration: Option<Duration>) -> Result<Arrival, ConfigError>
             let Some((from, to)) = rates.filter(|(from, to): &(f64, f64)| from.is_finite() && to.is_finite()) else {
                 return Err(refuse("names no two rates"));
             };
-            if from < 0.0 || to <= 0.0 {
-                return Err(refuse("ends at no rate above 0, or begins below 0"));
+            if from < 0.0 || to <= 0.0 || from.max(to) > RATE_MAX {
+                return Err(refuse("is not between 0 and 1e9, or ends at 0"));
             }
-            let Some(over) = time.or(duration) else {
+            let Some(over) = time.or(duration.filter(|duration| *duration >= SHORTEST)) else {
                 return Err(refuse("says not how long it takes, nor does --duration"));
             };
             Ok(Arrival::Ramp { from, to, over })
@@ -181,6 +188,9 @@ mod tests {
             "ramp:1:0:1s",
             "ramp:-1:5:1s",
             "ramp:1:inf:1s",
+            "ramp:1:1e10:1s",
+            "ramp:1:2:1ns",
+            "market:1us",
             "ramp:1:2:3:1s",
         ] {
             assert!(parse(text, minute).is_err(), "{text}");

@@ -13,6 +13,8 @@ pub(super) const BEGIN: Micros = Micros(1_767_571_200_000_000);
 /// What a user pays for on average in a day.
 const TRANSACTIONS_A_DAY: f64 = 1.6;
 const HOUR_US: f64 = 3.6e9;
+/// Some thousand years of whole weeks.
+const CYCLE_US: f64 = 52_000.0 * 7.0 * 24.0 * HOUR_US;
 const DAY_HOURS: u64 = 24;
 /// The part of the day that one number of `Category::hours` stands for.
 const STEP_HOURS: u64 = 3;
@@ -75,7 +77,8 @@ impl Calendar {
 
     /// What the calendar shows, in UTC.
     pub(super) fn now(&self) -> Micros {
-        Micros(BEGIN.0.saturating_add(self.at_us as i64))
+        // It begins again before the last year that can be written, on the same weekday.
+        Micros(BEGIN.0 + (self.at_us % CYCLE_US) as i64)
     }
 
     pub(super) fn local(&self, offset_hours: i64) -> LocalTime {
