@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use uuid::Uuid;
 
 mod commands;
-mod parse;
+pub mod parse;
 
 pub use commands::{Command, CompletionsArgs, DeadLettersArgs, ManArgs, ResetArgs, SqlArgs, VerifyArgs};
 

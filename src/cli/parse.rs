@@ -89,12 +89,15 @@ pub(super) fn share(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "is not a share of 0 to 100%, such as 3% or 0.03".to_owned())
 }
 
+/// Messages per second, at most.
+pub const RATE_MAX: f64 = 1e9;
+
 pub(super) fn number_or_max(text: &str) -> Result<NumberOrMax, String> {
     if text == "max" {
         return Ok(NumberOrMax::Max);
     }
     match text.replace('_', "").parse::<f64>() {
-        Ok(number) if number.is_finite() && number > 0.0 && number <= 1e9 => Ok(NumberOrMax::Number(number)),
+        Ok(number) if number.is_finite() && number > 0.0 && number <= RATE_MAX => Ok(NumberOrMax::Number(number)),
         _ => Err("write a number above 0 and at most 1e9, or max".to_string()),
     }
 }

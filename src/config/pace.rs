@@ -4,12 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::ConfigError;
+use crate::cli::parse::RATE_MAX;
 use crate::cli::{NumberOrMax, PipelineArgs};
 
 /// Messages a second without a flag.
 const RATE_DEFAULT: f64 = 1_000.0;
-/// Messages per second, at most: as `--rate`.
-const RATE_MAX: f64 = 1e9;
 /// A day, or a ramp, is no shorter: times are whole microseconds.
 const SHORTEST: Duration = Duration::from_millis(1);
 /// A day at the New York Stock Exchange.

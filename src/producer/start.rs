@@ -17,7 +17,7 @@ use crate::config::{Pace, ProducerSettings};
 use crate::ledger::{LedgerWriter, RunRecord, SourceRecord};
 use crate::progress::Progress;
 use crate::shutdown::Shutdown;
-use crate::source::{self, SkipReport, Source};
+use crate::source::{self, Source};
 use crate::transaction::{RunId, RunInfo};
 
 /// Longest wait for a producer id before the arrivals begin all the same; whoever stops waits for it, too.
@@ -39,8 +39,7 @@ pub(super) fn run(context: &Context) -> Result<ProducerReport, ProducerError> {
     let settings = &context.settings;
     let source = source::open(&settings.source)?;
     check_pace(&settings.pace, source.as_ref())?;
-    let SkipReport { kinds, kept } = source.skipped();
-    for (what, found) in kinds.iter().map(|kind| ("skipped", kind)).chain(kept.iter().map(|kind| ("kept", kind))) {
+    for (what, found) in source.skipped().all() {
         tracing::warn!("{what} {} x {}; the first: {}", found.count, found.kind, found.first);
     }
     let finite = source.fingerprint().is_some();

@@ -102,8 +102,7 @@ fn notes(report: &ProducerReport) -> Vec<String> {
         let found = thousands(report.found);
         notes.push(format!("continued an interrupted run: {found} messages were in the log already"));
     }
-    let skipped = report.skipped.kinds.iter().map(|found| ("skipped", found));
-    for (what, found) in skipped.chain(report.skipped.kept.iter().map(|found| ("kept", found))) {
+    for (what, found) in report.skipped.all() {
         notes.push(format!("{} x {what}: {} ({})", thousands(found.count), found.kind, found.first));
     }
     notes

@@ -6,9 +6,7 @@ use std::fmt::Write;
 use rust_decimal::Decimal;
 
 use crate::clock::Micros;
-use crate::transaction::{
-    CardInfo, Currency, Detail, MessageId, RunId, Side, Transaction, write_derived_transaction_id,
-};
+use crate::transaction::{CardInfo, Currency, Detail, MessageId, Side, Transaction, write_derived_transaction_id};
 
 /// A transaction without identity and times of its own way. Buffers are reused from message to message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +107,13 @@ impl Draft {
         scheduled_at: Micros,
         sent_at: Micros,
     ) -> Transaction<'a> {
-        ids.derive(id.run, self.repeats.unwrap_or(id.sequence), self.refund_of);
+        if self.transaction_id.is_empty() {
+            let sequence = self.repeats.unwrap_or(id.sequence);
+            write_derived_transaction_id(&mut ids.own, MessageId { sequence, ..id });
+        }
+        if let Some(sequence) = self.refund_of {
+            write_derived_transaction_id(&mut ids.refund_of, MessageId { sequence, ..id });
+        }
         let (merchant, category) = (Cow::Borrowed(self.merchant.as_str()), Cow::Borrowed(self.category.as_str()));
         let detail = match self.kind {
             Kind::Purchase => Detail::Purchase { merchant, category },
@@ -142,15 +146,6 @@ impl Draft {
             sent_at: Some(sent_at),
             detail,
             card,
-        }
-    }
-}
-
-impl DerivedIds {
-    fn derive(&mut self, run: RunId, sequence: i64, refund_of: Option<i64>) {
-        write_derived_transaction_id(&mut self.own, MessageId { run, sequence });
-        if let Some(sequence) = refund_of {
-            write_derived_transaction_id(&mut self.refund_of, MessageId { run, sequence });
         }
     }
 }

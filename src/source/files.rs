@@ -1,8 +1,38 @@
-//! Files by name and by pattern.
+//! What the readers of files share: names and patterns, times, and how much of a file an error repeats.
 
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime};
+
 use super::SourceError;
+use crate::clock::Micros;
+use crate::transaction::{TIME_MAX, TIME_MIN};
+
+/// The first characters of a text.
+pub(super) fn shorten(text: &str, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// `2022-01-03`, with a time of day, with an offset; without one it is UTC.
+pub(super) fn parse_time(text: &str) -> Option<Micros> {
+    let time = DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f%:z")
+        .or_else(|_| DateTime::parse_from_rfc3339(text))
+        .map(|time| time.timestamp_micros())
+        .or_else(|_| {
+            NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f")
+                .or_else(|_| NaiveDate::parse_from_str(text, "%Y-%m-%d").map(|date| date.and_time(NaiveTime::MIN)))
+                .map(|time| time.and_utc().timestamp_micros())
+        });
+    time.ok().and_then(within)
+}
+
+/// A time that a transaction may have.
+pub(super) fn within(micros: i64) -> Option<Micros> {
+    Some(Micros(micros)).filter(|time| (TIME_MIN..=TIME_MAX).contains(time))
+}
 
 /// The files that are meant, in order; `*`, `?` and `[…]` in a name that is not there itself stand for all that match. The
 /// shell does not see them behind `yfinance:`.

@@ -84,6 +84,12 @@ impl SkipReport {
         count(&mut self.kinds, kind, explain);
     }
 
+    /// All of it, each with what became of it: `skipped` or `kept`.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, &SkippedKind)> {
+        let skipped = self.kinds.iter().map(|found| ("skipped", found));
+        skipped.chain(self.kept.iter().map(|found| ("kept", found)))
+    }
+
     /// The same of what is sent all the same.
     pub(crate) fn note_kept(&mut self, kind: &'static str, explain: impl FnOnce() -> String) {
         count(&mut self.kept, kind, explain);

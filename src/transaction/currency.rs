@@ -22,6 +22,13 @@ impl Currency {
     /// Japanese yen.
     pub const JPY: Currency = Currency(*b"JPY");
 
+    /// A code that stands in the source: one that is none does not compile as a constant.
+    pub(crate) const fn of(code: [u8; 3]) -> Currency {
+        let [a, b, c] = code;
+        assert!(a.is_ascii_uppercase() && b.is_ascii_uppercase() && c.is_ascii_uppercase());
+        Currency(code)
+    }
+
     /// The code.
     pub fn as_str(&self) -> &str {
         // Constructed from ASCII letters only.

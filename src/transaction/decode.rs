@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use rust_decimal::Decimal;
-use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::decimal::{is_product, parse_plain};
 use super::plain::read_plain;
@@ -255,8 +255,9 @@ fn fill<'de, A: MapAccess<'de>>(field: &str, place: &mut Option<Cow<'de, str>>, 
 
 /// Others may use these names for something else, as long as nothing is counted by them.
 fn fill_if_text<'de, A: MapAccess<'de>>(place: &mut Option<Cow<'de, str>>, map: &mut A) -> Result<(), A::Error> {
-    let TextOrElse(value) = map.next_value()?;
-    *place = place.take().or(value);
+    if let TextOrElse::Text(Name(text)) = map.next_value()? {
+        place.get_or_insert(text);
+    }
     Ok(())
 }
 
@@ -296,59 +297,11 @@ impl<'de> Visitor<'de> for NameVisitor {
     }
 }
 
-/// A string, or none for any other value.
-struct TextOrElse<'a>(Option<Cow<'a, str>>);
-
-impl<'de> Deserialize<'de> for TextOrElse<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextOrElseVisitor)
-    }
-}
-
-struct TextOrElseVisitor;
-
-impl<'de> Visitor<'de> for TextOrElseVisitor {
-    type Value = TextOrElse<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("any value")
-    }
-
-    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(TextOrElse(Some(Cow::Borrowed(text))))
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(TextOrElse(Some(Cow::Owned(text.to_owned()))))
-    }
-
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(TextOrElse(None))
-    }
-
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(TextOrElse(None))
-    }
-
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(TextOrElse(None))
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(TextOrElse(None))
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-        Ok(TextOrElse(None))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(TextOrElse(None))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(TextOrElse(None))
-    }
+/// A string, or any other value.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum TextOrElse<'a> {
+    #[serde(borrow)]
+    Text(Name<'a>),
+    Else(IgnoredAny),
 }

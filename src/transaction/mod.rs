@@ -27,7 +27,7 @@ pub use identity::{
     HEADER_RUN, HEADER_RUN_INFO, HEADER_SEQUENCE, MessageId, RunId, RunInfo, derived_from, derived_transaction_id,
     write_derived_transaction_id,
 };
-pub use schema::{WireDetail, WirePurchase, WireRefund, WireTrade, WireTransaction, schema_json};
+pub use schema::{WireDetail, WireMerchant, WirePurchase, WireRefund, WireTrade, WireTransaction, schema_json};
 pub use time::{TIME_MAX, TIME_MIN};
 
 /// Characters in a `transaction_id` or `user_id`, at most.

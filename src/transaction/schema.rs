@@ -68,25 +68,9 @@ pub enum WireDetail {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(inline)]
 pub struct WirePurchase {
-    /// The merchant's name.
-    #[schemars(
-        length(min = 1, max = MERCHANT_CHARS_MAX), regex(pattern = NO_CONTROL_PATTERN),
-        extend("examples" = ["Corner Coffee"])
-    )]
-    pub merchant: String,
-    /// What kind of merchant.
-    #[schemars(
-        length(min = 1, max = CATEGORY_CHARS_MAX), regex(pattern = NO_CONTROL_PATTERN), extend("examples" = ["dining"])
-    )]
-    pub category: String,
-    /// The merchant category code of ISO 18245.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", regex(pattern = MCC_PATTERN), extend("examples" = ["5812"]))]
-    pub mcc: Option<String>,
-    /// Where the merchant is, by ISO 3166-1 alpha-2.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", regex(pattern = COUNTRY_PATTERN), extend("examples" = ["DE"]))]
-    pub country: Option<String>,
+    /// Where it was.
+    #[serde(flatten)]
+    pub merchant: WireMerchant,
     /// Why the issuer declined the attempt. It moved no money: `amount` is 0, and nothing of it counts in totals.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(
@@ -111,6 +95,22 @@ pub struct WirePurchase {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(inline)]
 pub struct WireRefund {
+    /// Where it was.
+    #[serde(flatten)]
+    pub merchant: WireMerchant,
+    /// The `transaction_id` of the purchase.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        with = "String", length(min = 1, max = ID_CHARS_MAX), regex(pattern = NO_CONTROL_PATTERN),
+        extend("examples" = ["019a3c7e-8a52-7cc0-b1f0-2d1c2f3a4b5c-41"])
+    )]
+    pub refund_of: Option<String>,
+}
+
+/// Where a card is used.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub struct WireMerchant {
     /// The merchant's name.
     #[schemars(
         length(min = 1, max = MERCHANT_CHARS_MAX), regex(pattern = NO_CONTROL_PATTERN),
@@ -130,13 +130,6 @@ pub struct WireRefund {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", regex(pattern = COUNTRY_PATTERN), extend("examples" = ["DE"]))]
     pub country: Option<String>,
-    /// The `transaction_id` of the purchase.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        with = "String", length(min = 1, max = ID_CHARS_MAX), regex(pattern = NO_CONTROL_PATTERN),
-        extend("examples" = ["019a3c7e-8a52-7cc0-b1f0-2d1c2f3a4b5c-41"])
-    )]
-    pub refund_of: Option<String>,
 }
 
 /// What was traded.

@@ -3,8 +3,8 @@ use std::borrow::Cow;
 
 use finstream::clock::Micros;
 use finstream::transaction::{
-    CardInfo, Currency, Detail, Side, Transaction, WireDetail, WirePurchase, WireRefund, WireTrade, WireTransaction,
-    patch_sent_at, read_sent_at, schema_json,
+    CardInfo, Currency, Detail, Side, Transaction, WireDetail, WireMerchant, WirePurchase, WireRefund, WireTrade,
+    WireTransaction, patch_sent_at, read_sent_at, schema_json,
 };
 use proptest::prelude::*;
 use rust_decimal::Decimal;
@@ -249,23 +249,22 @@ fn the_schema_file_is_the_one_that_the_types_generate() {
 fn through_serde(transaction: &Transaction<'_>) -> serde_json::Value {
     let text = |text: &Option<Cow<'_, str>>| text.as_ref().map(ToString::to_string);
     let card = &transaction.card;
+    let merchant = |merchant: &str, category: &str| WireMerchant {
+        merchant: merchant.into(),
+        category: category.into(),
+        mcc: text(&card.mcc),
+        country: text(&card.country),
+    };
     let detail = match &transaction.detail {
-        Detail::Purchase { merchant, category } => WireDetail::Purchase(WirePurchase {
-            merchant: merchant.to_string(),
-            category: category.to_string(),
-            mcc: text(&card.mcc),
-            country: text(&card.country),
+        Detail::Purchase { merchant: name, category } => WireDetail::Purchase(WirePurchase {
+            merchant: merchant(name, category),
             declined: text(&card.declined),
             requested_amount: card.requested_amount.map(|amount| amount.to_string()),
             fraud: text(&card.fraud),
         }),
-        Detail::Refund { merchant, category } => WireDetail::Refund(WireRefund {
-            merchant: merchant.to_string(),
-            category: category.to_string(),
-            mcc: text(&card.mcc),
-            country: text(&card.country),
-            refund_of: text(&card.refund_of),
-        }),
+        Detail::Refund { merchant: name, category } => {
+            WireDetail::Refund(WireRefund { merchant: merchant(name, category), refund_of: text(&card.refund_of) })
+        }
         Detail::Trade { symbol, side, quantity, price } => WireDetail::Trade(WireTrade {
             symbol: symbol.to_string(),
             side: side.as_str().into(),

@@ -8,6 +8,7 @@ use std::path::Path;
 use csv::ByteRecord;
 
 use crate::source::SourceError;
+use crate::source::files::shorten;
 
 /// The fields that a column can be given for; the first three are needed.
 const FIELDS: [&str; 8] = ["user", "amount", "time", "merchant", "category", "id", "currency", "fraud"];
@@ -62,12 +63,15 @@ pub(super) fn find(path: &Path, header: &ByteRecord, map: &[(String, String)]) -
         };
         return known("trans_date_trans_time", None)
             .or_else(|| known("trans_date", Some("trans_time")))
-            .ok_or_else(|| refuse(format!("its header is {:?}", shorten(&names.join(",")))));
+            .ok_or_else(|| refuse(format!("its header is {:?}", shorten(&names.join(","), SHOWN_CHARS_MAX))));
     }
     let column = |field: &str| match map.iter().find(|(known, _)| known == field) {
         None => Ok(None),
         Some((_, name)) => place(name).map(Some).ok_or_else(|| {
-            refuse(format!("it has no column {name:?} for {field}; it has {}", shorten(&names.join(", "))))
+            refuse(format!(
+                "it has no column {name:?} for {field}; it has {}",
+                shorten(&names.join(", "), SHOWN_CHARS_MAX)
+            ))
         }),
     };
     if let Some((field, _)) = map.iter().find(|(field, _)| !FIELDS.contains(&field.as_str())) {
@@ -92,11 +96,4 @@ pub(super) fn find(path: &Path, header: &ByteRecord, map: &[(String, String)]) -
         currency: column("currency")?,
         fraud: column("fraud")?,
     })
-}
-
-fn shorten(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
 }

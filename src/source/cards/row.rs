@@ -3,15 +3,14 @@
 use std::fmt::Write;
 use std::str;
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime};
+use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
 use csv::ByteRecord;
 
 use super::columns::Columns;
 use crate::clock::Micros;
+use crate::source::files::{parse_time, within};
 use crate::source::{Draft, Kind};
-use crate::transaction::{
-    CATEGORY_CHARS_MAX, Currency, ID_CHARS_MAX, MERCHANT_CHARS_MAX, TIME_MAX, TIME_MIN, parse_amount,
-};
+use crate::transaction::{CATEGORY_CHARS_MAX, Currency, ID_CHARS_MAX, MERCHANT_CHARS_MAX, parse_amount};
 
 /// What a row without a merchant or a category says.
 const UNKNOWN: &str = "unknown";
@@ -109,25 +108,15 @@ fn point_in_time(text: &str) -> Option<Micros> {
         };
         return within(micros?);
     }
-    let time = DateTime::parse_from_rfc3339(text)
-        .or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f%:z"))
-        .map(|time| time.timestamp_micros())
-        .or_else(|_| {
-            NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f")
-                .or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f"))
-                .or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M"))
-                .or_else(|_| NaiveDate::parse_from_str(text, "%Y-%m-%d").map(|date| date.and_time(NaiveTime::MIN)))
-                .map(|time| time.and_utc().timestamp_micros())
-        });
-    within(time.ok()?)
+    parse_time(text).or_else(|| {
+        let time = NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f")
+            .or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M"));
+        within(time.ok()?.and_utc().timestamp_micros())
+    })
 }
 
 fn date_and_time(date: &str, time: &str) -> Option<Micros> {
     let date = NaiveDate::parse_from_str(date, "%Y-%m-%d").ok()?;
     let time = NaiveTime::parse_from_str(time, "%H:%M:%S%.f").ok()?;
     within(date.and_time(time).and_utc().timestamp_micros())
-}
-
-fn within(micros: i64) -> Option<Micros> {
-    Some(Micros(micros)).filter(|time| (TIME_MIN..=TIME_MAX).contains(time))
 }

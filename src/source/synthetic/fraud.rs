@@ -12,6 +12,8 @@ use super::{Made, amount};
 const CARD_TESTING: &str = "card_testing";
 const IMPOSSIBLE_TRAVEL: &str = "impossible_travel";
 
+/// Under way at once, at most.
+const EPISODES_MAX: usize = 1024;
 /// Small payments by which a stolen card is tried out, before the large one.
 const TRIES: (u64, u64) = (5, 25);
 /// What one of them costs, in US dollars.
@@ -63,13 +65,13 @@ impl Episodes {
             begins: Chance::of(begins.min(1.0)),
             declines_tries: Chance::of(0.6),
             declines_large: Chance::of(0.5),
-            due: BinaryHeap::with_capacity(1024),
+            due: BinaryHeap::with_capacity(EPISODES_MAX),
         }
     }
 
     /// Whether one begins with the next message.
     pub(super) fn begins(&self, draw: &mut Draw) -> bool {
-        draw.happens(self.begins) && self.due.len() < self.due.capacity()
+        draw.happens(self.begins) && self.due.len() < EPISODES_MAX
     }
 
     /// Begins one; the message that it begins with.

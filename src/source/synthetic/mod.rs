@@ -90,8 +90,8 @@ impl Made {
 
 /// A random draw, not money yet, becomes an exact count of minor units here.
 fn amount(usd: f64, home: &Home) -> i64 {
-    let digits = home.currency().minor_unit_digits() as i32;
-    let units = usd.min(PURCHASE_USD_MAX) * home.per_usd * 10f64.powi(digits);
+    let minor_units = 10_u32.pow(home.currency.minor_unit_digits());
+    let units = usd.min(PURCHASE_USD_MAX) * home.per_usd * f64::from(minor_units);
     (units.round() as i64).max(1)
 }
 
@@ -202,7 +202,7 @@ impl Source for Synthetic {
             true => (self.draw.exponential() * LATE_MEAN_US).min(LATE_MAX_US) as i64,
             false => 0,
         };
-        let currency = made.home.currency();
+        let currency = made.home.currency;
         let amount = Decimal::new(made.minor_units, currency.minor_unit_digits());
         let category = &CATEGORIES[made.category];
         out.transaction_id.clear();

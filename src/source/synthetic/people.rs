@@ -9,8 +9,7 @@ use crate::transaction::Currency;
 pub(super) struct Home {
     /// ISO 3166-1 alpha-2.
     pub(super) country: &'static str,
-    /// ISO 4217.
-    pub(super) currency: &'static str,
+    pub(super) currency: Currency,
     /// Rough price of a US dollar.
     pub(super) per_usd: f64,
     /// Hours before UTC.
@@ -19,20 +18,21 @@ pub(super) struct Home {
     weight: u64,
 }
 
-const fn home(country: &'static str, currency: &'static str, per_usd: f64, offset_hours: i64, weight: u64) -> Home {
+const fn home(country: &'static str, currency: [u8; 3], per_usd: f64, offset_hours: i64, weight: u64) -> Home {
+    let currency = Currency::of(currency);
     Home { country, currency, per_usd, offset_hours, weight }
 }
 
 pub(super) const HOMES: [Home; 9] = [
-    home("US", "USD", 1.0, -5, 56),
-    home("DE", "EUR", 0.9, 1, 9),
-    home("FR", "EUR", 0.9, 1, 7),
-    home("GB", "GBP", 0.8, 0, 9),
-    home("JP", "JPY", 150.0, 9, 7),
-    home("BR", "BRL", 5.0, -3, 5),
-    home("IN", "INR", 83.0, 5, 4),
-    home("CH", "CHF", 0.88, 1, 1),
-    home("BH", "BHD", 0.376, 3, 2),
+    home("US", *b"USD", 1.0, -5, 56),
+    home("DE", *b"EUR", 0.9, 1, 9),
+    home("FR", *b"EUR", 0.9, 1, 7),
+    home("GB", *b"GBP", 0.8, 0, 9),
+    home("JP", *b"JPY", 150.0, 9, 7),
+    home("BR", *b"BRL", 5.0, -3, 5),
+    home("IN", *b"INR", 83.0, 5, 4),
+    home("CH", *b"CHF", 0.88, 1, 1),
+    home("BH", *b"BHD", 0.376, 3, 2),
 ];
 
 /// How many kinds of people there are.
@@ -86,13 +86,6 @@ impl People {
     }
 }
 
-impl Home {
-    pub(super) fn currency(&self) -> Currency {
-        // Each of them is three capital letters, as a test says.
-        self.currency.parse().unwrap_or(Currency::USD)
-    }
-}
-
 /// Percent of a category's weight for a profile.
 pub(super) fn liking(profile: usize, category: usize) -> u32 {
     LIKINGS[profile][category]
@@ -107,7 +100,7 @@ mod tests {
     fn homes_have_their_weights_and_currencies() {
         assert_eq!(HOMES.iter().map(|home| home.weight).sum::<u64>(), 100);
         for home in &HOMES {
-            assert_eq!(home.currency.parse::<Currency>().unwrap(), home.currency());
+            assert_eq!(home.currency.as_str().parse::<Currency>().unwrap(), home.currency);
             assert!(home.country.len() == 2 && home.country.bytes().all(|byte| byte.is_ascii_uppercase()));
         }
         let people = People::of(1);

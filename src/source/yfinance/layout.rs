@@ -9,6 +9,7 @@ use std::path::Path;
 use csv::StringRecord;
 
 use crate::source::SourceError;
+use crate::source::files::shorten;
 use crate::transaction::SYMBOL_CHARS_MAX;
 
 /// The columns of one symbol; the time is in column 0.
@@ -77,7 +78,7 @@ fn download(
 fn select(path: &Path, names: &mut Vec<&str>, symbol: Option<&str>) -> Result<(), SourceError> {
     let Some(symbol) = symbol else { return Ok(()) };
     if !names.contains(&symbol) {
-        let why = format!("--symbol {symbol} is not in it; it holds {}", shorten(&names.join(", ")));
+        let why = format!("--symbol {symbol} is not in it; it holds {}", shorten(&names.join(", "), SHOWN_CHARS_MAX));
         return Err(SourceError::Symbol { path: path.to_path_buf(), why });
     }
     names.retain(|name| *name == symbol);
@@ -157,7 +158,7 @@ fn check_symbol(path: &Path, symbol: &str) -> Result<(), SourceError> {
     if symbol.chars().count() <= SYMBOL_CHARS_MAX && !symbol.chars().any(char::is_control) {
         return Ok(());
     }
-    let shown = shorten(symbol);
+    let shown = shorten(symbol, SHOWN_CHARS_MAX);
     let why = format!("symbol {shown:?} is longer than {SYMBOL_CHARS_MAX} characters or holds a control character");
     Err(SourceError::Symbol { path: path.to_path_buf(), why })
 }
@@ -165,14 +166,9 @@ fn check_symbol(path: &Path, symbol: &str) -> Result<(), SourceError> {
 fn unknown(path: &Path, rows: &[StringRecord]) -> SourceError {
     let found = match rows.first() {
         None => "it is empty".to_owned(),
-        Some(row) => format!("its first row is {:?}", shorten(&row.iter().collect::<Vec<_>>().join(","))),
+        Some(row) => {
+            format!("its first row is {:?}", shorten(&row.iter().collect::<Vec<_>>().join(","), SHOWN_CHARS_MAX))
+        }
     };
     SourceError::UnknownLayout { path: path.to_path_buf(), found }
-}
-
-fn shorten(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
 }

@@ -3,14 +3,14 @@
 use std::fs::File;
 use std::path::Path;
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime};
 use csv::StringRecord;
 
 use super::layout::{self, Columns};
 use super::number::{parse_scaled, parse_whole};
 use crate::clock::Micros;
+use crate::source::files::parse_time;
 use crate::source::{SkipReport, SourceError};
-use crate::transaction::{QUANTITY_MAX, TIME_MAX, TIME_MIN};
+use crate::transaction::QUANTITY_MAX;
 
 /// Decimals that prices are kept at; what a file has beyond them is float noise.
 pub(super) const PRICE_SCALE: u32 = 4;
@@ -220,17 +220,4 @@ fn read_close(text: &str) -> Result<Bar, Skip> {
     }
     let (start, symbol) = (Micros(0), 0);
     Ok(Bar { start, length_us: 0, symbol, open: close, high: close, low: close, close, volume: 1, is_close_only: true })
-}
-
-/// `2022-01-03`, with a time of day, with an offset; without one it is UTC.
-fn parse_time(text: &str) -> Option<Micros> {
-    let time = DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f%:z")
-        .or_else(|_| DateTime::parse_from_rfc3339(text))
-        .map(|time| time.timestamp_micros())
-        .or_else(|_| {
-            NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f")
-                .or_else(|_| NaiveDate::parse_from_str(text, "%Y-%m-%d").map(|date| date.and_time(NaiveTime::MIN)))
-                .map(|time| time.and_utc().timestamp_micros())
-        });
-    time.ok().map(Micros).filter(|time| (TIME_MIN..=TIME_MAX).contains(time))
 }
