@@ -104,6 +104,18 @@ fn a_replay_is_the_same_to_the_last_field_and_has_the_same_fingerprint() {
     assert_ne!(fingerprint(&settings), fingerprint(&yfinance(&[fixture("ZZ-15m-bad-rows.csv")], None)));
 }
 
+/// A run that an earlier version began must be known as the same one, or all of it is sent again.
+#[test]
+fn the_fingerprint_of_a_file_never_changes() {
+    for (name, known) in
+        [("download_two_tickers.csv", "ea1da0fd2159dcf9-4-bars"), ("group_by_ticker.csv", "14f2c4301b1ab0bb-4-bars")]
+    {
+        let settings = YfinanceSettings { users: 10_000, ..settings(&[fixture(name)], None) };
+        let source = source::open(&SourceSettings::Yfinance(settings)).unwrap();
+        assert_eq!(source.fingerprint().as_deref(), Some(known), "{name}");
+    }
+}
+
 #[test]
 fn symbols_come_from_the_header_the_name_or_the_flag() {
     let zz = fixture("ZZ-15m-bad-rows.csv");

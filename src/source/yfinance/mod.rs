@@ -144,9 +144,12 @@ impl Source for Yfinance {
         hash.add(self.currency.as_str().as_bytes());
         for bar in &self.bars.bars {
             hash.add(self.bars.symbols[bar.symbol as usize].as_bytes());
-            let prices = [bar.open, bar.high, bar.low, bar.close];
-            for value in prices.into_iter().chain([bar.start.0, bar.length_us, bar.volume, bar.is_close_only.into()]) {
+            for value in [bar.start.0, bar.length_us, bar.open, bar.high, bar.low, bar.close, bar.volume] {
                 hash.add(&value.to_le_bytes());
+            }
+            // Bars of before had a volume: what was begun with them is continued.
+            if bar.is_close_only {
+                hash.add(b"close only");
             }
         }
         Some(format!("{:016x}-{}-bars", hash.0, self.bars.bars.len()))
