@@ -13,7 +13,8 @@ use super::published::Published;
 use super::report::{DifferenceKind, PartitionRange};
 use super::rows::StoredMessage;
 use super::settle;
-use super::stored::{Overview, PartitionState, Piece};
+use super::spool::Piece;
+use super::stored::{Overview, PartitionState};
 use super::totals::Totals;
 use super::windows::Windows;
 use super::{AuditError, AuditProgress};
@@ -474,6 +475,6 @@ impl Comparison {
     }
 }
 
-fn out_of_order() -> AuditError {
+pub(super) fn out_of_order() -> AuditError {
     AuditError::CutShort("PostgreSQL's rows came out of order".to_owned())
 }

@@ -7,16 +7,15 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use sqlx::PgConnection;
-use tokio::sync::mpsc;
 
+use super::AuditError;
 use super::rows::StoredMessage;
-use super::stored::{PIECE_ROWS, Piece, Stop, send};
 use crate::postgres::answered;
 
-/// Offsets that are unpacked and sorted at a time.
+/// Offsets that are read at a time, and the packed ones of them sorted.
 const WINDOW: i64 = 262_144;
 /// A pack ends less than this behind any of its offsets: the check constraint of `message_packs`.
-const PACK_SPAN: i64 = 65_536;
+pub(super) const PACK_SPAN: i64 = 65_536;
 /// COPY's binary form: signature and flags, then the length of an extension that no version of PostgreSQL writes.
 const HEADER_BYTES: usize = 19;
 /// Of a row: how many columns, and each with its length.
@@ -27,84 +26,80 @@ const NEXT: &str = "
 select (select min(\"offset\") from messages where topic_ref = $1 and partition = $2 and \"offset\" >= $3),
        (select min(last_offset) from message_packs where topic_ref = $1 and partition = $2 and last_offset >= $3)";
 
-/// Sends all rows of a partition from `from` on, as pieces.
-pub(super) async fn feed(
-    connection: &mut PgConnection,
-    row_deadline: Duration,
-    (topic_ref, partition): (i32, i32),
-    mut from: i64,
-    pieces: &mpsc::Sender<Piece>,
-) -> Result<(), Stop> {
-    loop {
+/// Rows within a range of offsets of a partition. Each window is a statement of its own.
+pub(super) struct LatencyRows {
+    pub topic_ref: i32,
+    pub partition: i32,
+    /// The first offset that was not read.
+    pub from: i64,
+    /// Where they end.
+    pub to: i64,
+    /// Longest wait for the next answer.
+    pub row_deadline: Duration,
+}
+
+impl LatencyRows {
+    /// The rows of the next window, all of those before `from` of now; none at the end.
+    pub(super) async fn next(
+        &mut self,
+        connection: &mut PgConnection,
+    ) -> Result<Option<Vec<StoredMessage>>, AuditError> {
+        let LatencyRows { topic_ref, partition, from, to: end, row_deadline } = *self;
         let next = sqlx::query_as(NEXT).bind(topic_ref).bind(partition).bind(from).fetch_one(&mut *connection);
         let (row, pack_end): (Option<i64>, Option<i64>) = answered(row_deadline, next).await?;
         // A pack that ends later begins here at the earliest.
-        let pack = pack_end.map(|end| (end - PACK_SPAN + 1).max(from));
+        let pack = pack_end.map(|last| (last - PACK_SPAN + 1).max(from));
+        let Some(first) = row.into_iter().chain(pack).min().filter(|first| *first < end) else {
+            self.from = end;
+            return Ok(None);
+        };
+        let mut to = first.saturating_add(WINDOW).min(end);
+        let place = format!("where topic_ref = {topic_ref} and partition = {partition}");
         let rows = "select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from messages";
         let packed = "select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from unpacked_messages";
-        let place = format!("where topic_ref = {topic_ref} and partition = {partition}");
-        let (query, to) = match (row, pack) {
-            (None, None) => return Ok(()),
-            // Nothing but rows up to there: the index has them in order.
-            (Some(row), pack) if pack.is_none_or(|pack| pack > row) => {
-                let to = pack.unwrap_or(i64::MAX);
-                (format!("{rows} {place} and \"offset\" >= {from} and \"offset\" < {to} order by \"offset\""), to)
-            }
-            (_, pack) => {
-                let start = pack.unwrap_or(from);
-                let to = start.saturating_add(WINDOW);
-                let within = format!("{place} and \"offset\" >= {start} and \"offset\" < {to}");
+        let query = match pack {
+            Some(pack) if pack <= first => {
+                let within = format!("{place} and \"offset\" >= {first} and \"offset\" < {to}");
                 let last = to.saturating_add(PACK_SPAN);
-                let ends = format!("pack_last_offset >= {start} and pack_last_offset < {last}");
-                (format!("{rows} {within} union all {packed} {within} and {ends} order by 1"), to)
+                let ends = format!("pack_last_offset >= {first} and pack_last_offset < {last}");
+                format!("{rows} {within} union all {packed} {within} and {ends} order by 1")
+            }
+            // Nothing but rows up to the pack: the index has them in order.
+            _ => {
+                to = to.min(pack.unwrap_or(to));
+                format!("{rows} {place} and \"offset\" >= {first} and \"offset\" < {to} order by \"offset\"")
             }
         };
-        copy_out(connection, row_deadline, &query, pieces).await?;
-        if to == i64::MAX {
-            return Ok(());
-        }
-        from = to;
+        let found = copy_out(connection, row_deadline, &query).await?;
+        self.from = to;
+        Ok(Some(found))
     }
 }
 
-/// Sends what a query of three columns gives.
+/// What a query of three columns gives.
 async fn copy_out(
     connection: &mut PgConnection,
     row_deadline: Duration,
     query: &str,
-    pieces: &mpsc::Sender<Piece>,
-) -> Result<(), Stop> {
+) -> Result<Vec<StoredMessage>, AuditError> {
     let statement = format!("copy ({query}) to stdout with (format binary)");
     let mut stream = answered(row_deadline, connection.copy_out_raw(&statement)).await?;
-    let mut unread: Vec<u8> = Vec::new();
+    let (mut found, mut unread) = (Vec::new(), Vec::new());
     let mut is_begun = false;
-    loop {
-        let mut piece = Vec::with_capacity(PIECE_ROWS);
-        let filling = async {
-            while piece.len() < PIECE_ROWS {
-                let Some(bytes) = stream.try_next().await? else { return Ok(true) };
-                unread.extend_from_slice(&bytes);
-                if !is_begun && unread.len() < HEADER_BYTES {
-                    continue;
-                }
-                let mut at = if is_begun { 0 } else { HEADER_BYTES };
-                is_begun = true;
-                while let Some(row) = unread.get(at..at + ROW_BYTES) {
-                    piece.push(stored_message(row)?);
-                    at += ROW_BYTES;
-                }
-                unread.drain(..at);
-            }
-            Ok::<bool, sqlx::Error>(false)
-        };
-        let is_ended = answered(row_deadline, filling).await?;
-        if !piece.is_empty() {
-            send(pieces, Piece::Rows(piece)).await?;
+    while let Some(bytes) = answered(row_deadline, stream.try_next()).await? {
+        unread.extend_from_slice(&bytes);
+        if !is_begun && unread.len() < HEADER_BYTES {
+            continue;
         }
-        if is_ended {
-            return Ok(());
+        let mut at = if is_begun { 0 } else { HEADER_BYTES };
+        is_begun = true;
+        while let Some(row) = unread.get(at..at + ROW_BYTES) {
+            found.push(stored_message(row)?);
+            at += ROW_BYTES;
         }
+        unread.drain(..at);
     }
+    Ok(found)
 }
 
 fn stored_message(row: &[u8]) -> Result<StoredMessage, sqlx::Error> {

@@ -20,6 +20,7 @@ mod check;
 mod checkpoint;
 mod compare;
 mod digest;
+mod feed;
 mod latency_rows;
 mod log;
 mod notebook;
@@ -29,6 +30,7 @@ mod ranges;
 mod report;
 mod rows;
 mod settle;
+mod spool;
 mod stored;
 mod totals;
 mod windows;
@@ -80,6 +82,14 @@ pub enum AuditError {
     /// What a former audit left cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// Totals cannot be kept until they are compared.
+    #[error("cannot keep the totals in a temporary file in {dir}: {source}; TMPDIR=FOLDER names another folder", dir = .dir.display())]
+    Spool {
+        /// Where temporary files are.
+        dir: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The comparison ended before its input did.
     #[error("the audit was cut short: {0}")]
     CutShort(String),

@@ -9,11 +9,12 @@ use tokio::task::{JoinError, JoinSet};
 use super::books::Books;
 use super::checkpoint::{Checkpoint, CheckpointWriter, Head, Standing, VERSION};
 use super::compare::{Compared, Comparison, OnProgress};
+use super::feed::PIECES_MAX;
 use super::log::{LogRange, LogReader};
 use super::notebook::Notebook;
 use super::published::{Identity, Published};
 use super::report::{AuditReport, CheckpointSummary, MessageCounts, PartitionRange, Verdict};
-use super::stored::{self, PIECES_MAX, Snapshot};
+use super::stored::{self, Snapshot};
 use super::{AuditError, AuditProgress, AuditSettings};
 use crate::clock::SystemClock;
 use crate::config::KafkaSettings;
@@ -58,6 +59,11 @@ pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) ->
         ));
         return Ok(report(topic, &books, book, Vec::new(), summary, begun));
     }
+    let mut partitions: Vec<i32> = ranges.iter().map(|range| range.partition).collect();
+    partitions
+        .extend(overview.partitions.keys().filter(|partition| !partitions.contains(*partition)).collect::<Vec<_>>());
+    let from = marks(checkpoint.as_ref()).collect();
+    let stored = snapshot.take_down(&partitions, &from).await?;
     // After the snapshot: what it has applied is read from the log, and was meant before.
     let (dirs, topic_of_books, cluster) = (ledger_dirs.clone(), topic.clone(), cluster_id.clone());
     let intents = tokio::task::spawn_blocking(move || {
@@ -71,19 +77,15 @@ pub(super) async fn run(settings: AuditSettings, mut on_progress: OnProgress) ->
         let why = "retention has removed rows behind a newer checkpoint just now; verify again";
         return Err(AuditError::CutShort(why.to_owned()));
     }
-    let mut partitions: Vec<i32> = ranges.iter().map(|range| range.partition).collect();
-    partitions
-        .extend(overview.partitions.keys().filter(|partition| !partitions.contains(*partition)).collect::<Vec<_>>());
     let is_anywhere = !partitions.is_empty();
     let writer = match ledger_dirs.first().filter(|_| make_checkpoint).zip(books_id) {
         Some((dir, books_id)) => Some(CheckpointWriter::begin(dir, books_id, &topic)?),
         None => None,
     };
-    let from = marks(checkpoint.as_ref()).collect();
     let (sender, pieces) = mpsc::channel(PIECES_MAX);
     // Ends with this future: an audit that nobody waits for reads on for no one.
     let mut feeder = JoinSet::new();
-    feeder.spawn(snapshot.feed(partitions.clone(), from, sender));
+    feeder.spawn(stored.feed(sender));
     let total = ranges.iter().map(|range| (range.end - start_of(range, checkpoint.as_ref())).max(0) as u64).sum();
     let topic_ref = overview.topic_ref;
     let comparison = Comparison {
@@ -199,7 +201,7 @@ fn marks(checkpoint: Option<&Checkpoint>) -> impl Iterator<Item = (i32, i64)> {
         .map(|mark| (mark.partition, mark.offset))
 }
 
-fn joined<T>(result: Result<Result<T, AuditError>, JoinError>) -> Result<T, AuditError> {
+pub(super) fn joined<T>(result: Result<Result<T, AuditError>, JoinError>) -> Result<T, AuditError> {
     match result {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {

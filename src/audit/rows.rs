@@ -1,10 +1,11 @@
 //! Rows of PostgreSQL as the audit reads them, and the queries that give them.
 
+use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 /// A row or a dead letter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StoredMessage {
     pub offset: i64,
     /// 0: no run.
@@ -13,7 +14,7 @@ pub(super) struct StoredMessage {
 }
 
 /// A row of `user_aggregates`; sums as the server wrote them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct StoredUser {
     pub user_id: String,
     pub currency: String,
@@ -26,7 +27,7 @@ pub(super) struct StoredUser {
 }
 
 /// A row of `symbol_aggregates`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct StoredSymbol {
     pub symbol: String,
     pub currency: String,
@@ -38,7 +39,7 @@ pub(super) struct StoredSymbol {
 }
 
 /// A row of `category_window_aggregates`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct StoredCategoryWindow {
     /// Start in microseconds, category, currency.
     pub key: (i64, String, String),
@@ -53,7 +54,7 @@ pub(super) struct StoredCategoryWindow {
 }
 
 /// A row of `symbol_window_aggregates`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct StoredSymbolWindow {
     /// Start in microseconds, symbol, currency.
     pub key: (i64, String, String),
@@ -67,7 +68,7 @@ pub(super) struct StoredSymbolWindow {
 }
 
 /// A total over all partitions and lives, as `finance.aggregates` should have it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct StoredTotal {
     /// Its key in the topic.
     pub key: String,
@@ -79,14 +80,19 @@ pub(super) struct StoredTotal {
 pub(super) const DEAD_LETTERS: &str =
     "select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from dead_letters
     where topic_ref = $1 and partition = $2 order by \"offset\"";
-// The second parameter is unused: an earlier life has any partitions.
+/// At the offsets $3; of packs those that end within [$4, $5).
+pub(super) const ROWS_OF_LETTERS: &str = "select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from messages
+    where topic_ref = $1 and partition = $2 and \"offset\" = any($3)
+    union all select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from unpacked_messages
+    where topic_ref = $1 and partition = $2 and \"offset\" = any($3) and pack_last_offset >= $4 and pack_last_offset < $5
+    order by 1";
 pub(super) const EARLIER_ROWS: &str = "select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from messages
-    where topic_ref = $1 and $2::integer is not null
+    where topic_ref = $1
     union all select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from unpacked_messages
     where topic_ref = $1";
 pub(super) const EARLIER_DEAD_LETTERS: &str =
     "select \"offset\", coalesce(run_ref, 0), coalesce(sequence, -1) from dead_letters
-    where topic_ref = $1 and $2::integer is not null";
+    where topic_ref = $1";
 pub(super) const USERS: &str =
     "select user_id, currency, purchases, refunds, trades, spend::text, refunded::text, traded::text,
     (extract(epoch from first_event) * 1000000)::bigint, (extract(epoch from last_event) * 1000000)::bigint, declines

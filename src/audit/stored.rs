@@ -1,58 +1,30 @@
-//! PostgreSQL's side: one repeatable-read snapshot, handed over piece by piece in the order of the comparison.
+//! PostgreSQL's side: one repeatable-read snapshot, taken down as fast as the server gives it, and ended.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
-use futures_util::stream::BoxStream;
-use sqlx::postgres::PgRow;
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::AuditError;
+use super::feed::{Feeder, PIECES_MAX, PartitionRows, Stop, send, send_all};
+use super::latency_rows::{LatencyRows, PACK_SPAN};
+use super::order::joined;
 use super::rows::{
-    CATEGORY_WINDOWS, DEAD_LETTERS, EARLIER_DEAD_LETTERS, EARLIER_ROWS, SYMBOL_WINDOWS, SYMBOLS, StoredCategoryWindow,
-    StoredMessage, StoredSymbol, StoredSymbolWindow, StoredTotal, StoredUser, TOTALS, USERS, WAITING, category_window,
-    message, symbol, symbol_window, total, user,
+    CATEGORY_WINDOWS, DEAD_LETTERS, ROWS_OF_LETTERS, SYMBOL_WINDOWS, SYMBOLS, StoredMessage, TOTALS, USERS, WAITING,
+    category_window, message, symbol, symbol_window, total, user,
 };
-use super::{AuditError, latency_rows};
-use crate::postgres::{Database, answered};
+use super::spool::{self, Piece};
+use crate::postgres::{Database, LOCK_ROWS_FOR_READING, answered};
 use crate::transaction::RunId;
 
 /// Longest wait for the answer to a small question.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 /// Longest wait for the next row: the server may have to sort or to look through all of a large table first.
 const ROW_DEADLINE: Duration = Duration::from_secs(600);
-/// Rows of one piece.
-pub(super) const PIECE_ROWS: usize = 4096;
-/// Pieces that wait for the comparison, at most.
-pub(super) const PIECES_MAX: usize = 8;
-
-/// What the feeder sends, in this order for each partition: dead letters (one piece), rows, `RowsEnd`, totals of all
-/// kinds, `PartitionEnd`. Messages of earlier lives come before all partitions.
-#[derive(Debug)]
-pub(super) enum Piece {
-    /// Rows of earlier lives of the topic.
-    EarlierRows(Vec<StoredMessage>),
-    /// Dead letters of earlier lives.
-    EarlierDeadLetters(Vec<StoredMessage>),
-    /// All dead letters of a partition, by offset.
-    DeadLetters(Vec<StoredMessage>),
-    /// Rows of a partition, by offset.
-    Rows(Vec<StoredMessage>),
-    /// No more rows of this partition.
-    RowsEnd,
-    Users(Vec<StoredUser>),
-    Symbols(Vec<StoredSymbol>),
-    CategoryWindows(Vec<StoredCategoryWindow>),
-    SymbolWindows(Vec<StoredSymbolWindow>),
-    /// No more of this partition.
-    PartitionEnd,
-    /// Totals over all partitions, as they should be published; behind all partitions.
-    Totals(Vec<StoredTotal>),
-    /// No more at all.
-    End,
-}
+/// Nothing is stored under it.
+const NO_LIFE: i32 = 0;
 
 /// How far a partition was applied, and what a person agreed to skip in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,7 +65,7 @@ impl Overview {
     }
 }
 
-/// An open snapshot.
+/// An open snapshot. Latency rows are not removed as long as its connection lives.
 pub(super) struct Snapshot {
     connection: PgConnection,
     row_deadline: Duration,
@@ -123,6 +95,8 @@ impl Snapshot {
 
     /// Begins the snapshot and reads the small things.
     async fn look_over(connection: &mut PgConnection, topic: &str) -> Result<Overview, AuditError> {
+        // Of the session: it outlives the snapshot.
+        sqlx::query(LOCK_ROWS_FOR_READING).execute(&mut *connection).await?;
         connection.execute("begin isolation level repeatable read read only").await?;
         let mut overview = Overview::default();
         let lives: Vec<(i32, String, bool)> = sqlx::query_as(
@@ -186,115 +160,87 @@ impl Snapshot {
         Ok(overview)
     }
 
-    /// Sends everything, rows from an offset of each partition on; ends early, without an error, when nobody listens any more.
-    pub(super) async fn feed(
+    /// Takes down all but the latency rows, and ends the snapshot. What is applied in a partition is read by the feeder, from
+    /// `from` on: such rows do not change any more, nor are they removed while it reads.
+    pub(super) async fn take_down(
         mut self,
-        partitions: Vec<i32>,
-        from: HashMap<i32, i64>,
-        pieces: mpsc::Sender<Piece>,
-    ) -> Result<(), AuditError> {
-        match self.feed_all(&partitions, &from, &pieces).await {
-            Err(Stop::Error(error)) => Err(error),
-            Err(Stop::Unheard) => Ok(()),
-            Ok(()) => {
-                answered(ANSWER_DEADLINE, self.connection.execute("commit")).await?;
-                answered(ANSWER_DEADLINE, self.connection.close()).await?;
-                Ok(())
-            }
-        }
-    }
-
-    async fn feed_all(
-        &mut self,
         partitions: &[i32],
         from: &HashMap<i32, i64>,
-        pieces: &mpsc::Sender<Piece>,
-    ) -> Result<(), Stop> {
-        for topic_ref in self.overview.earlier.clone() {
-            self.messages(EARLIER_ROWS, topic_ref, 0, pieces, Piece::EarlierRows).await?;
-            self.messages(EARLIER_DEAD_LETTERS, topic_ref, 0, pieces, Piece::EarlierDeadLetters).await?;
+    ) -> Result<Feeder, AuditError> {
+        let ranges = partitions.iter().map(|partition| {
+            let to = self.overview.partitions.get(partition).map_or(0, |state| state.next_offset);
+            PartitionRows { partition: *partition, from: from.get(partition).copied().unwrap_or(0), to }
+        });
+        let ranges: Vec<PartitionRows> = ranges.collect();
+        let (sender, pieces) = mpsc::channel(PIECES_MAX);
+        let writing = tokio::task::spawn_blocking(move || spool::write_down(pieces));
+        let taken = self.take_all(&ranges, &sender).await;
+        drop(sender);
+        let written = joined(writing.await);
+        match taken {
+            Err(Stop::Error(error)) => return Err(error),
+            // The writer's error says why.
+            Err(Stop::Unheard) | Ok(()) => {}
         }
-        // No life: nothing is stored under reference 0.
-        let topic_ref = self.overview.topic_ref.unwrap_or(0);
-        for partition in partitions {
-            let letters = sqlx::query(DEAD_LETTERS).bind(topic_ref).bind(partition);
-            let letters = answered(self.row_deadline, letters.fetch_all(&mut self.connection)).await?;
-            let letters = letters.iter().map(message).collect::<Result<Vec<_>, _>>()?;
-            send(pieces, Piece::DeadLetters(letters)).await?;
-            let from = from.get(partition).copied().unwrap_or(0);
-            latency_rows::feed(&mut self.connection, self.row_deadline, (topic_ref, *partition), from, pieces).await?;
-            send(pieces, Piece::RowsEnd).await?;
-            self.pieces_of(USERS, topic_ref, *partition, pieces, user, Piece::Users).await?;
-            self.pieces_of(SYMBOLS, topic_ref, *partition, pieces, symbol, Piece::Symbols).await?;
-            let (category_windows, symbol_windows) = (Piece::CategoryWindows, Piece::SymbolWindows);
-            self.pieces_of(CATEGORY_WINDOWS, topic_ref, *partition, pieces, category_window, category_windows).await?;
-            self.pieces_of(SYMBOL_WINDOWS, topic_ref, *partition, pieces, symbol_window, symbol_windows).await?;
-            send(pieces, Piece::PartitionEnd).await?;
+        let file = written?;
+        answered(ANSWER_DEADLINE, self.connection.execute("commit")).await?;
+        let (sender, kept) = mpsc::channel(PIECES_MAX);
+        tokio::task::spawn_blocking(move || spool::read_back(file, &sender));
+        let topic_ref = self.overview.topic_ref.unwrap_or(NO_LIFE);
+        let (connection, row_deadline, earlier) = (self.connection, self.row_deadline, self.overview.earlier);
+        Ok(Feeder { connection, row_deadline, topic_ref, earlier, partitions: ranges, kept })
+    }
+
+    async fn take_all(&mut self, ranges: &[PartitionRows], pieces: &mpsc::Sender<Piece>) -> Result<(), Stop> {
+        for rows in ranges {
+            self.partition(rows, pieces).await?;
         }
         for sql in TOTALS {
-            let rows = sqlx::query(sql).bind(self.overview.lives()).fetch(&mut self.connection);
-            Self::pieces(self.row_deadline, rows, pieces, total, Piece::Totals).await?;
+            let totals = sqlx::query(sql).bind(self.overview.lives());
+            send_all(&mut self.connection, self.row_deadline, totals, pieces, total, Piece::Totals).await?;
         }
         send(pieces, Piece::End).await
     }
 
-    async fn messages(
-        &mut self,
-        sql: &'static str,
-        topic_ref: i32,
-        partition: i32,
-        pieces: &mpsc::Sender<Piece>,
-        wrap: fn(Vec<StoredMessage>) -> Piece,
-    ) -> Result<(), Stop> {
-        self.pieces_of(sql, topic_ref, partition, pieces, message, wrap).await
-    }
-
-    async fn pieces_of<T>(
-        &mut self,
-        sql: &'static str,
-        topic_ref: i32,
-        partition: i32,
-        pieces: &mpsc::Sender<Piece>,
-        read: fn(&PgRow) -> Result<T, sqlx::Error>,
-        wrap: fn(Vec<T>) -> Piece,
-    ) -> Result<(), Stop> {
-        let rows = sqlx::query(sql).bind(topic_ref).bind(partition).fetch(&mut self.connection);
-        Self::pieces(self.row_deadline, rows, pieces, read, wrap).await
-    }
-
-    async fn pieces<T>(
-        row_deadline: Duration,
-        mut rows: BoxStream<'_, Result<PgRow, sqlx::Error>>,
-        pieces: &mpsc::Sender<Piece>,
-        read: fn(&PgRow) -> Result<T, sqlx::Error>,
-        wrap: fn(Vec<T>) -> Piece,
-    ) -> Result<(), Stop> {
-        let mut piece = Vec::with_capacity(PIECE_ROWS);
-        while let Some(row) = answered(row_deadline, rows.try_next()).await? {
-            piece.push(read(&row)?);
-            if piece.len() == PIECE_ROWS {
-                send(pieces, wrap(std::mem::replace(&mut piece, Vec::with_capacity(PIECE_ROWS)))).await?;
-            }
+    async fn partition(&mut self, rows: &PartitionRows, pieces: &mpsc::Sender<Piece>) -> Result<(), Stop> {
+        let PartitionRows { partition, from, to } = *rows;
+        let (connection, row_deadline) = (&mut self.connection, self.row_deadline);
+        let topic_ref = self.overview.topic_ref.unwrap_or(NO_LIFE);
+        let of_partition = |sql: &'static str| sqlx::query(sql).bind(topic_ref).bind(partition);
+        let letters = answered(row_deadline, of_partition(DEAD_LETTERS).fetch_all(&mut *connection)).await?;
+        let letters = letters.iter().map(message).collect::<Result<Vec<_>, _>>()?;
+        let applied = letters.iter().map(|letter| letter.offset).filter(|offset| (from..to).contains(offset));
+        let of_letters = rows_at(connection, row_deadline, (topic_ref, partition), applied.collect()).await?;
+        send(pieces, Piece::DeadLetters(letters)).await?;
+        send(pieces, Piece::Rows(of_letters)).await?;
+        // There should be none.
+        let mut beyond = LatencyRows { topic_ref, partition, from: to.max(from), to: i64::MAX, row_deadline };
+        while let Some(rows) = beyond.next(connection).await? {
+            send(pieces, Piece::Rows(rows)).await?;
         }
-        if piece.is_empty() { Ok(()) } else { send(pieces, wrap(piece)).await }
+        send(pieces, Piece::RowsEnd).await?;
+        send_all(connection, row_deadline, of_partition(USERS), pieces, user, Piece::Users).await?;
+        send_all(connection, row_deadline, of_partition(SYMBOLS), pieces, symbol, Piece::Symbols).await?;
+        let windows = of_partition(CATEGORY_WINDOWS);
+        send_all(connection, row_deadline, windows, pieces, category_window, Piece::CategoryWindows).await?;
+        let windows = of_partition(SYMBOL_WINDOWS);
+        send_all(connection, row_deadline, windows, pieces, symbol_window, Piece::SymbolWindows).await?;
+        send(pieces, Piece::PartitionEnd).await
     }
 }
 
-/// Why feeding ended early.
-pub(super) enum Stop {
-    Error(AuditError),
-    /// The comparison has ended, with an error of its own.
-    Unheard,
-}
-
-impl From<sqlx::Error> for Stop {
-    fn from(error: sqlx::Error) -> Self {
-        Stop::Error(error.into())
-    }
-}
-
-pub(super) async fn send(pieces: &mpsc::Sender<Piece>, piece: Piece) -> Result<(), Stop> {
-    pieces.send(piece).await.map_err(|_| Stop::Unheard)
+/// The rows at the offsets of dead letters, by offset: one that is put through later moves from there to the rows.
+async fn rows_at(
+    connection: &mut PgConnection,
+    row_deadline: Duration,
+    (topic_ref, partition): (i32, i32),
+    offsets: Vec<i64>,
+) -> Result<Vec<StoredMessage>, AuditError> {
+    let (Some(first), Some(last)) = (offsets.first().copied(), offsets.last().copied()) else { return Ok(Vec::new()) };
+    let rows = sqlx::query(ROWS_OF_LETTERS).bind(topic_ref).bind(partition).bind(offsets);
+    let rows = rows.bind(first).bind(last.saturating_add(PACK_SPAN)).fetch_all(connection);
+    let rows = answered(row_deadline, rows).await?;
+    Ok(rows.iter().map(message).collect::<Result<_, _>>()?)
 }
 
 #[cfg(test)]
@@ -307,8 +253,7 @@ mod tests {
     async fn a_server_that_falls_silent_ends_the_audit_with_an_error() {
         let connection = connect(&silent_server().await, Duration::from_secs(10)).await.unwrap();
         let snapshot = Snapshot { connection, row_deadline: Duration::from_millis(20), overview: Overview::default() };
-        let (sender, _pieces) = mpsc::channel(PIECES_MAX);
-        let error = snapshot.feed(vec![0], HashMap::new(), sender).await.unwrap_err();
+        let error = snapshot.take_down(&[0], &HashMap::new()).await.map(drop).unwrap_err();
         assert!(matches!(error, AuditError::Postgres(PostgresError::Sql(sqlx::Error::Io(_)))), "{error:?}");
         assert!(error.to_string().contains("no answer within"), "{error}");
     }

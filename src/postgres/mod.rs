@@ -30,6 +30,13 @@ pub use session::{
     CONNECT_DEADLINE, SessionError, answered, backend_pid, check_schema, connect, no_answer, search_path,
 };
 
+/// Whoever reads latency rows in several statements holds this for its session, so that none of them are removed meanwhile.
+pub const LOCK_ROWS_FOR_READING: &str =
+    "select pg_advisory_lock_shared(hashtextextended('finstream reading ' || current_schema(), 0))";
+/// Whoever removes some tries this first, in the transaction: false while somebody reads.
+pub const TRY_TO_LOCK_ROWS: &str =
+    "select pg_try_advisory_xact_lock(hashtextextended('finstream reading ' || current_schema(), 0))";
+
 /// Why PostgreSQL cannot be used. Each message names the cure.
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {

@@ -223,11 +223,13 @@ impl Keeper {
         let bytes = cutting.await??;
         metrics::counter!(RETENTION_ROWS_TOTAL).increment(removed);
         metrics::counter!(RETENTION_LEDGER_BYTES_TOTAL).increment(bytes);
-        tracing::info!(
-            "retention removed {} latency rows and {} of ledger, behind a balanced audit; totals are kept",
-            thousands(removed),
-            super::figures::bytes(bytes)
-        );
+        if (removed, bytes) != (0, 0) {
+            tracing::info!(
+                "retention removed {} latency rows and {} of ledger, behind a balanced audit; totals are kept",
+                thousands(removed),
+                super::figures::bytes(bytes)
+            );
+        }
         Ok(())
     }
 

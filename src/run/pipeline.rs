@@ -129,7 +129,7 @@ impl Pipeline {
         if let Some(database) = &database {
             self.known.set_reads(http::Reads::new(&database.database()));
         }
-        let served = self.serve_roles(broker.as_ref(), database.as_ref(), http_address).await;
+        let served = Box::pin(self.serve_roles(broker.as_ref(), database.as_ref(), http_address)).await;
 
         http_stop.raise(Stage::Drain);
         let broker_stopped = match broker {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection};
 
 use super::error::SinkError;
+use crate::postgres::TRY_TO_LOCK_ROWS;
 
 /// Disk of a message as a row of `messages`, with its index.
 const ROW_BYTES: i64 = 125;
@@ -108,7 +109,8 @@ pub async fn excess(
     Ok(excess.collect())
 }
 
-/// Removes the latency rows of a partition before an offset, on record; totals stay.
+/// Removes the latency rows of a partition before an offset, on record; totals stay. While an audit reads rows, none are
+/// removed: the caller tries again later.
 ///
 /// # Errors
 /// PostgreSQL's answer; what was removed before stays removed, and is on record.
@@ -122,6 +124,9 @@ pub async fn cut(
     while at < to {
         at = to.min(at + CUT_OFFSETS);
         let mut transaction = connection.begin().await?;
+        if !sqlx::query_scalar(TRY_TO_LOCK_ROWS).fetch_one(&mut *transaction).await? {
+            break;
+        }
         sqlx::query(
             "insert into retention_cuts as c (topic_ref, partition, cut_before) values ($1, $2, $3)
              on conflict (topic_ref, partition) do update

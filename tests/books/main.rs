@@ -3,6 +3,7 @@
 
 mod audit;
 mod audit_checkpoint;
+mod audit_meanwhile;
 mod audit_settling;
 mod audit_support;
 mod consumer;
