@@ -91,13 +91,15 @@ pub(super) fn share(text: &str) -> Result<f64, String> {
 
 /// Messages per second, at most.
 pub const RATE_MAX: f64 = 1e9;
+/// And at least: one in eleven days.
+const RATE_MIN: f64 = 1e-6;
 
 pub(super) fn number_or_max(text: &str) -> Result<NumberOrMax, String> {
     if text == "max" {
         return Ok(NumberOrMax::Max);
     }
     match text.replace('_', "").parse::<f64>() {
-        Ok(number) if number.is_finite() && number > 0.0 && number <= RATE_MAX => Ok(NumberOrMax::Number(number)),
-        _ => Err("write a number above 0 and at most 1e9, or max".to_string()),
+        Ok(number) if (RATE_MIN..=RATE_MAX).contains(&number) => Ok(NumberOrMax::Number(number)),
+        _ => Err("write a number from 1e-6 to 1e9, or max".to_string()),
     }
 }

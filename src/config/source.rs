@@ -168,12 +168,54 @@ fn shares(pipeline: &PipelineArgs) -> Result<Shares, ConfigError> {
         late: pipeline.late,
         duplicates: pipeline.duplicates,
     };
-    let kinds = shares.refunds + shares.declines + shares.fraud + shares.duplicates;
-    if kinds > 1.0 {
+    let others = shares.declines + shares.fraud + shares.duplicates;
+    let kinds = shares.refunds + others;
+    if kinds > 1.0 + SHARES_ROUNDING {
         return Err(ConfigError::new(format!(
-            "--refunds, --declines, --fraud and --duplicates are {}% of the messages together; at most 100% are possible",
+            "--refunds, --declines, --fraud and --duplicates are {:.4}% of the messages together; at most 100% are possible",
             kinds * 100.0
         )));
     }
+    let refunds_max = (1.0 - others) / 2.0;
+    if shares.refunds > refunds_max + SHARES_ROUNDING {
+        return Err(ConfigError::new(format!(
+            "--refunds {:.4}%: each gives back a purchase of its own, so beside {:.4}% of other messages at most {:.4}% can be \
+             refunds",
+            shares.refunds * 100.0,
+            others * 100.0,
+            refunds_max * 100.0
+        )));
+    }
     Ok(shares)
+}
+
+/// Shares that add up to 100% may miss it by this much, as sums of floats do.
+const SHARES_ROUNDING: f64 = 1e-9;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    fn shares_of(flags: &str) -> Result<Shares, ConfigError> {
+        let cli = Cli::try_parse_from(["finstream"].into_iter().chain(flags.split(' '))).unwrap();
+        match source(&cli.pipeline)? {
+            SourceSettings::Synthetic(settings) => Ok(settings.shares),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn shares_that_cannot_be_kept_are_refused() {
+        // Sums of floats miss what they mean by a little.
+        assert_eq!(shares_of("--refunds 35% --declines 10% --fraud 10% --duplicates 10%").unwrap().refunds, 0.35);
+        assert_eq!(shares_of("--refunds 0% --declines 70% --fraud 10% --duplicates 20%").unwrap().declines, 0.7);
+        let refused = shares_of("--refunds 60% --declines 20% --fraud 0% --duplicates 30%").unwrap_err().to_string();
+        assert!(refused.contains("are 110.0000% of the messages together"), "{refused}");
+        let refused = shares_of("--refunds 60% --declines 0% --fraud 0%").unwrap_err().to_string();
+        assert!(refused.contains("at most 50.0000% can be refunds"), "{refused}");
+    }
 }

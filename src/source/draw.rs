@@ -6,6 +6,10 @@
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 
+/// Where draws of 64 bits end, and those of a float's 53.
+pub(super) const TWO_TO_THE_64: f64 = 18_446_744_073_709_551_616.0;
+const TWO_TO_THE_53: f64 = 9_007_199_254_740_992.0;
+
 /// A seeded stream of draws.
 #[derive(Debug)]
 pub(super) struct Draw(ChaCha8Rng);
@@ -18,7 +22,7 @@ impl Chance {
     /// `share` within 0 to 1.
     pub(super) fn of(share: f64) -> Chance {
         // 2^64 does not fit: a share of 1 misses one draw in 2^64.
-        Chance((share * 2f64.powi(64)) as u64)
+        Chance((share * TWO_TO_THE_64) as u64)
     }
 }
 
@@ -36,7 +40,7 @@ impl Draw {
 
     /// Within [0, 1).
     pub(super) fn unit(&mut self) -> f64 {
-        (self.bits() >> 11) as f64 * 2f64.powi(-53)
+        (self.bits() >> 11) as f64 / TWO_TO_THE_53
     }
 
     /// Within [0, end).

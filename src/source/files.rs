@@ -50,6 +50,12 @@ pub(super) fn expand(names: &[PathBuf], kind: &str, example: &str) -> Result<Vec
         }
         let pattern = name.to_str().filter(|name| name.contains(['*', '?', '[']) && !Path::new(name).exists());
         match pattern {
+            None if name.metadata().is_ok_and(|metadata| !metadata.is_file()) => {
+                return Err(SourceError::Setting(format!(
+                    "--source {kind}: {} is no regular file, and files are read twice; write it to a file first",
+                    name.display()
+                )));
+            }
             None => files.push(name.clone()),
             Some(pattern) => files.extend(matching(pattern, kind)?),
         }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use self::draft::write_user_id;
 use self::repeated::Repeated;
-use crate::config::{CardsSettings, SourceSettings, YfinanceSettings};
+use crate::config::SourceSettings;
 
 pub mod arrival;
 mod cards;
@@ -176,12 +176,12 @@ pub fn open(settings: &SourceSettings) -> Result<Box<dyn Source>, SourceError> {
     Ok(match settings {
         SourceSettings::Synthetic(settings) => Box::new(synthetic::Synthetic::new(settings)?),
         SourceSettings::Yfinance(settings) => {
-            let open = |settings: &YfinanceSettings| yfinance::Yfinance::open(settings);
-            if settings.repeat { Box::new(Repeated::open(settings.clone(), open)?) } else { Box::new(open(settings)?) }
+            let source = yfinance::Yfinance::open(settings)?;
+            if settings.repeat { Box::new(Repeated::new(source)?) } else { Box::new(source) }
         }
         SourceSettings::Cards(settings) => {
-            let open = |settings: &CardsSettings| cards::Cards::open(settings);
-            if settings.repeat { Box::new(Repeated::open(settings.clone(), open)?) } else { Box::new(open(settings)?) }
+            let source = cards::Cards::open(settings)?;
+            if settings.repeat { Box::new(Repeated::new(source)?) } else { Box::new(source) }
         }
     })
 }

@@ -5,45 +5,74 @@ use std::fmt::Write;
 use super::{Draft, Next, SkipReport, Source, SourceError};
 use crate::transaction::{ID_CHARS_MAX, TIME_MAX};
 
-type Open<S> = Box<dyn FnMut() -> Result<S, SourceError> + Send>;
+/// A source that can begin again.
+pub(super) trait Rewind: Source {
+    /// Goes back to its first transaction.
+    fn rewind(&mut self);
+}
+
+/// What a round is shifted by beyond its own length, at least.
+const STEP_US_MIN: i64 = 1_000_000;
 
 /// Plays a source again and again. Event times go on where the last round ended, and ids get the round's number, so that no
 /// round looks like a repetition of another.
 pub(super) struct Repeated<S> {
-    open: Open<S>,
     source: S,
     /// From 1.
     round: u64,
     /// Added to event times.
     shift_us: i64,
-    /// Of this round, as they stand in the source: the first event time, the latest, and the longest step between two.
-    first_us: Option<i64>,
-    latest_us: i64,
-    step_us: i64,
+    seen: Option<Seen>,
 }
 
-impl<S: Source> Repeated<S> {
-    pub(super) fn open<T: Send + 'static>(
-        settings: T,
-        open: impl Fn(&T) -> Result<S, SourceError> + Send + 'static,
-    ) -> Result<Repeated<S>, SourceError> {
-        let mut open: Open<S> = Box::new(move || open(&settings));
-        let source = open()?;
+/// Event times of this round, as they stand in the source.
+struct Seen {
+    earliest_us: i64,
+    latest_us: i64,
+    last_us: i64,
+    /// The longest step from one to the next, and back.
+    step_us: i64,
+    step_back_us: i64,
+}
+
+impl Seen {
+    fn of(time_us: i64) -> Seen {
+        Seen { earliest_us: time_us, latest_us: time_us, last_us: time_us, step_us: 0, step_back_us: 0 }
+    }
+
+    fn add(&mut self, time_us: i64) {
+        let step_us = time_us - self.last_us;
+        self.step_us = self.step_us.max(step_us);
+        self.step_back_us = self.step_back_us.max(-step_us);
+        self.earliest_us = self.earliest_us.min(time_us);
+        self.latest_us = self.latest_us.max(time_us);
+        self.last_us = time_us;
+    }
+
+    /// What the next round lies behind this one.
+    fn round_us(&self) -> i64 {
+        // A file with the newest row first has steps back only.
+        let step_us = if self.step_us > 0 { self.step_us } else { self.step_back_us };
+        self.latest_us - self.earliest_us + step_us.max(STEP_US_MIN)
+    }
+}
+
+impl<S: Rewind> Repeated<S> {
+    pub(super) fn new(source: S) -> Result<Repeated<S>, SourceError> {
         if source.total() == Some(0) {
             return Err(SourceError::Setting(format!("--loop: {} has nothing to repeat", source.describe())));
         }
-        Ok(Repeated { open, source, round: 1, shift_us: 0, first_us: None, latest_us: 0, step_us: 0 })
+        Ok(Repeated { source, round: 1, shift_us: 0, seen: None })
     }
 
-    fn begin_again(&mut self) -> Result<(), SourceError> {
-        if let Some(first) = self.first_us.take() {
-            let shift_us = self.shift_us.saturating_add(self.latest_us - first + self.step_us.max(1));
+    fn begin_again(&mut self) {
+        if let Some(seen) = self.seen.take() {
+            let shift_us = self.shift_us.saturating_add(seen.round_us());
             // Beyond the last year that can be written, time begins again.
-            self.shift_us = if self.latest_us.saturating_add(shift_us) <= TIME_MAX.0 { shift_us } else { 0 };
+            self.shift_us = if seen.latest_us.saturating_add(shift_us) <= TIME_MAX.0 { shift_us } else { 0 };
         }
-        self.source = (self.open)()?;
+        self.source.rewind();
         self.round += 1;
-        Ok(())
     }
 }
 
@@ -56,19 +85,15 @@ fn append_round(id: &mut String, round: u64) {
     id.drain(..end);
 }
 
-impl<S: Source> Source for Repeated<S> {
+impl<S: Rewind> Source for Repeated<S> {
     fn next_into(&mut self, out: &mut Draft) -> Result<Next, SourceError> {
         let mut next = self.source.next_into(out)?;
         if next == Next::End {
-            self.begin_again()?;
+            self.begin_again();
             next = self.source.next_into(out)?;
         }
         if let Some(time) = &mut out.event_time {
-            if self.first_us.is_none() {
-                (self.first_us, self.latest_us) = (Some(time.0), time.0);
-            }
-            self.step_us = self.step_us.max(time.0 - self.latest_us);
-            self.latest_us = self.latest_us.max(time.0);
+            self.seen.get_or_insert(Seen::of(time.0)).add(time.0);
             time.0 = time.0.saturating_add(self.shift_us);
         }
         if self.round > 1 && !out.transaction_id.is_empty() {
@@ -101,6 +126,22 @@ impl<S: Source> Source for Repeated<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_round_is_longer_than_its_times_whatever_their_order() {
+        let second = 1_000_000;
+        for (times, round) in [
+            (&[0][..], second),
+            (&[0, 0, 0], second),
+            (&[0, 10 * second, 30 * second], 50 * second),
+            (&[30 * second, 10 * second, 0], 50 * second),
+            (&[20 * second, 0, 10 * second], 30 * second),
+        ] {
+            let mut seen = Seen::of(times[0]);
+            times.iter().for_each(|time| seen.add(*time));
+            assert_eq!(seen.round_us(), round, "{times:?}");
+        }
+    }
 
     #[test]
     fn an_id_with_its_round_is_no_longer_than_an_id_may_be() {

@@ -1,7 +1,7 @@
 //! JSON bytes -> transaction, totally: every field that comes out is within its documented range.
 //!
-//! Members that are not known are ignored, so that the schema can grow. A member that appears twice is an error: which
-//! of the two counted would be a guess.
+//! Members that are not known are ignored, so that the schema can grow. A member that is counted and appears twice is an
+//! error: which of the two counted would be a guess. Of the others the first text is taken.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use rust_decimal::Decimal;
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::decimal::{is_product, parse_plain};
 use super::plain::read_plain;
@@ -255,7 +256,9 @@ fn fill<'de, A: MapAccess<'de>>(field: &str, place: &mut Option<Cow<'de, str>>, 
 
 /// Others may use these names for something else, as long as nothing is counted by them.
 fn fill_if_text<'de, A: MapAccess<'de>>(place: &mut Option<Cow<'de, str>>, map: &mut A) -> Result<(), A::Error> {
-    if let TextOrElse::Text(Name(text)) = map.next_value()? {
+    // As it stands: a number beyond every range, or an escape that is none, is nothing that a total hangs on.
+    let value: &RawValue = map.next_value()?;
+    if let Ok(Name(text)) = serde_json::from_str(value.get()) {
         place.get_or_insert(text);
     }
     Ok(())
@@ -295,13 +298,4 @@ impl<'de> Visitor<'de> for NameVisitor {
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Name<'de>, E> {
         Ok(Name(Cow::Owned(text.to_owned())))
     }
-}
-
-/// A string, or any other value.
-#[derive(serde::Deserialize)]
-#[serde(untagged)]
-enum TextOrElse<'a> {
-    #[serde(borrow)]
-    Text(Name<'a>),
-    Else(IgnoredAny),
 }

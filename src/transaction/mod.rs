@@ -28,6 +28,7 @@ pub use identity::{
     write_derived_transaction_id,
 };
 pub use schema::{WireDetail, WireMerchant, WirePurchase, WireRefund, WireTrade, WireTransaction, schema_json};
+pub(crate) use time::parse_rfc3339;
 pub use time::{TIME_MAX, TIME_MIN};
 
 /// Characters in a `transaction_id` or `user_id`, at most.
@@ -90,8 +91,11 @@ pub struct CardInfo<'a> {
 
 impl Transaction<'_> {
     /// Whether this is an attempt that the issuer declined: it moves no money and counts in no total.
+    ///
+    /// All of it has to be there: another producer's purchase of amount 0 that has a member `declined` stays a purchase.
     pub fn is_declined(&self) -> bool {
-        self.card.declined.is_some() && self.amount.is_zero() && matches!(self.detail, Detail::Purchase { .. })
+        let says_so = self.card.declined.is_some() && self.card.requested_amount.is_some();
+        says_so && self.amount.is_zero() && matches!(self.detail, Detail::Purchase { .. })
     }
 }
 

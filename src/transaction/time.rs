@@ -34,7 +34,7 @@ pub(super) fn push_rfc3339(out: &mut Vec<u8>, time: Micros) {
 }
 
 /// Reads any RFC 3339 time; digits beyond microseconds are cut off. None: not one, or outside of the years 0001..9999.
-pub(super) fn parse_rfc3339(text: &str) -> Option<Micros> {
+pub(crate) fn parse_rfc3339(text: &str) -> Option<Micros> {
     let time = match parse_own_form(text.as_bytes()) {
         Some(time) => time,
         None => Micros(DateTime::parse_from_rfc3339(text).ok()?.timestamp_micros()),

@@ -75,7 +75,9 @@ fn any_other_file_is_mapped_and_what_cannot_be_used_is_counted() {
         1325376018;ann;4.970000000000001;EUR;x\n\
         1325376018;;1;EUR;x\n\
         1325376018;ann\n\
-        1325376018;ann;1;euro;x\n";
+        1325376018;ann;1;euro;x\n\
+        1325376018;ann;2;EUR;\"x\n\
+        20120101;ann;3;EUR;x\n";
     let path = file(&dir, rows);
     let map = [("user", "who"), ("amount", "sum"), ("time", "when"), ("currency", "cur"), ("merchant", "where")];
     let drafts = all(&cards(&path, &map));
@@ -87,6 +89,7 @@ fn any_other_file_is_mapped_and_what_cannot_be_used_is_counted() {
         ("ann", Kind::Purchase, "12.5", "EUR"),
         ("bob", Kind::Refund, "3.00", "USD"),
         ("cid", Kind::Purchase, "0.00000001", "BHD"),
+        ("ann", Kind::Purchase, "3", "EUR"),
     ];
     assert_eq!(seen, expected.map(|(who, kind, sum, currency)| (who, kind, sum.to_owned(), currency.to_owned())));
     assert_eq!(
@@ -94,6 +97,7 @@ fn any_other_file_is_mapped_and_what_cannot_be_used_is_counted() {
         ("Caf\u{e9} Nord", "unknown", "unknown")
     );
     assert_eq!(drafts[1].event_time, drafts[0].event_time);
+    assert_eq!(drafts[3].event_time.unwrap().to_string(), "2012-01-01T00:00:00.000000Z");
     let skipped = source::open(&cards(&path, &map)).unwrap().skipped();
     let kinds: Vec<_> = skipped.kinds.iter().map(|kind| (kind.kind, kind.count)).collect();
     assert_eq!(
@@ -104,6 +108,7 @@ fn any_other_file_is_mapped_and_what_cannot_be_used_is_counted() {
             ("empty cell", 1),
             ("row that ends early", 1),
             ("currency that is none", 1),
+            ("quotation mark that is not closed", 1),
         ]
     );
     assert!(skipped.kinds[0].first.contains("cards.csv line 5: \"yesterday\" is not a time"), "{skipped:?}");
@@ -124,6 +129,7 @@ fn columns_that_are_not_there_and_files_that_are_none_are_refused_with_the_cure(
         assert!(refusal(&cards(&file(&dir, content), &[])).contains("is no card file"), "{content:.10}");
     }
     assert!(refusal(&cards(&dir.path().join("absent.csv"), &[])).contains("absent.csv: No such file"));
+    assert!(refusal(&cards(Path::new("/dev/null"), &[])).contains("/dev/null is no regular file"));
 }
 
 #[test]
@@ -151,4 +157,11 @@ fn what_is_sent_again_is_the_same_and_another_map_is_another_source() {
     let drafts = drain(source::open(&SourceSettings::Cards(again)).unwrap().as_mut(), 5);
     assert_eq!(drafts.len(), 5);
     assert!(drafts.is_sorted_by_key(|draft| draft.event_time) && drafts[4].transaction_id.ends_with("#3"));
+    // One row is a round, too.
+    let one = file(&dir, SPARKOV);
+    let again = CardsSettings { repeat: true, ..settings(&one, &[]) };
+    let drafts = drain(source::open(&SourceSettings::Cards(again)).unwrap().as_mut(), 3);
+    let times: Vec<i64> =
+        drafts.iter().map(|draft| draft.event_time.unwrap().0 - drafts[0].event_time.unwrap().0).collect();
+    assert_eq!(times, [0, 1_000_000, 2_000_000]);
 }

@@ -50,6 +50,7 @@ fn each_share_is_the_one_that_was_asked_for() {
     for (shares, seed) in [
         (Shares::default(), 1),
         (Shares { refunds: 0.1, declines: 0.2, fraud: 0.05, late: 0.3, duplicates: 0.02 }, 2),
+        (Shares { refunds: 0.4, declines: 0.1, fraud: 0.05, late: 0.0, duplicates: 0.05 }, 4),
         (Shares { refunds: 0.0, declines: 0.0, fraud: 0.0, late: 0.0, duplicates: 0.0 }, 3),
     ] {
         let drafts = take(SyntheticSettings { shares, ..settings(seed) }, MANY);

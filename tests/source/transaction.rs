@@ -175,6 +175,9 @@ fn a_declined_attempt_says_so_and_moves_nothing() {
     assert!(decoded == declined() && decoded.is_declined() && !purchase().is_declined());
     // Money that moved counts, whatever else is said of it.
     assert!(!Transaction { amount: Decimal::ONE, ..declined() }.is_declined());
+    // So does a purchase of nothing by a producer that has a member `declined` of its own.
+    let card = CardInfo { requested_amount: None, ..declined().card };
+    assert!(!Transaction { amount: Decimal::ZERO, card, ..declined() }.is_declined());
 }
 
 /// How the schema grows: members that an older reader does not know are ignored by it, and those that an older writer does
@@ -219,8 +222,13 @@ fn old_and_new_readers_and_writers_understand_each_other() {
         ("requested_amount", "12.5"),
         ("fraud", "0.02"),
         ("fraud", "null"),
+        ("fraud", "1e999"),
+        ("fraud", r#""\ud800""#),
+        ("mcc", r#"[[{"a": -1e-999}], "\n"]"#),
     ] {
-        let message = purchase_with(member, value);
+        // As it stands: not every one of them is a value that serde_json can hold.
+        let rest = String::from_utf8(encoded(&purchase())).unwrap();
+        let message = format!("{{\"{member}\":{value},{}", &rest[1..]);
         let decoded =
             Transaction::decode(message.as_bytes()).unwrap_or_else(|error| panic!("{member} {value}: {error}"));
         assert!(decoded == purchase() && !decoded.is_declined(), "{member} {value}: {decoded:?}");

@@ -136,6 +136,9 @@ fn a_file_that_is_none_of_ours_is_refused_by_name_with_what_was_found_and_what_i
         ("Date,Close,Volume\n2020-01-02,1,2\n", "there is no column Open for \"odd\""),
         ("Date\n2020-01-02\n", "there is no column Open"),
         ("\u{0}\u{1}\u{fffd}", "its first row is"),
+        ("Date,open,high,low,close,volume\n2020-01-02,1,2,1,1,4\n", "there is no column Open for \"odd\""),
+        ("Date,AAPL,price\n2020-01-02,1,2\n", "its column \"price\" is no ticker such as AAPL"),
+        ("Date,AAPL,AAPL\n2020-01-02,1,2\n", "it has two columns \"AAPL\""),
     ] {
         std::fs::write(&path, content).unwrap();
         let refused = refusal(&yfinance(std::slice::from_ref(&path), None));

@@ -40,6 +40,39 @@ struct Count {
     next_us: i64,
 }
 
+/// Drawn at once, at most, to count what is over: a few milliseconds. After a long pause the count follows in several steps.
+const DRAWN_AT_ONCE_MAX: u32 = 200_000;
+
+impl Count {
+    /// How many lie no later than `at_us` after the start.
+    fn by(&mut self, at_us: i64) -> u64 {
+        if self.process.numbered_us(0).is_none() {
+            for _ in 0..DRAWN_AT_ONCE_MAX {
+                if self.next_us > at_us {
+                    break;
+                }
+                self.over += 1;
+                self.next_us = self.process.next_us();
+            }
+            return self.over;
+        }
+        // In steps that double, and then halve.
+        let is_over = |number: u64| self.process.numbered_us(number).is_some_and(|due| due <= at_us);
+        let mut step = 1;
+        while is_over(self.over + step - 1) {
+            self.over += step;
+            step *= 2;
+        }
+        while step > 1 {
+            step /= 2;
+            if is_over(self.over + step - 1) {
+                self.over += step;
+            }
+        }
+        self.over
+    }
+}
+
 impl Arrivals {
     /// Times count from `start` on. The same seed gives the same times.
     ///
@@ -81,14 +114,7 @@ impl Arrivals {
     /// How many arrivals have had their time by `now`, asked for or not.
     pub fn arrived_by(&mut self, now: Micros) -> u64 {
         match &mut self.timing {
-            Timing::Process(arrivals) => {
-                let count = &mut arrivals.count;
-                while count.next_us <= now.since(self.start) {
-                    count.over += 1;
-                    count.next_us = count.process.next_us();
-                }
-                count.over
-            }
+            Timing::Process(arrivals) => arrivals.count.by(now.since(self.start)),
             // At full speed nothing arrives before it is asked for, and what is asked for waits for nothing but us.
             Timing::Max => self.arrived.saturating_sub(1),
             // The one that was asked for last may be due later.
@@ -100,6 +126,8 @@ impl Arrivals {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config::Arrival;
 
@@ -120,7 +148,8 @@ mod tests {
 
     #[test]
     fn what_is_counted_is_what_is_due() {
-        for arrival in [Arrival::Poisson, Arrival::Bursty] {
+        let ramp = Arrival::Ramp { from: 100.0, to: 2_000.0, over: Duration::from_secs(7) };
+        for arrival in [Arrival::Constant, Arrival::Poisson, Arrival::Bursty, ramp] {
             let mut arrivals = arrivals(Pace::Rate { per_second: 1_000.0, arrival });
             let due: Vec<i64> = (0..10_000).map(|_| arrivals.next(None, START).0).collect();
             for (place, time) in due.iter().enumerate().step_by(997) {
@@ -128,6 +157,20 @@ mod tests {
                 assert_eq!(arrivals.arrived_by(Micros(*time)), (place + 1 + of_this_time) as u64);
             }
         }
+    }
+
+    #[test]
+    fn a_long_pause_is_counted_without_a_long_wait() {
+        let by_day = |arrival| {
+            let mut arrivals = arrivals(Pace::Rate { per_second: 1e9, arrival });
+            arrivals.arrived_by(Micros(START.0 + 86_400_000_000))
+        };
+        assert_eq!(
+            by_day(Arrival::Constant),
+            86_400_000_001_000,
+            "1,000 of each microsecond, those of the last one, too"
+        );
+        assert_eq!(by_day(Arrival::Poisson), u64::from(DRAWN_AT_ONCE_MAX));
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(super) struct Market {
     /// Rates of equal parts of the day.
     per_us: Arc<[f64]>,
     part_us: f64,
+    /// Arrivals of a whole day, on average.
+    in_a_day: f64,
     at: f64,
 }
 
@@ -73,7 +75,8 @@ impl Process {
                 };
                 let per_us = shape.into_iter().map(|part| part * per_us).collect::<Arc<[f64]>>();
                 let part_us = length.as_micros() as f64 / per_us.len() as f64;
-                Process::Market(Market { draw, per_us, part_us, at: 0.0 })
+                let in_a_day = per_us.iter().sum::<f64>() * part_us;
+                Process::Market(Market { draw, per_us, part_us, in_a_day, at: 0.0 })
             }
             Arrival::Ramp { from, to, over } => {
                 let over_us = over.as_micros() as f64;
@@ -88,14 +91,22 @@ impl Process {
         })
     }
 
+    /// The arrival of this number, from 0, in microseconds after the start; none where it hangs on those before.
+    pub(super) fn numbered_us(&self, number: u64) -> Option<i64> {
+        match self {
+            Process::Constant { per_us, .. } => Some(evenly(number, *per_us)),
+            Process::Ramp(ramp) => Some(ramp.numbered_us(number)),
+            Process::Poisson { .. } | Process::Bursty(_) | Process::Market(_) => None,
+        }
+    }
+
     /// The next arrival, in microseconds after the start.
     pub(super) fn next_us(&mut self) -> i64 {
         match self {
             Process::Constant { per_us, arrived } => {
-                // From the start each time: errors of single steps do not add up.
-                let due = *arrived as f64 / *per_us;
+                let due = evenly(*arrived, *per_us);
                 *arrived += 1;
-                due as i64
+                due
             }
             Process::Poisson { draw, per_us, at } => {
                 *at += draw.exponential() / *per_us;
@@ -103,9 +114,18 @@ impl Process {
             }
             Process::Bursty(bursty) => bursty.next_us(),
             Process::Market(market) => market.next_us(),
-            Process::Ramp(ramp) => ramp.next_us(),
+            Process::Ramp(ramp) => {
+                let due = ramp.numbered_us(ramp.arrived);
+                ramp.arrived += 1;
+                due
+            }
         }
     }
+}
+
+/// From the start each time: errors of single steps do not add up.
+fn evenly(number: u64, per_us: f64) -> i64 {
+    (number as f64 / per_us) as i64
 }
 
 impl Bursty {
@@ -134,6 +154,10 @@ impl Bursty {
 impl Market {
     fn next_us(&mut self) -> i64 {
         let mut left = self.draw.exponential();
+        // At a small rate whole days go by.
+        let days = (left / self.in_a_day).floor();
+        left -= days * self.in_a_day;
+        self.at += days * self.per_us.len() as f64 * self.part_us;
         let mut part = (self.at / self.part_us) as u64;
         loop {
             let rate = self.per_us[(part % self.per_us.len() as u64) as usize];
@@ -151,9 +175,8 @@ impl Market {
 }
 
 impl Ramp {
-    fn next_us(&mut self) -> i64 {
-        let number = self.arrived as f64;
-        self.arrived += 1;
+    fn numbered_us(&self, number: u64) -> i64 {
+        let number = number as f64;
         let within = (self.from_per_us + self.to_per_us) / 2.0 * self.over_us;
         if number >= within {
             return (self.over_us + (number - within) / self.to_per_us) as i64;
@@ -247,6 +270,17 @@ mod tests {
             let freedom = 2.0 * shape.len() as f64;
             assert!(square < freedom + 4.0 * (2.0 * freedom).sqrt(), "seed {seed}: {square} of {freedom}");
             assert!(counts[0] > 1.5 * counts[shape.len() / 2], "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_rate_of_one_a_week_is_kept_and_takes_no_time_to_draw() {
+        let week_us = 7.0 * 86_400e6;
+        let day = Arrival::Market { day: Day::UShape, length: Duration::from_millis(1) };
+        for (arrival, within) in [(Arrival::Poisson, 0.2), (Arrival::Bursty, 0.2), (day, 0.2)] {
+            let mut process = Process::new(1e6 / week_us, &arrival, 1).unwrap();
+            let last = (0..1_000).map(|_| process.next_us()).last().unwrap_or(0) as f64;
+            assert!((last / 1_000.0 / week_us - 1.0).abs() < within, "{arrival:?}: {last}");
         }
     }
 

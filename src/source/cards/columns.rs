@@ -5,8 +5,7 @@
 
 use std::path::Path;
 
-use csv::ByteRecord;
-
+use super::lines::Cells;
 use crate::source::SourceError;
 use crate::source::files::shorten;
 
@@ -39,7 +38,7 @@ pub(super) fn delimiter(header: &[u8]) -> u8 {
 }
 
 /// Finds the columns by `map` (field, column), or by the header alone.
-pub(super) fn find(path: &Path, header: &ByteRecord, map: &[(String, String)]) -> Result<Columns, SourceError> {
+pub(super) fn find(path: &Path, header: Cells<'_>, map: &[(String, String)]) -> Result<Columns, SourceError> {
     let names: Vec<String> = header.iter().map(|name| String::from_utf8_lossy(name).trim().to_owned()).collect();
     let refuse = |found: String| SourceError::UnknownColumns { path: path.to_path_buf(), found };
     let place = |name: &str| names.iter().position(|found| found == name);

@@ -3,24 +3,23 @@
 //! Each file is read twice: once to count what can be used and to say what cannot before anything is sent, once to send it.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use csv::{ByteRecord, Reader, ReaderBuilder};
-
 use self::columns::Columns;
+use self::lines::{LINE_BYTES_MAX, Line, Lines};
+use super::repeated::Rewind;
 use super::{Draft, Next, SkipReport, Source, SourceError, files};
 use crate::config::CardsSettings;
 
 mod columns;
+mod lines;
 mod row;
 
 /// A name as it may be written behind `cards:`.
 const EXAMPLE: &str = "fraudTrain.csv";
 /// Read from the disk at once.
 const BUFFER_BYTES: usize = 256 << 10;
-/// What a header may take; a file without a line break is none of ours.
-const HEADER_BYTES_MAX: u64 = 64 << 10;
 /// Reading a file this large takes seconds: it is said.
 const LARGE_BYTES: u64 = 256 << 20;
 
@@ -43,9 +42,8 @@ struct Counted {
 /// A file that is being read.
 struct Rows {
     path: PathBuf,
-    reader: Reader<Summed<BufReader<File>>>,
+    lines: Lines<BufReader<Summed<File>>>,
     columns: Columns,
-    record: ByteRecord,
     /// Rows handed out.
     rows: u64,
 }
@@ -67,17 +65,20 @@ impl<R: Read> Read for Summed<R> {
 impl Rows {
     fn open(path: &Path, settings: &CardsSettings) -> Result<Rows, SourceError> {
         let unreadable = |source: std::io::Error| SourceError::Unreadable { path: path.to_path_buf(), source };
-        let mut header = Vec::new();
-        let file = File::open(path).map_err(unreadable)?;
-        BufReader::new(file).take(HEADER_BYTES_MAX).read_until(b'\n', &mut header).map_err(unreadable)?;
-        let file = BufReader::with_capacity(BUFFER_BYTES, File::open(path).map_err(unreadable)?);
-        let mut reader = ReaderBuilder::new()
-            .delimiter(columns::delimiter(&header))
-            .flexible(true)
-            .from_reader(Summed { inner: file, crc: 0 });
-        let header = reader.byte_headers().map_err(|error| unreadable(error.into()))?;
-        let columns = columns::find(path, header, &settings.map)?;
-        Ok(Rows { path: path.to_path_buf(), reader, columns, record: ByteRecord::new(), rows: 0 })
+        let file = Summed { inner: File::open(path).map_err(unreadable)?, crc: 0 };
+        let (lines, header) =
+            Lines::open(BufReader::with_capacity(BUFFER_BYTES, file), columns::delimiter).map_err(unreadable)?;
+        let found = match header {
+            Line::Row => None,
+            Line::End => Some("it is empty".to_owned()),
+            Line::OpenQuote => Some("a quotation mark of its header is not closed".to_owned()),
+            Line::TooLong => Some(format!("its header does not end within {LINE_BYTES_MAX} bytes")),
+        };
+        if let Some(found) = found {
+            return Err(SourceError::UnknownColumns { path: path.to_path_buf(), found });
+        }
+        let columns = columns::find(path, lines.cells(), &settings.map)?;
+        Ok(Rows { path: path.to_path_buf(), lines, columns, rows: 0 })
     }
 
     /// Fills `out` from the next row that can be used; false at the end.
@@ -88,27 +89,27 @@ impl Rows {
         skipped: &mut SkipReport,
     ) -> Result<bool, SourceError> {
         loop {
-            let more = self.reader.read_byte_record(&mut self.record);
-            let unreadable =
-                |error: csv::Error| SourceError::Unreadable { path: self.path.clone(), source: error.into() };
-            if !more.map_err(unreadable)? {
-                return Ok(false);
-            }
-            match row::read(&self.record, &self.columns, settings.currency, out) {
-                Ok(()) => {
-                    self.rows += 1;
-                    return Ok(true);
+            let line = self.lines.next();
+            let line = line.map_err(|source| SourceError::Unreadable { path: self.path.clone(), source })?;
+            let read = match line {
+                Line::End => return Ok(false),
+                Line::Row => row::read(self.lines.cells(), &self.columns, settings.currency, out),
+                Line::OpenQuote => {
+                    let why = "a cell begins with one that is not closed in this line; a row is one line here";
+                    Err(("quotation mark that is not closed", why.to_owned()))
                 }
-                Err((kind, why)) => {
-                    let line = self.record.position().map_or(0, |position| position.line());
-                    skipped.note(kind, || format!("{} line {line}: {why}", self.path.display()));
-                }
-            }
+                Line::TooLong => Err(("line that is too long", format!("it has more than {LINE_BYTES_MAX} bytes"))),
+            };
+            let Err((kind, why)) = read else {
+                self.rows += 1;
+                return Ok(true);
+            };
+            skipped.note(kind, || format!("{} line {}: {why}", self.path.display(), self.lines.number()));
         }
     }
 
     fn crc(&self) -> u32 {
-        self.reader.get_ref().crc
+        self.lines.inner().get_ref().crc
     }
 }
 
@@ -136,6 +137,12 @@ impl Cards {
         files::expand(&settings.files, "cards", EXAMPLE)?
             .iter()
             .try_for_each(|path| Rows::open(path, settings).map(drop))
+    }
+}
+
+impl Rewind for Cards {
+    fn rewind(&mut self) {
+        (self.next_file, self.open) = (0, None);
     }
 }
 

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 use std::str;
 
-use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
-use csv::ByteRecord;
+use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime};
 
 use super::columns::Columns;
+use super::lines::Cells;
 use crate::clock::Micros;
 use crate::source::files::{parse_time, within};
 use crate::source::{Draft, Kind};
@@ -24,7 +24,7 @@ const MICROS_FROM: i64 = 100_000_000_000_000;
 pub(super) type Skip = (&'static str, String);
 
 /// Fills `out` from a row; its buffers are used again.
-pub(super) fn read(row: &ByteRecord, columns: &Columns, currency: Currency, out: &mut Draft) -> Result<(), Skip> {
+pub(super) fn read(row: Cells<'_>, columns: &Columns, currency: Currency, out: &mut Draft) -> Result<(), Skip> {
     let cell = |place: usize| {
         let bytes = row.get(place).ok_or_else(|| ("row that ends early", format!("it has {} cells", row.len())))?;
         let text =
@@ -46,7 +46,7 @@ pub(super) fn read(row: &ByteRecord, columns: &Columns, currency: Currency, out:
         None => point_in_time(time),
     };
     out.event_time = Some(event_time.ok_or_else(|| {
-        let known = "2019-01-01 00:00:18, RFC 3339, or seconds, milliseconds or microseconds since 1970";
+        let known = "2019-01-01 00:00:18, 20190101, RFC 3339, or seconds, milliseconds or microseconds since 1970";
         ("row without a readable time", format!("{time:?} is not a time such as {known}"))
     })?);
     let optional = |place: Option<usize>| place.map_or(Ok(""), cell);
@@ -100,6 +100,9 @@ fn text<'a>(field: &str, value: &'a str, chars_max: usize) -> Result<&'a str, Sk
 
 fn point_in_time(text: &str) -> Option<Micros> {
     let number = text.strip_suffix(".0").unwrap_or(text);
+    if let Some(time) = written_together(number) {
+        return within(time.and_utc().timestamp_micros());
+    }
     if let Ok(number) = number.parse::<i64>() {
         let micros = match number.unsigned_abs() as i64 {
             ..MILLIS_FROM => number.checked_mul(1_000_000),
@@ -113,6 +116,18 @@ fn point_in_time(text: &str) -> Option<Micros> {
             .or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M"));
         within(time.ok()?.and_utc().timestamp_micros())
     })
+}
+
+/// `20190101` and `20190101001830`: as seconds or milliseconds they would lie in 1970, or far in the future.
+fn written_together(digits: &str) -> Option<NaiveDateTime> {
+    let years = 1900..=2100;
+    let time = match digits.len() {
+        8 => NaiveDate::parse_from_str(digits, "%Y%m%d").ok()?.and_time(NaiveTime::MIN),
+        14 => NaiveDateTime::parse_from_str(digits, "%Y%m%d%H%M%S").ok()?,
+        _ => return None,
+    };
+    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    (is_plain && years.contains(&time.year())).then_some(time)
 }
 
 fn date_and_time(date: &str, time: &str) -> Option<Micros> {

@@ -19,6 +19,11 @@ const DAY_HOURS: u64 = 24;
 /// The part of the day that one number of `Category::hours` stands for.
 const STEP_HOURS: u64 = 3;
 
+/// By day and night, on average.
+pub(super) fn messages_an_hour(users: u64) -> f64 {
+    users as f64 * TRANSACTIONS_A_DAY / DAY_HOURS as f64
+}
+
 /// What happens in each hour of the week, Monday to Sunday.
 pub(super) struct Calendar {
     /// Hours since the beginning.

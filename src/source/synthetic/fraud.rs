@@ -20,9 +20,10 @@ const TRIES: (u64, u64) = (5, 25);
 const TRY_USD: (f64, f64) = (0.5, 2.0);
 /// Messages from one of them to the next.
 const TRY_GAP: (u64, u64) = (1, 40);
-/// Payments in the other country, and messages between them.
+/// Payments in the other country.
 const TRAVELS: (u64, u64) = (2, 4);
-const TRAVEL_GAP: (u64, u64) = (20, 200);
+/// Messages between them, at most; where these take more than an hour of the calendar, so many as an hour has.
+const TRAVEL_GAP_MAX: u64 = 200;
 /// Labelled messages of an episode, on average: as many of one kind as of the other begin.
 const LABELLED_MEAN: f64 = ((TRIES.0 + TRIES.1) as f64 / 2.0 + 1.0 + (TRAVELS.0 + TRAVELS.1) as f64 / 2.0) / 2.0;
 
@@ -52,19 +53,23 @@ pub(super) struct Episodes {
     begins: Chance,
     declines_tries: Chance,
     declines_large: Chance,
+    /// Messages between two payments of which one is abroad.
+    travel_gap: (u64, u64),
     /// The message that each goes on with.
     due: BinaryHeap<Reverse<(u64, Episode)>>,
 }
 
 impl Episodes {
-    /// `share`: labelled messages of all.
-    pub(super) fn new(share: f64) -> Episodes {
-        // Of the messages that belong to no episode.
-        let begins = if share < 1.0 { share / (1.0 - share) / LABELLED_MEAN } else { 1.0 };
+    /// `share`: labelled messages of all. `paying`: those that one can begin with, of the ones that belong to none.
+    /// `messages_an_hour` by the calendar.
+    pub(super) fn new(share: f64, paying: f64, messages_an_hour: f64) -> Episodes {
+        let begins = if share < 1.0 { share / (1.0 - share) / paying / LABELLED_MEAN } else { 1.0 };
+        let travel_gap = (messages_an_hour as u64).clamp(1, TRAVEL_GAP_MAX);
         Episodes {
             begins: Chance::of(begins.min(1.0)),
             declines_tries: Chance::of(0.6),
             declines_large: Chance::of(0.5),
+            travel_gap: (travel_gap.div_ceil(10), travel_gap),
             due: BinaryHeap::with_capacity(EPISODES_MAX),
         }
     }
@@ -84,7 +89,7 @@ impl Episodes {
         let abroad = HOMES.iter().enumerate().filter(|(_, home)| home.country != person.home.country);
         let (abroad, _) = abroad.clone().nth(draw.below(abroad.count() as u64) as usize).unwrap_or((0, &HOMES[0]));
         let episode = Episode { user, kind: Kind::Travel { abroad }, left: draw.between(TRAVELS.0, TRAVELS.1) };
-        self.due.push(Reverse((message + draw.between(TRAVEL_GAP.0, TRAVEL_GAP.1), episode)));
+        self.due.push(Reverse((message + draw.between(self.travel_gap.0, self.travel_gap.1), episode)));
         // The owner pays at home, which is what makes the rest impossible.
         let category = draw.below(CATEGORIES.len() as u64) as usize;
         Made::purchase(user, person, category, draw)
@@ -115,7 +120,7 @@ impl Episodes {
             Kind::Travel { abroad } => {
                 let usd = 40.0 + draw.exponential() * 200.0;
                 let made = self.stolen(user, person, &GOODS[..2], usd, self.declines_large, draw);
-                (Made { country: HOMES[abroad].country, fraud: Some(IMPOSSIBLE_TRAVEL), ..made }, TRAVEL_GAP)
+                (Made { country: HOMES[abroad].country, fraud: Some(IMPOSSIBLE_TRAVEL), ..made }, self.travel_gap)
             }
         };
         if left > 1 {

@@ -9,7 +9,7 @@ use self::calendar::Calendar;
 use self::fraud::Episodes;
 use self::merchants::CATEGORIES;
 use self::people::{Home, People, Person};
-use super::draw::{Chance, Draw, Zipf};
+use super::draw::{Chance, Draw, TWO_TO_THE_64, Zipf};
 use super::{Draft, Kind, Next, SkipReport, Source, SourceError, check_users, write_user_id};
 use crate::config::{EventTimes, Shares, SyntheticSettings};
 
@@ -105,13 +105,14 @@ impl Synthetic {
         let Shares { refunds, declines, fraud, late, duplicates } = shares;
         // Of the messages that belong to no episode.
         let rest = (1.0 - fraud).max(f64::MIN_POSITIVE);
-        let end = |share: f64| ((share / rest).min(1.0) * 2f64.powi(64)) as u64;
+        let end = |share: f64| ((share / rest).min(1.0) * TWO_TO_THE_64) as u64;
+        let paying = 1.0 - (refunds + duplicates) / rest;
         Ok(Synthetic {
             draw: Draw::seeded(seed, STREAM),
             users: Zipf::new(users, zipf_exponent),
             people: People::of(seed),
             calendar: Calendar::new(users),
-            episodes: Episodes::new(fraud),
+            episodes: Episodes::new(fraud, paying.max(f64::MIN_POSITIVE), calendar::messages_an_hour(users)),
             event_times,
             kinds: [end(duplicates), end(duplicates + refunds), end(duplicates + refunds + declines)],
             late: Chance::of(late),

@@ -85,7 +85,7 @@ fn select(path: &Path, names: &mut Vec<&str>, symbol: Option<&str>) -> Result<()
     Ok(())
 }
 
-/// Closing prices, a column for each symbol: none of the names that other layouts have.
+/// Closing prices, a column for each symbol: none of the names that other layouts have, in whatever case.
 fn is_wide(header: &StringRecord) -> bool {
     const FIELDS: [&str; 10] = [
         "Open",
@@ -99,22 +99,31 @@ fn is_wide(header: &StringRecord) -> bool {
         "Capital Gains",
         "Repaired?",
     ];
-    header.len() > 1 && header.iter().skip(1).all(|name| !FIELDS.contains(&name.trim()))
+    let is_field = |name: &str| FIELDS.iter().any(|field| field.eq_ignore_ascii_case(name.trim()));
+    header.len() > 1 && !header.iter().skip(1).any(is_field)
+}
+
+/// As Yahoo writes tickers: `BRK-B`, `ASAI.L`, `^GSPC`, `EURUSD=X`, `M&M.NS`. A column with any other name holds something else.
+fn is_ticker(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b".^=-&".contains(&byte))
 }
 
 fn wide(path: &Path, header: &StringRecord, symbol: Option<&str>) -> Result<Vec<Columns>, SourceError> {
     let mut names: Vec<&str> = header.iter().skip(1).map(str::trim).filter(|name| !name.is_empty()).collect();
+    let refuse = |found: String| Err(SourceError::UnknownLayout { path: path.to_path_buf(), found });
+    if let Some(name) = names.iter().find(|name| !is_ticker(name)) {
+        return refuse(format!("its column {:?} is no ticker such as AAPL", shorten(name, SHOWN_CHARS_MAX)));
+    }
+    if let Some((_, name)) = names.iter().enumerate().find(|(place, name)| names[..*place].contains(name)) {
+        return refuse(format!("it has two columns {:?}", shorten(name, SHOWN_CHARS_MAX)));
+    }
     select(path, &mut names, symbol)?;
     let of_symbol = |name: &str| {
         let close = header.iter().position(|found| found.trim() == name).unwrap_or(0);
         Columns { symbol: name.to_owned(), open: close, high: close, low: close, close, volume: None }
     };
     let columns: Vec<Columns> = names.into_iter().map(of_symbol).collect();
-    if columns.is_empty() {
-        let found = "its header names no symbol".to_owned();
-        return Err(SourceError::UnknownLayout { path: path.to_path_buf(), found });
-    }
-    Ok(columns)
+    if columns.is_empty() { refuse("its header names no symbol".to_owned()) } else { Ok(columns) }
 }
 
 fn history(path: &Path, header: &StringRecord, symbol: Option<&str>) -> Result<Columns, SourceError> {

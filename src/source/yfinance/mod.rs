@@ -15,6 +15,7 @@ use rust_decimal::Decimal;
 
 use self::read::{Bar, Bars, PRICE_SCALE};
 use super::draw::mix;
+use super::repeated::Rewind;
 use super::{Draft, Kind, Next, SkipReport, Source, SourceError, check_users, files, write_user_id};
 use crate::clock::Micros;
 use crate::config::YfinanceSettings;
@@ -25,22 +26,27 @@ mod number;
 mod read;
 
 const LEGS: i64 = 4;
-/// A longer pause between two bars parts two days.
+/// A longer pause between two bars parts two days; where there is none, days of 24 hours follow each other.
 const NIGHT_US: i64 = 4 * 3_600_000_000;
+const DAY_US: i64 = 86_400_000_000;
+/// No part of a day is shorter, whatever the file says.
+const PART_US_MIN: i64 = 1_000_000;
 
-/// The volumes of an intraday file, summed over its days by the time since each day's first bar, in steps of a bar.
+/// The volumes of an intraday file, summed over its days by the time since each day's first bar, in steps of a bar: 86,400
+/// at most.
 pub(super) fn volumes_by_time_of_day(path: &Path) -> Result<Vec<f64>, SourceError> {
     let mut bars = Bars::default();
     bars.read(path, None)?;
     bars.sort();
+    let step_us = read::usual_step_us(&bars.bars).max(PART_US_MIN);
     let mut volumes = Vec::new();
-    let (mut day, mut last) = (None, None);
+    let Some(first) = bars.bars.first() else { return Ok(volumes) };
+    let (mut day, mut last) = (first.start.0, first.start.0);
     for bar in &bars.bars {
-        if last.is_none_or(|last| bar.start.since(last) >= NIGHT_US) {
-            day = Some(bar.start);
-        }
-        last = Some(bar.start);
-        let place = (bar.start.since(day.unwrap_or(bar.start)) / bar.length_us.max(1)) as usize;
+        let start = bar.start.0;
+        day = if start - last >= NIGHT_US { start } else { day + (start - day) / DAY_US * DAY_US };
+        last = start;
+        let place = ((start - day) / step_us) as usize;
         if volumes.len() <= place {
             volumes.resize(place + 1, 0.0);
         }
@@ -95,6 +101,12 @@ impl Yfinance {
                 None => {}
             }
         }
+    }
+}
+
+impl Rewind for Yfinance {
+    fn rewind(&mut self) {
+        self.next_bar = 0;
     }
 }
 

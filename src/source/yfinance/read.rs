@@ -1,5 +1,6 @@
 //! yfinance files -> bars. What cannot be used is counted, and the first of each kind is explained.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
@@ -82,6 +83,7 @@ impl Bars {
         }
         let length_us = bar_length_us(&self.bars[first_bar..]);
         self.bars[first_bar..].iter_mut().for_each(|bar| bar.length_us = length_us);
+        self.bars[first_bar..].sort_by_key(|bar| bar.start);
         self.wonder_at_units(path, first_bar);
         Ok(())
     }
@@ -132,7 +134,13 @@ impl Bars {
         };
         for (symbol, columns) in columns {
             match read_bar(row, columns) {
-                Ok(bar) if self.bars.len() < BARS_MAX => self.bars.push(Bar { start, symbol: *symbol, ..bar }),
+                Ok(bar) if self.bars.len() < BARS_MAX => {
+                    if [bar.open, bar.high, bar.low, bar.close].contains(&0) {
+                        let kind = "price of 0, or so small that four decimals show nothing of it";
+                        self.skipped.note_kept(kind, || format!("{}, {}", place(), columns.symbol));
+                    }
+                    self.bars.push(Bar { start, symbol: *symbol, ..bar });
+                }
                 Ok(_) => return Err(SourceError::TooManyBars { limit: BARS_MAX, path: path.to_path_buf() }),
                 Err((kind, why)) => {
                     self.skipped.note(kind, || format!("{}, {}: {why}", place(), columns.symbol));
@@ -163,6 +171,16 @@ fn bar_length_us(bars: &[Bar]) -> i64 {
     starts.sort_unstable();
     let gaps = starts.windows(2).map(|pair| pair[1] - pair[0]).filter(|gap| *gap > 0);
     gaps.min().unwrap_or(BAR_LENGTH_US_MAX).min(BAR_LENGTH_US_MAX)
+}
+
+/// The distance that most bars of a file in time order have from the one before, at most a day.
+pub(super) fn usual_step_us(bars: &[Bar]) -> i64 {
+    let mut counts: BTreeMap<i64, usize> = BTreeMap::new();
+    for gap in bars.windows(2).map(|pair| pair[1].start.since(pair[0].start)).filter(|gap| *gap > 0) {
+        *counts.entry(gap).or_default() += 1;
+    }
+    let usual = counts.into_iter().max_by_key(|(_, count)| *count);
+    usual.map_or(BAR_LENGTH_US_MAX, |(gap, _)| gap.min(BAR_LENGTH_US_MAX))
 }
 
 type Skip = (&'static str, String);
