@@ -109,14 +109,14 @@ pub(super) fn parse_units(text: &str) -> Option<i128> {
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let fraction = fraction.trim_end_matches('0');
-    if whole.is_empty()
-        || fraction.len() > UNIT_SCALE as usize
-        || !digits.bytes().all(|b| b.is_ascii_digit() || b == b'.')
-    {
+    if whole.is_empty() || fraction.len() > UNIT_SCALE as usize {
         return None;
     }
-    let padded = format!("{whole}{fraction:0<width$}", width = UNIT_SCALE as usize);
-    let units: i128 = padded.parse().ok()?;
+    let zeros = std::iter::repeat_n(b'0', UNIT_SCALE as usize - fraction.len());
+    let units = whole.bytes().chain(fraction.bytes()).chain(zeros).try_fold(0_i128, |units, digit| {
+        let digit = digit.is_ascii_digit().then(|| i128::from(digit - b'0'))?;
+        units.checked_mul(10)?.checked_add(digit)
+    })?;
     Some(if negative { -units } else { units })
 }
 

@@ -103,7 +103,9 @@ impl Poller {
                 self.do_chores()?;
             }
             records_since_chores = (records_since_chores + 1) % RECORDS_PER_CHORES;
-            match self.consumer.poll(POLL_TIMEOUT) {
+            // Without a deadline librdkafka looks at no clock; most records are there already.
+            let polled = self.consumer.poll(Duration::ZERO).or_else(|| self.consumer.poll(POLL_TIMEOUT));
+            match polled {
                 Some(Ok(record)) => {
                     // Fetched after the topic got another id, it is none of those whose offsets are known here.
                     self.refuse_recreated()?;

@@ -24,63 +24,64 @@ const STANDS_FOR_ITSELF: [bool; 256] = {
 
 /// Reads a plain transaction; none when it is not plain, whether it is a transaction or not.
 pub(super) fn read_plain(bytes: &[u8]) -> Option<Members<'_>> {
-    let mut rest = Rest(bytes);
+    // Once for all strings.
+    let mut rest = Rest(std::str::from_utf8(bytes).ok()?);
     let members = Members {
-        transaction_id: rest.text(b"{\"transaction_id\":\"")?,
-        kind: rest.text(b",\"type\":\"")?,
-        user_id: rest.text(b",\"user_id\":\"")?,
-        amount: rest.text(b",\"amount\":\"")?,
-        currency: rest.text(b",\"currency\":\"")?,
-        merchant: rest.text(b",\"merchant\":\"")?,
-        category: rest.text(b",\"category\":\"")?,
-        mcc: rest.text(b",\"mcc\":\"")?,
-        country: rest.text(b",\"country\":\"")?,
-        refund_of: rest.text(b",\"refund_of\":\"")?,
-        declined: rest.text(b",\"declined\":\"")?,
-        requested_amount: rest.text(b",\"requested_amount\":\"")?,
-        fraud: rest.text(b",\"fraud\":\"")?,
-        symbol: rest.text(b",\"symbol\":\"")?,
-        side: rest.text(b",\"side\":\"")?,
-        quantity: rest.integer(b",\"quantity\":")?,
-        price: rest.text(b",\"price\":\"")?,
-        event_time: rest.text(b",\"event_time\":\"")?,
-        scheduled_at_us: rest.integer(b",\"scheduled_at_us\":")?,
-        sent_at_us: rest.integer(b",\"sent_at_us\":")?,
+        transaction_id: rest.text("{\"transaction_id\":\"")?,
+        kind: rest.text(",\"type\":\"")?,
+        user_id: rest.text(",\"user_id\":\"")?,
+        amount: rest.text(",\"amount\":\"")?,
+        currency: rest.text(",\"currency\":\"")?,
+        merchant: rest.text(",\"merchant\":\"")?,
+        category: rest.text(",\"category\":\"")?,
+        mcc: rest.text(",\"mcc\":\"")?,
+        country: rest.text(",\"country\":\"")?,
+        refund_of: rest.text(",\"refund_of\":\"")?,
+        declined: rest.text(",\"declined\":\"")?,
+        requested_amount: rest.text(",\"requested_amount\":\"")?,
+        fraud: rest.text(",\"fraud\":\"")?,
+        symbol: rest.text(",\"symbol\":\"")?,
+        side: rest.text(",\"side\":\"")?,
+        quantity: rest.integer(",\"quantity\":")?,
+        price: rest.text(",\"price\":\"")?,
+        event_time: rest.text(",\"event_time\":\"")?,
+        scheduled_at_us: rest.integer(",\"scheduled_at_us\":")?,
+        sent_at_us: rest.integer(",\"sent_at_us\":")?,
     };
     // What was not read is here, too: an unknown member, one that came twice or in another order.
-    (rest.0 == b"}" && members.transaction_id.is_some()).then_some(members)
+    (rest.0 == "}" && members.transaction_id.is_some()).then_some(members)
 }
 
 /// What was not read yet.
-struct Rest<'a>(&'a [u8]);
+struct Rest<'a>(&'a str);
 
 impl<'a> Rest<'a> {
     /// The string behind `name`, which ends with its opening quote: `Some(None)` when another member is next, none when it
     /// is not plain.
-    fn text(&mut self, name: &[u8]) -> Option<Option<Cow<'a, str>>> {
+    fn text(&mut self, name: &str) -> Option<Option<Cow<'a, str>>> {
         let Some(value) = self.0.strip_prefix(name) else { return Some(None) };
-        let length = value.iter().position(|byte| !STANDS_FOR_ITSELF[usize::from(*byte)])?;
+        let length = value.bytes().position(|byte| !STANDS_FOR_ITSELF[usize::from(byte)])?;
         let (text, rest) = value.split_at(length);
-        self.0 = rest.strip_prefix(b"\"")?;
-        Some(Some(Cow::Borrowed(std::str::from_utf8(text).ok()?)))
+        self.0 = rest.strip_prefix('"')?;
+        Some(Some(Cow::Borrowed(text)))
     }
 
     /// The integer behind `name`, likewise.
-    fn integer(&mut self, name: &[u8]) -> Option<Option<i64>> {
+    fn integer(&mut self, name: &str) -> Option<Option<i64>> {
         let Some(value) = self.0.strip_prefix(name) else { return Some(None) };
-        let value = &value[value.iter().take_while(|byte| **byte == b' ').count()..];
-        let (is_negative, digits) = match value.strip_prefix(b"-") {
+        let value = value.trim_start_matches(' ');
+        let (is_negative, digits) = match value.strip_prefix('-') {
             Some(digits) => (true, digits),
             None => (false, value),
         };
-        let length = digits.iter().position(|byte| !byte.is_ascii_digit())?;
+        let length = digits.bytes().position(|byte| !byte.is_ascii_digit())?;
         let (digits, rest) = digits.split_at(length);
         // JSON has no leading zeros, and its -0 is no integer.
-        let has_leading_zero = digits.first() == Some(&b'0') && (length > 1 || is_negative);
-        if length == 0 || length > DIGITS_MAX || has_leading_zero || !matches!(rest.first(), Some(b',' | b'}')) {
+        let has_leading_zero = digits.starts_with('0') && (length > 1 || is_negative);
+        if length == 0 || length > DIGITS_MAX || has_leading_zero || !rest.starts_with([',', '}']) {
             return None;
         }
-        let magnitude = digits.iter().fold(0, |value, byte| value * 10 + i64::from(byte - b'0'));
+        let magnitude = digits.bytes().fold(0, |value, byte| value * 10 + i64::from(byte - b'0'));
         self.0 = rest;
         Some(Some(if is_negative { -magnitude } else { magnitude }))
     }
