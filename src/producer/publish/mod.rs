@@ -30,13 +30,15 @@ const STAGED_MESSAGES_MAX: usize = 1024;
 /// How far ahead of their time messages are staged.
 const STAGED_AHEAD_US: i64 = 10_000;
 /// Between two looks at a source that has nothing yet: more than what is staged ahead.
-const NOT_YET_US: i64 = 25_000;
+const NOT_YET_US: i64 = 75_000;
 /// Between two looks at delivery reports; outcomes are in the ledger this soon.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(25);
 /// The shortest sleep: at high rates, a few messages share a wake-up.
 const SLEEP_MIN: Duration = Duration::from_micros(200);
 /// The longest sleep: how late a stop is noticed.
 const SLEEP_MAX: Duration = Duration::from_millis(25);
+/// The same while nothing is under way that could be settled.
+const SLEEP_IDLE_MAX: Duration = Duration::from_millis(75);
 /// While the client's queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
 /// Longest drain after somebody asked to stop, whatever the settings say.
@@ -220,6 +222,10 @@ impl<'a> Publisher<'a> {
                 if self.exhausted || counted_out { Next::End } else { self.source.next_into(&mut self.draft)? };
             match next {
                 Next::Draft => {}
+                Next::NotYet if self.end.is_some_and(|end| now >= end) => {
+                    self.time_is_over = true;
+                    return Ok(None);
+                }
                 Next::NotYet => return Ok(Some(Micros(now.0.saturating_add(NOT_YET_US)))),
                 Next::End => {
                     self.exhausted = true;
@@ -257,7 +263,8 @@ impl<'a> Publisher<'a> {
 
     fn rest(&mut self, wanted_us: i64) -> Result<(), ProducerError> {
         self.settle_sometimes()?;
-        thread::sleep(Duration::from_micros(wanted_us.max(0) as u64).clamp(SLEEP_MIN, SLEEP_MAX));
+        let longest = if self.tally.outstanding() == 0 { SLEEP_IDLE_MAX } else { SLEEP_MAX };
+        thread::sleep(Duration::from_micros(wanted_us.max(0) as u64).clamp(SLEEP_MIN, longest));
         Ok(())
     }
 
