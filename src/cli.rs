@@ -214,7 +214,7 @@ pub struct PipelineArgs {
     )]
     pub arrival: String,
 
-    /// Source: synthetic, yfinance:FILE,… cards:FILE,…
+    /// synthetic, yfinance:FILE,… cards:FILE,… yahoo:SYM,…
     #[arg(long, value_name = "SOURCE", default_value = "synthetic", env = "FINSTREAM_SOURCE", help_heading = "Source")]
     pub source: String,
 

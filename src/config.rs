@@ -10,9 +10,11 @@ use crate::transaction::RunId;
 
 mod pace;
 mod source;
+mod yahoo;
 
 pub use pace::{Arrival, Day, Pace, pace};
 pub use source::{CardsSettings, EventTimes, Shares, SourceSettings, SyntheticSettings, YfinanceSettings, source};
+pub use yahoo::{Polling, YAHOO_URL, YahooSettings};
 
 /// A place to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]

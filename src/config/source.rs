@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::ConfigError;
+use super::yahoo::{YahooSettings, yahoo};
 use crate::cli::PipelineArgs;
 use crate::transaction::Currency;
 
@@ -15,6 +16,8 @@ pub enum SourceSettings {
     Yfinance(YfinanceSettings),
     /// CSV files of card transactions.
     Cards(CardsSettings),
+    /// Live market data of Yahoo Finance.
+    Yahoo(YahooSettings),
 }
 
 impl SourceSettings {
@@ -24,6 +27,7 @@ impl SourceSettings {
             SourceSettings::Synthetic(settings) => settings.seed,
             SourceSettings::Yfinance(settings) => settings.seed,
             SourceSettings::Cards(settings) => settings.seed,
+            SourceSettings::Yahoo(settings) => settings.seed,
         }
     }
 }
@@ -142,9 +146,10 @@ pub fn source(pipeline: &PipelineArgs) -> Result<SourceSettings, ConfigError> {
             let map = pipeline.map.iter().map(|pair| column(pair)).collect::<Result<_, _>>()?;
             Ok(SourceSettings::Cards(CardsSettings { files, map, currency, seed, repeat }))
         }
+        "yahoo" => Ok(SourceSettings::Yahoo(yahoo(pipeline, named("symbols", "AAPL,MSFT")?, currency)?)),
         _ => Err(ConfigError::new(format!(
-            "--source {:?} is not known: write synthetic, yfinance:FILE,… with CSV files of yfinance, or cards:FILE,… with CSV files \
-             of card transactions",
+            "--source {:?} is not known: write synthetic, yfinance:FILE,… with CSV files of yfinance, cards:FILE,… with CSV files \
+             of card transactions, or yahoo:SYMBOL,… for live data of Yahoo Finance",
             pipeline.source
         ))),
     }

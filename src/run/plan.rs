@@ -90,7 +90,11 @@ impl Plan {
         let kafka_listen = pipeline.kafka_listen.unwrap_or(KAFKA_LISTEN_DEFAULT);
         let http = pipeline.http.unwrap_or(HTTP_LISTEN_DEFAULT);
         let source = config::source(pipeline)?;
-        let pace = config::pace(pipeline)?;
+        let pace = match &source {
+            // A trade is due when it is known.
+            SourceSettings::Yahoo(_) => Pace::Max,
+            _ => config::pace(pipeline)?,
+        };
         let is_live = |source: &SourceSettings| match source {
             SourceSettings::Synthetic(settings) => settings.event_times == EventTimes::Live,
             _ => false,

@@ -37,7 +37,11 @@ pub fn print(
     }
     rows.push(("page", format!("http://{http}/  (metrics: /metrics, health: /healthz, /readyz)")));
     if plan.roles.producer {
-        rows.push(("source", format!("{}, {}", source(&plan.source), pace(&plan.pace))));
+        let when = match plan.source {
+            SourceSettings::Yahoo(_) => "each as soon as it is known".to_string(),
+            _ => pace(&plan.pace),
+        };
+        rows.push(("source", format!("{}, {when}", source(&plan.source))));
     }
     rows.push(("data", data_row(pipeline, broker, contents)?));
     say!("finstream {}", env!("CARGO_PKG_VERSION"));
@@ -103,6 +107,7 @@ fn source(source: &SourceSettings) -> String {
         SourceSettings::Cards(settings) => {
             format!("card transactions from {}{}", names(&settings.files), again_and_again(settings.repeat))
         }
+        SourceSettings::Yahoo(settings) => format!("live trades of {} from Yahoo Finance", settings.symbols.join(", ")),
     }
 }
 

@@ -18,6 +18,7 @@ mod draw;
 mod files;
 mod repeated;
 mod synthetic;
+mod yahoo;
 mod yfinance;
 
 pub use draft::{DerivedIds, Draft, Kind};
@@ -149,6 +150,20 @@ pub enum SourceError {
         /// The file.
         path: PathBuf,
     },
+    /// A host of live data gives no answer that can be used.
+    #[error(
+        "{host} gives nothing for {symbols}: {why}. Offline? Where there is a connection, python3 -c \"import yfinance; \
+             yfinance.download('AAPL', period='5d', interval='1m').to_csv('prices.csv')\" writes a file, which finstream \
+             --source yfinance:prices.csv replays"
+    )]
+    Unreachable {
+        /// Who was asked.
+        host: String,
+        /// What for.
+        symbols: String,
+        /// What came.
+        why: String,
+    },
     /// The file's symbol is not known or not usable.
     #[error("{path}: {why}", path = .path.display())]
     Symbol {
@@ -183,6 +198,7 @@ pub fn open(settings: &SourceSettings) -> Result<Box<dyn Source>, SourceError> {
             let source = cards::Cards::open(settings)?;
             if settings.repeat { Box::new(Repeated::new(source)?) } else { Box::new(source) }
         }
+        SourceSettings::Yahoo(settings) => Box::new(yahoo::Yahoo::open(settings)?),
     })
 }
 
@@ -193,6 +209,7 @@ pub fn open(settings: &SourceSettings) -> Result<Box<dyn Source>, SourceError> {
 pub fn check(settings: &SourceSettings) -> Result<(), SourceError> {
     match settings {
         SourceSettings::Cards(settings) => cards::Cards::check(settings),
+        SourceSettings::Yahoo(settings) => yahoo::Yahoo::check(settings),
         _ => open(settings).map(drop),
     }
 }

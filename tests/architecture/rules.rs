@@ -248,6 +248,12 @@ pub const BANS: &[Ban] = &[
         ],
         because: "these rooms know no SQL",
     },
+    Ban {
+        names: &["yfinance_rs"],
+        rooms: &["source", "config", "producer", "run"],
+        except: &["source/yahoo/client.rs"],
+        because: "the crate may change or be replaced: one file says in our own words what Yahoo answers",
+    },
 ];
 
 /// Kafka's error codes are decided in one place; these files, besides `broker::handlers`, have to answer before a handler

@@ -14,3 +14,7 @@ mod postgres_readers;
 mod reset;
 #[path = "../support/mod.rs"]
 mod support;
+mod yahoo;
+#[path = "../source/yahoo_server.rs"]
+#[allow(dead_code)]
+mod yahoo_server;

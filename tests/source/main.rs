@@ -6,4 +6,6 @@ mod schema;
 mod support;
 mod synthetic;
 mod transaction;
+mod yahoo;
+mod yahoo_server;
 mod yfinance;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::support::{drain, fixture};
+use crate::{yahoo, yahoo_server};
 use finstream::clock::Micros;
 use finstream::config::{CardsSettings, EventTimes, Shares, SourceSettings, SyntheticSettings, YfinanceSettings};
 use finstream::source::{self, DerivedIds};
@@ -22,6 +23,16 @@ fn yfinance(file: PathBuf) -> SourceSettings {
     })
 }
 
+/// A stock by quotes, and an index.
+fn live(server: &yahoo_server::Server) -> SourceSettings {
+    for step in 0..20 {
+        let index = yahoo_server::quote("^GSPC", 5_000 + step, 0, 1_733_149_800 + step);
+        let index = yahoo_server::with(index, &[("quoteType", "INDEX".into())]);
+        server.then_quotes(&[yahoo_server::quote("BRK-B", 400.123_45, 1 << step, 1_733_149_800 + step), index]);
+    }
+    SourceSettings::Yahoo(yahoo::settings(server.url(), &["BRK-B", "^GSPC"]))
+}
+
 #[test]
 fn every_message_of_every_source_is_valid() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/schema/transaction.schema.json");
@@ -37,7 +48,9 @@ fn every_message_of_every_source_is_valid() {
     let synthetic = |event_times| {
         SourceSettings::Synthetic(SyntheticSettings { users: 500, zipf_exponent: 1.0, seed: 9, shares, event_times })
     };
+    let server = yahoo_server::Server::start();
     let sources = [
+        live(&server),
         synthetic(EventTimes::Live),
         synthetic(EventTimes::Calendar),
         yfinance(fixture("download_two_tickers.csv")),
@@ -53,7 +66,11 @@ fn every_message_of_every_source_is_valid() {
     for settings in sources {
         let mut source = source::open(&settings).unwrap();
         let (run, mut ids, mut kinds) = (RunId(Uuid::now_v7()), DerivedIds::default(), Vec::new());
-        for (sequence, draft) in (0..).zip(drain(source.as_mut(), 5_000)) {
+        let drafts = match &settings {
+            SourceSettings::Yahoo(_) => yahoo::take(source.as_mut(), 38),
+            _ => drain(source.as_mut(), 5_000),
+        };
+        for (sequence, draft) in (0..).zip(drafts) {
             let mut bytes = Vec::new();
             let now = Micros(1_700_000_000_000_000);
             draft.transaction(MessageId { run, sequence }, &mut ids, now, now).encode_into(&mut bytes);
@@ -65,7 +82,7 @@ fn every_message_of_every_source_is_valid() {
         }
         kinds.sort();
         kinds.dedup();
-        let expected = if source.describe().starts_with("yfinance") { &["trade"][..] } else { &["purchase", "refund"] };
+        let expected = if source.describe().starts_with('y') { &["trade"][..] } else { &["purchase", "refund"] };
         assert_eq!(kinds, expected, "{}", source.describe());
     }
     // The validator would say so.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use chrono::DateTime;
 use rust_decimal::Decimal;
 
-use self::read::{Bar, Bars, PRICE_SCALE};
+use self::read::Bars;
 use super::draw::mix;
 use super::repeated::Rewind;
 use super::{Draft, Kind, Next, SkipReport, Source, SourceError, check_users, files, write_user_id};
@@ -25,9 +25,12 @@ mod layout;
 mod number;
 mod read;
 
-const LEGS: i64 = 4;
+pub(super) use number::{parse_scaled, parse_whole};
+pub(super) use read::{Bar, NOTIONAL_END, PRICE_SCALE};
+
+pub(super) const LEGS: i64 = 4;
 /// A longer pause between two bars parts two days; where there is none, days of 24 hours follow each other.
-const NIGHT_US: i64 = 4 * 3_600_000_000;
+pub(super) const NIGHT_US: i64 = 4 * 3_600_000_000;
 const DAY_US: i64 = 86_400_000_000;
 /// No part of a day is shorter, whatever the file says.
 const PART_US_MIN: i64 = 1_000_000;
@@ -89,8 +92,7 @@ impl Yfinance {
                     break;
                 }
                 for place in (0..LEGS).filter(|place| quantity(bar, *place) > 0) {
-                    let time = Micros(bar.start.0 + bar.length_us / LEGS * place);
-                    self.waiting.push(Reverse((time, self.next_bar, place)));
+                    self.waiting.push(Reverse((leg_time(bar, place), self.next_bar, place)));
                 }
                 self.next_bar += 1;
             }
@@ -112,26 +114,10 @@ impl Rewind for Yfinance {
 
 impl Source for Yfinance {
     fn next_into(&mut self, out: &mut Draft) -> Result<Next, SourceError> {
-        let Some((time, index, place)) = self.next_leg() else { return Ok(Next::End) };
+        let Some((_, index, place)) = self.next_leg() else { return Ok(Next::End) };
         let bar = &self.bars.bars[index];
         let symbol = &self.bars.symbols[bar.symbol as usize];
-        let (leg, price) = leg_of(bar, place);
-        let quantity = quantity(bar, place);
-        let hash = whose(self.seed, symbol, bar.start, place);
-        out.kind = Kind::Trade;
-        out.transaction_id.clear();
-        // Writing to a String cannot fail; the time was checked when it was read.
-        let start = DateTime::from_timestamp_micros(bar.start.0).unwrap_or_default();
-        let _ = write!(out.transaction_id, "{symbol}:{}:{leg}", start.format("%Y%m%dT%H%M%SZ"));
-        write_user_id(&mut out.user_id, hash % self.users + 1);
-        out.side = if hash >> 63 == 0 { Side::Buy } else { Side::Sell };
-        out.symbol.clear();
-        out.symbol.push_str(symbol);
-        out.quantity = quantity;
-        out.price = Decimal::new(price, PRICE_SCALE);
-        out.amount = Decimal::from_i128_with_scale(i128::from(price) * i128::from(quantity), PRICE_SCALE);
-        out.currency = self.currency;
-        out.event_time = Some(time);
+        Trade::of_bar(bar, place, symbol, self.currency).write(self.seed, self.users, out);
         Ok(Next::Draft)
     }
 
@@ -170,6 +156,55 @@ impl Source for Yfinance {
     fn has_event_times(&self) -> bool {
         true
     }
+}
+
+/// A trade that a price and a volume stand for, from wherever these come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trade<'a> {
+    pub(super) symbol: &'a str,
+    /// When what it is made of began, such as its bar: symbol, start and leg are its id.
+    pub(super) start: Micros,
+    /// Such as `open`.
+    pub(super) leg: &'a str,
+    /// Of the leg, so that each falls to a user of its own.
+    pub(super) place: i64,
+    pub(super) time: Micros,
+    /// At [`PRICE_SCALE`].
+    pub(super) price: i64,
+    pub(super) quantity: i64,
+    pub(super) currency: Currency,
+}
+
+impl<'a> Trade<'a> {
+    /// The one at this place of a bar, a quarter of the bar after the one before.
+    pub(super) fn of_bar(bar: &Bar, place: i64, symbol: &'a str, currency: Currency) -> Trade<'a> {
+        let (leg, price) = leg_of(bar, place);
+        let time = leg_time(bar, place);
+        Trade { symbol, start: bar.start, leg, place, time, price, quantity: quantity(bar, place), currency }
+    }
+
+    pub(super) fn write(&self, seed: u64, users: u64, out: &mut Draft) {
+        let hash = whose(seed, self.symbol, self.start, self.place);
+        out.kind = Kind::Trade;
+        out.transaction_id.clear();
+        // Writing to a String cannot fail; the time was checked when it was read.
+        let start = DateTime::from_timestamp_micros(self.start.0).unwrap_or_default();
+        let _ = write!(out.transaction_id, "{}:{}:{}", self.symbol, start.format("%Y%m%dT%H%M%SZ"), self.leg);
+        write_user_id(&mut out.user_id, hash % users + 1);
+        out.side = if hash >> 63 == 0 { Side::Buy } else { Side::Sell };
+        out.symbol.clear();
+        out.symbol.push_str(self.symbol);
+        out.quantity = self.quantity;
+        out.price = Decimal::new(self.price, PRICE_SCALE);
+        out.amount = Decimal::from_i128_with_scale(i128::from(self.price) * i128::from(self.quantity), PRICE_SCALE);
+        out.currency = self.currency;
+        out.event_time = Some(self.time);
+    }
+}
+
+/// The legs of a bar are a quarter of it apart.
+fn leg_time(bar: &Bar, place: i64) -> Micros {
+    Micros(bar.start.0 + bar.length_us / LEGS * place)
 }
 
 /// Name and price of the trade at this place of a bar.

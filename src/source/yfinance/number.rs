@@ -4,7 +4,7 @@
 const NUMBER_CHARS_MAX: usize = 400;
 
 /// A number as a count of `10^-scale`, rounded half to even exactly once. None: not a number, or beyond an `i64`.
-pub(super) fn parse_scaled(text: &str, scale: i32) -> Option<i64> {
+pub(in crate::source) fn parse_scaled(text: &str, scale: i32) -> Option<i64> {
     let (negative, digits, exponent) = split(text)?;
     // The value is 0.d1d2d3… * 10^exponent; `kept` digits of it lie before the cut.
     let kept = exponent + scale;
@@ -24,7 +24,7 @@ pub(super) fn parse_scaled(text: &str, scale: i32) -> Option<i64> {
 }
 
 /// A number that must be whole: `118387200`, `118387200.0` and `1.183872e+08` are the same.
-pub(super) fn parse_whole(text: &str) -> Option<i64> {
+pub(in crate::source) fn parse_whole(text: &str) -> Option<i64> {
     let (_, digits, exponent) = split(text)?;
     let fraction = digits.get(exponent.max(0) as usize..).unwrap_or_default();
     if fraction.iter().any(|digit| *digit != 0) { None } else { parse_scaled(text, 0) }

@@ -14,11 +14,11 @@ use crate::source::{SkipReport, SourceError};
 use crate::transaction::QUANTITY_MAX;
 
 /// Decimals that prices are kept at; what a file has beyond them is float noise.
-pub(super) const PRICE_SCALE: u32 = 4;
+pub(in crate::source) const PRICE_SCALE: u32 = 4;
 /// Bars held in memory, at most: about 150 MB.
 const BARS_MAX: usize = 2_000_000;
 /// 10^15 at [`PRICE_SCALE`], the first amount that is too large.
-const NOTIONAL_END: i128 = 10_i128.pow(15 + PRICE_SCALE);
+pub(in crate::source) const NOTIONAL_END: i128 = 10_i128.pow(15 + PRICE_SCALE);
 /// A price so many times another is of another unit, or of another instrument.
 const UNIT_JUMP: i64 = 50;
 /// A daily bar, and any longer one.
@@ -26,18 +26,18 @@ const BAR_LENGTH_US_MAX: i64 = 86_400_000_000;
 
 /// One bar of one symbol; prices at [`PRICE_SCALE`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Bar {
-    pub(super) start: Micros,
-    pub(super) length_us: i64,
+pub(in crate::source) struct Bar {
+    pub(in crate::source) start: Micros,
+    pub(in crate::source) length_us: i64,
     /// Index into [`Bars::symbols`].
-    pub(super) symbol: u32,
-    pub(super) open: i64,
-    pub(super) high: i64,
-    pub(super) low: i64,
-    pub(super) close: i64,
-    pub(super) volume: i64,
+    pub(in crate::source) symbol: u32,
+    pub(in crate::source) open: i64,
+    pub(in crate::source) high: i64,
+    pub(in crate::source) low: i64,
+    pub(in crate::source) close: i64,
+    pub(in crate::source) volume: i64,
     /// All four prices are the close, and nobody knows the volume.
-    pub(super) is_close_only: bool,
+    pub(in crate::source) is_close_only: bool,
 }
 
 /// All bars of all files, in time order.
