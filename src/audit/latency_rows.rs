@@ -14,6 +14,8 @@ use crate::postgres::answered;
 
 /// Offsets that are read at a time, and the packed ones of them sorted.
 const WINDOW: i64 = 262_144;
+/// Rows that the server has to send within the deadline.
+const ROWS_PER_DEADLINE: usize = 4096;
 /// A pack ends less than this behind any of its offsets: the check constraint of `message_packs`.
 pub(super) const PACK_SPAN: i64 = 65_536;
 /// COPY's binary form: signature and flags, then the length of an extension that no version of PostgreSQL writes.
@@ -86,20 +88,29 @@ async fn copy_out(
     let mut stream = answered(row_deadline, connection.copy_out_raw(&statement)).await?;
     let (mut found, mut unread) = (Vec::new(), Vec::new());
     let mut is_begun = false;
-    while let Some(bytes) = answered(row_deadline, stream.try_next()).await? {
-        unread.extend_from_slice(&bytes);
-        if !is_begun && unread.len() < HEADER_BYTES {
-            continue;
+    loop {
+        // One deadline for many rows: each looks at the clock, and the server sends rows one by one.
+        let filling = async {
+            for _ in 0..ROWS_PER_DEADLINE {
+                let Some(bytes) = stream.try_next().await? else { return Ok(true) };
+                unread.extend_from_slice(&bytes);
+                if !is_begun && unread.len() < HEADER_BYTES {
+                    continue;
+                }
+                let mut at = if is_begun { 0 } else { HEADER_BYTES };
+                is_begun = true;
+                while let Some(row) = unread.get(at..at + ROW_BYTES) {
+                    found.push(stored_message(row)?);
+                    at += ROW_BYTES;
+                }
+                unread.drain(..at);
+            }
+            Ok::<bool, sqlx::Error>(false)
+        };
+        if answered(row_deadline, filling).await? {
+            return Ok(found);
         }
-        let mut at = if is_begun { 0 } else { HEADER_BYTES };
-        is_begun = true;
-        while let Some(row) = unread.get(at..at + ROW_BYTES) {
-            found.push(stored_message(row)?);
-            at += ROW_BYTES;
-        }
-        unread.drain(..at);
     }
-    Ok(found)
 }
 
 fn stored_message(row: &[u8]) -> Result<StoredMessage, sqlx::Error> {

@@ -308,7 +308,8 @@ impl Poller {
             .filter(|place| self.unknown.insert(**place))
             .map(|place| self.symbols[*place].as_str())
             .collect();
-        if !new.is_empty() {
+        // Where none is known the run ends with an error of its own.
+        if !new.is_empty() && self.unknown.len() < self.symbols.len() {
             tracing::warn!("{} knows nothing of {}; the other symbols are used", self.client.host(), new.join(", "));
         }
     }
