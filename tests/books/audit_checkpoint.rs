@@ -161,37 +161,10 @@ async fn a_message_without_an_answer_may_come_after_the_checkpoint_once() {
 
 #[tokio::test]
 async fn a_dead_letter_from_before_the_checkpoint_may_be_put_through_after_it() {
-    let mut world = World::empty().await;
-    let mut ledger = world.ledger();
-    for number in 0..MESSAGES {
-        world.send_recorded(&mut ledger, number).await;
-    }
-    world.apply().await;
-    let late = transaction(MESSAGES);
-    ledger.intend(MESSAGES, &late.user_id, late.currency, late.amount).unwrap();
-    ledger.flush_intents().unwrap();
-    let (partition, offset) = world.send_unapplied(Some((world.run, MESSAGES)), &late).await;
-    ledger.acknowledged(MESSAGES, partition, offset).unwrap();
-    ledger.finish(true).unwrap();
-    world
-        .sql(&format!(
-            "insert into dead_letters (topic_ref, partition, \"offset\", received_at, reason, run_ref, sequence)
-             values (1, {partition}, {offset}, now(), 'refused', 1, {MESSAGES});
-             update partition_offsets set next_offset = {offset} + 1, dead_letters = 1 where partition = {partition}"
-        ))
-        .await;
+    let (world, partition, offset, late) = World::with_dead_letter().await;
     let report = world.audit_and_keep(true).await;
     assert_eq!((report.verdict, report.counts.dead_letters), (Verdict::Balanced, 1));
-    world
-        .sql(&format!(
-            "delete from dead_letters;
-             insert into replayed_letters (topic_ref, partition, \"offset\", reason) values (1, {partition}, {offset}, 'refused');
-             update partition_offsets set dead_letters = 0, messages = messages + 1 where partition = {partition};
-             insert into messages (\"offset\", sequence, received_at, topic_ref, partition, run_ref)
-             values ({offset}, {MESSAGES}, now(), 1, {partition}, 1);{}",
-            crate::audit_support::upsert(partition, offset, &late)
-        ))
-        .await;
+    world.put_through(partition, offset, &late).await;
     assert_eq!(world.audit().await.verdict, Verdict::Balanced);
     let again = world.audit_and_keep(true).await;
     assert_eq!(again.verdict, Verdict::Balanced);

@@ -23,41 +23,14 @@ async fn until_it_reads_rows(connection: &mut PgConnection) {
 
 #[tokio::test]
 async fn no_snapshot_is_held_no_row_removed_and_a_letter_put_through_is_no_difference() {
-    let mut world = World::empty().await;
-    let mut ledger = world.ledger();
-    for number in 0..MESSAGES {
-        world.send_recorded(&mut ledger, number).await;
-    }
-    world.apply().await;
-    let late = transaction(MESSAGES);
-    ledger.intend(MESSAGES, &late.user_id, late.currency, late.amount).unwrap();
-    ledger.flush_intents().unwrap();
-    let (partition, offset) = world.send_unapplied(Some((world.run, MESSAGES)), &late).await;
-    ledger.acknowledged(MESSAGES, partition, offset).unwrap();
-    ledger.finish(true).unwrap();
-    world
-        .sql(&format!(
-            "insert into dead_letters (topic_ref, partition, \"offset\", received_at, reason, run_ref, sequence)
-             values (1, {partition}, {offset}, now(), 'refused', 1, {MESSAGES});
-             update partition_offsets set next_offset = {offset} + 1, dead_letters = 1 where partition = {partition}"
-        ))
-        .await;
+    let (world, partition, offset, late) = World::with_dead_letter().await;
     let mut connection = world.database.connect().await.unwrap();
     // Between the snapshot and the comparison, the log is asked again.
     world.mock.broker_round_trip_time(1, Duration::from_millis(200)).unwrap();
     let meddle = async {
         until_it_reads_rows(&mut connection).await;
         assert_eq!(cut(&mut connection, 1, partition, (0, 5)).await.unwrap(), 0);
-        world
-            .sql(&format!(
-                "delete from dead_letters;
-                 insert into replayed_letters (topic_ref, partition, \"offset\", reason) values (1, {partition}, {offset}, 'refused');
-                 update partition_offsets set dead_letters = 0, messages = messages + 1 where partition = {partition};
-                 insert into messages (\"offset\", sequence, received_at, topic_ref, partition, run_ref)
-                 values ({offset}, {MESSAGES}, now(), 1, {partition}, 1);{}",
-                upsert(partition, offset, &late)
-            ))
-            .await;
+        world.put_through(partition, offset, &late).await;
     };
     let (report, ()) = tokio::join!(world.audit(), meddle);
     assert_eq!((report.verdict, report.counts.rows, report.counts.dead_letters), (Verdict::Balanced, 60, 1));

@@ -227,6 +227,43 @@ impl World {
         self.sql(&sql).await;
     }
 
+    /// All messages applied, and one more that became a dead letter: where it lies, and what it is. Its ledger is finished.
+    pub async fn with_dead_letter() -> (World, i32, i64, Transaction<'static>) {
+        let mut world = World::empty().await;
+        let mut ledger = world.ledger();
+        for number in 0..MESSAGES {
+            world.send_recorded(&mut ledger, number).await;
+        }
+        world.apply().await;
+        let late = transaction(MESSAGES);
+        ledger.intend(MESSAGES, &late.user_id, late.currency, late.amount).unwrap();
+        ledger.flush_intents().unwrap();
+        let (partition, offset) = world.send_unapplied(Some((world.run, MESSAGES)), &late).await;
+        ledger.acknowledged(MESSAGES, partition, offset).unwrap();
+        ledger.finish(true).unwrap();
+        world
+            .sql(&format!(
+                "insert into dead_letters (topic_ref, partition, \"offset\", received_at, reason, run_ref, sequence)
+                 values (1, {partition}, {offset}, now(), 'refused', 1, {MESSAGES});
+                 update partition_offsets set next_offset = {offset} + 1, dead_letters = 1 where partition = {partition}"
+            ))
+            .await;
+        (world, partition, offset, late)
+    }
+
+    /// Puts that dead letter through, as `finstream dead-letters --replay` does.
+    pub async fn put_through(&self, partition: i32, offset: i64, late: &Transaction<'_>) {
+        self.sql(&format!(
+            "delete from dead_letters;
+             insert into replayed_letters (topic_ref, partition, \"offset\", reason) values (1, {partition}, {offset}, 'refused');
+             update partition_offsets set dead_letters = 0, messages = messages + 1 where partition = {partition};
+             insert into messages (\"offset\", sequence, received_at, topic_ref, partition, run_ref)
+             values ({offset}, {MESSAGES}, now(), 1, {partition}, 1);{}",
+            upsert(partition, offset, late)
+        ))
+        .await;
+    }
+
     /// Whose books these are.
     pub async fn books_id(&self) -> Uuid {
         let mut connection = self.database.connect().await.unwrap();
